@@ -66,6 +66,11 @@ func (a account) enter(dir string) error {
 	}
 }
 
+func (a account) owns(info fs.FileInfo) bool {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && stat.Uid == a.uid
+}
+
 func (a account) mayEnter(info fs.FileInfo) bool {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	switch {

@@ -8,6 +8,8 @@ import (
 )
 
 const (
+	folderPrefix = "projector-pg-"
+
 	port       = "5432"
 	socketFile = ".s.PGSQL." + port
 	// longestSocket is below the 104 bytes that macOS allows and the 108 of Linux.
@@ -41,7 +43,8 @@ func folderIn(place string, a account) (string, error) {
 	if err := a.enter(place); err != nil {
 		return "", err
 	}
-	folder, err := os.MkdirTemp(place, "projector-pg-")
+	sweep(place, a)
+	folder, err := os.MkdirTemp(place, folderPrefix)
 	if err != nil {
 		return "", err
 	}

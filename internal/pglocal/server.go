@@ -39,6 +39,7 @@ type Options struct {
 type Server struct {
 	base    string // a URL or a keyword string
 	folder  string
+	owner   *os.File // open for as long as the folder is in use
 	process *process
 	stop    func() error
 }
@@ -81,6 +82,9 @@ func Start(ctx context.Context, binaries Binaries, options Options) (_ *Server, 
 			err = errors.Join(err, s.Stop())
 		}
 	}()
+	if s.owner, err = own(folder); err != nil {
+		return nil, err
+	}
 	if err := initialize(ctx, binaries, options, folder, a); err != nil {
 		return nil, err
 	}
@@ -230,7 +234,7 @@ func (s *Server) Stop() error { return s.stop() }
 
 func (s *Server) shutDown() error {
 	if s.process == nil {
-		return os.RemoveAll(s.folder)
+		return s.remove()
 	}
 	for _, step := range []struct {
 		signal  syscall.Signal
@@ -242,9 +246,17 @@ func (s *Server) shutDown() error {
 		}
 		select {
 		case <-s.process.done:
-			return os.RemoveAll(s.folder)
+			return s.remove()
 		case <-time.After(step.timeout):
 		}
 	}
 	return fmt.Errorf("PostgreSQL, process %d, does not end; its folder is %s", s.PID(), s.folder)
+}
+
+func (s *Server) remove() error {
+	err := os.RemoveAll(s.folder)
+	if s.owner != nil {
+		err = errors.Join(err, s.owner.Close())
+	}
+	return err
 }

@@ -1,0 +1,78 @@
+package pglocal_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/viewschema/projector/internal/pglocal"
+)
+
+// TestTheServerDiesWithItsParent kills the parent in a way that it cannot handle; the next start removes what it left.
+func TestTheServerDiesWithItsParent(t *testing.T) {
+	t.Parallel()
+	temp := openTemp(t)
+	parent := exec.Command(os.Args[0])
+	parent.Env = append(os.Environ(), childEnv+"="+temp)
+	parent.Stderr = os.Stderr
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("the child has not started a server: %v", err)
+	}
+	var pid int
+	var folder string
+	if _, err := fmt.Sscan(line, &pid, &folder); err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = parent.Wait() // always an error: killed
+	waitUntilDead(t, pid)
+
+	if _, err := os.Stat(folder); err != nil {
+		t.Fatalf("the killed program's folder: %v; want it left", err)
+	}
+	server, err := start(t.Context(), pglocal.Options{TempDir: temp})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(folder); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s: %v; want it removed by the next start", folder, err)
+	}
+	if err := server.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func waitUntilDead(t *testing.T, pid int) {
+	t.Helper()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	timeout := time.After(20 * time.Second)
+	for runs(pid) {
+		select {
+		case <-ticker.C:
+		case <-timeout:
+			t.Fatalf("process %d outlives its parent", pid)
+		}
+	}
+}
+
+// runs is false for a process that has ended and that nobody has asked for yet: in a container nobody may ever.
+func runs(pid int) bool {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	return err == nil && !strings.Contains(string(status), "State:\tZ")
+}
