@@ -88,7 +88,7 @@ func TestDurable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer server.Stop()
+	defer func() { _ = server.Stop() }()
 	if got, err := query(t.Context(), server.URL(""), "select current_setting('fsync')"); err != nil || got != "on" {
 		t.Errorf("fsync is %q, %v; want on", got, err)
 	}
