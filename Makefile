@@ -1,0 +1,54 @@
+EVENTS ?= 100000
+# The race detector makes tests several times slower: it is for CI and for make race.
+RACE := $(if $(CI),-race)
+TOOL := go tool -modfile=tools.mod
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: build
+build: ## compile the programs into bin/
+	go build -trimpath -o bin/projector ./cmd/projector
+	go build -trimpath -o bin/bank ./examples/bank/cmd/bank
+
+.PHONY: test
+test: postgres ## run every test (with the race detector if CI is set)
+	go test $(RACE) -timeout 20m ./...
+
+.PHONY: race
+race: postgres ## run every test with the race detector
+	go test -race -timeout 20m ./...
+
+.PHONY: lint
+lint: ## check format, style, import direction and unused code
+	@unformatted=$$($(TOOL) gofumpt -l .); if [ -n "$$unformatted" ]; then \
+		echo "not formatted, type: make fmt"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	$(TOOL) golangci-lint run
+	@dead=$$($(TOOL) deadcode -test ./...); if [ -n "$$dead" ]; then \
+		echo "neither a program nor a test reaches:"; echo "$$dead"; exit 1; fi
+
+.PHONY: fmt
+fmt: ## format the code
+	$(TOOL) golangci-lint fmt
+
+.PHONY: bench
+bench: postgres ## run every benchmark
+	go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: demo
+demo: postgres ## the whole story on a private PostgreSQL (EVENTS=3000000 for a long one)
+	go run ./cmd/projector demo --events $(EVENTS)
+
+.PHONY: cover
+cover: postgres ## run every test and write coverage.html
+	go test -timeout 20m -coverpkg=./... -coverprofile=coverage.out ./...
+	go tool cover -html coverage.out -o coverage.html
+	@go tool cover -func coverage.out | tail -1
+
+.PHONY: postgres
+postgres:
+	@scripts/postgres.sh
