@@ -71,6 +71,7 @@ func TestWithoutSetupTheDatabaseIsEmpty(t *testing.T) {
 }
 
 func BenchmarkDatabase(b *testing.B) {
+	pgtest.DatabaseURL(b, oneAccount) // starts the cluster and makes the template
 	for b.Loop() {
 		pgtest.DatabaseURL(b, oneAccount)
 	}
