@@ -1,0 +1,35 @@
+// Package projections folds events into the rows of view tables.
+//
+// An application says three things:
+//
+//   - which event types it has: [JSON], [Decode], [Ignore];
+//   - which view tables it has: [NewRows] declares a table by the bun model of its rows, [NewIndex] a way to find rows;
+//   - how events change rows: a [Projector] owns tables and handles typed events with [On].
+//
+// [NewSet] checks that they fit together. The same handlers then run in three places, and leave the same rows behind:
+// in a rebuild ([Set.Rebuild]), where rows leave as COPY; in a catch-up on tables that have rows already
+// ([Set.CatchUp]); and live, in the transaction in which the application appends its events ([Set.Project]).
+//
+// # One aggregate at a time
+//
+// Handlers read and write rows in memory. What they see are the rows of the event's own aggregate, so that aggregates can
+// be replayed in any order and on any number of workers. A row of another aggregate cannot be reached: asking for it by
+// its aggregate's id, or writing it, is [ErrForeign]. Every table therefore has one column with the id of the aggregate
+// that the row belongs to: the only primary key, or the field tagged view:"aggregate".
+//
+// Two transactions must not project events of one aggregate at the same time. An event store whose (aggregate, sequence)
+// is unique sees to that, if the application appends its events before it projects them.
+//
+// # What a row goes through
+//
+// A row may be written and loaded again between any two events. So that handlers cannot tell, rows are kept as
+// PostgreSQL will return them:
+//
+//   - times are cut to microseconds and in UTC; in a timestamp column their wall clock is kept, in a date column the day;
+//   - a nil pointer, map or slice is NULL, in a jsonb column too; the zero value of a nullzero field is NULL;
+//   - NULL is loaded as the zero value;
+//   - columns that the database numbers (autoincrement, identity) are always zero to handlers, and never written.
+//
+// What the column's type does beyond that is the handler's to avoid: a numeric(10,2) rounds "1.005", jsonb turns an int
+// in a map[string]any into a float64 and reorders a json.RawMessage, char(n) pads.
+package projections

@@ -1,0 +1,67 @@
+package projections
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Errors of Rows and Index. They come wrapped with table and key.
+var (
+	ErrNotFound = errors.New("no such row")                          // the row does not exist
+	ErrExists   = errors.New("a row with this key exists")           // a row with this key does
+	ErrForeign  = errors.New("the row belongs to another aggregate") // a projector sees the event's aggregate only
+	ErrKey      = errors.New("the key of a row cannot change")       // a function changed it; Upsert's has to set the one asked for
+	ErrNested   = errors.New("a function that changes a row cannot use its table")
+	ErrOwner    = errors.New("the table is not among the projector's tables: a table has one owner, and only it sees the rows")
+)
+
+// EventError tells which event could not be projected, by whom, and why.
+type EventError struct {
+	Meta
+	Projector string // empty: the payload could not be decoded
+	Err       error
+}
+
+func (e *EventError) Error() string {
+	by := ""
+	if e.Projector != "" {
+		by = "projector " + e.Projector + ": "
+	}
+	return fmt.Sprintf("%sevent %d (%s, aggregate %s, sequence %d): %v",
+		by, e.Position, e.Type, e.AggregateID, e.Sequence, e.Err)
+}
+
+func (e *EventError) Unwrap() error { return e.Err }
+
+// panicked makes an error of a recovered panic; it must be called by the deferred function that recovered it.
+func panicked(value any) error {
+	pcs := make([]uintptr, 32)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	for raised, more := false, true; more; {
+		var f runtime.Frame
+		f, more = frames.Next()
+		switch {
+		case f.Function == "runtime.gopanic":
+			raised = true
+		case raised && !strings.HasPrefix(f.Function, "runtime."):
+			return fmt.Errorf("panic: %v (%s:%d)", value, f.File, f.Line)
+		}
+	}
+	return fmt.Errorf("panic: %v", value)
+}
+
+// tableError names the table, and where PostgreSQL says it was: for a COPY that is the line and the column.
+func tableError(table string, err error) error {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		for _, s := range []string{pg.Detail, pg.Where} {
+			if s != "" {
+				err = fmt.Errorf("%w: %s", err, s)
+			}
+		}
+	}
+	return fmt.Errorf("%s: %w", table, err)
+}

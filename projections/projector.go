@@ -1,0 +1,35 @@
+package projections
+
+import "reflect"
+
+// Projector owns view tables and keeps their rows. It must not be changed once it is part of a Set.
+type Projector struct {
+	Name     string
+	Revision int       // raise it with every change of a handler; a half-built rebuild is not resumed by other code
+	Tables   []Table   // a table has one owner
+	Handlers []Handler // for one payload type, run in this order
+}
+
+// ProjectorName returns the name.
+func (p *Projector) ProjectorName() string { return p.Name }
+
+// Handler handles the events of one payload type. See On.
+type Handler interface{ payload() reflect.Type }
+
+// On handles events with payload P. What fn does must depend on e and s alone: no clock, no random values, no I/O.
+// An error stops the rebuild, or rolls the application's transaction back, and is reported as an *EventError; so is a
+// panic. Workers call fn at the same time, each with a Store of its own.
+func On[P any](fn func(s *Store, e Event[P]) error) Handler { return handler[P](fn) }
+
+type handler[P any] func(*Store, Event[P]) error
+
+func (h handler[P]) payload() reflect.Type { return reflect.TypeFor[P]() }
+
+// Table is a view table: *Rows.
+type Table interface {
+	TableName() string
+
+	shape() *model
+	// open makes the table's state in a run.
+	open(s *Store) state
+}
