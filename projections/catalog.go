@@ -1,0 +1,125 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// sqlColumn is a column of a table as it is in the database now.
+type sqlColumn struct {
+	Table    int // in the question
+	Name     string
+	OID      uint32 // of the type, of a domain that of its base type
+	Type     string // as SQL names it
+	Kind     string // pg_type.typtype
+	Category string // pg_type.typcategory
+	Elem     uint32 // of an array
+	ElemKind string
+	NotNull  bool
+	Filled   bool // has a default or is an identity
+	Computed bool // generated always as
+}
+
+const catalogQuery = `
+with recursive col as (
+  select n.ord, a.attnum, a.attname, a.atttypid, a.attnotnull,
+         a.atthasdef or a.attidentity <> '' as filled, a.attgenerated <> '' as computed
+  from unnest($1::text[]) with ordinality as n(relation, ord)
+  join pg_attribute a on a.attrelid = to_regclass(n.relation) and a.attnum > 0 and not a.attisdropped
+), base as (
+  select c.ord, c.attnum, t.oid, t.typtype, t.typbasetype, t.typdefault is not null as filled, t.typnotnull as strict
+  from col c join pg_type t on t.oid = c.atttypid
+  union all
+  select b.ord, b.attnum, t.oid, t.typtype, t.typbasetype, b.filled or t.typdefault is not null, b.strict or t.typnotnull
+  from base b join pg_type t on t.oid = b.typbasetype
+  where b.typtype = 'd'
+)
+select c.ord::int - 1, c.attname::text, t.oid, format_type(t.oid, null), t.typtype::text, t.typcategory::text,
+       t.typelem, coalesce(e.typtype::text, ''), c.attnotnull or b.strict, c.filled or b.filled, c.computed
+from col c
+join base b on b.ord = c.ord and b.attnum = c.attnum and b.typtype <> 'd'
+join pg_type t on t.oid = b.oid
+left join pg_type e on e.oid = t.typelem
+order by c.ord, c.attnum`
+
+// readCatalog returns the columns of each relation, which are none if it does not exist.
+func readCatalog(ctx context.Context, conn *pgx.Conn, relations []string) ([][]sqlColumn, error) {
+	rows, err := conn.Query(ctx, catalogQuery, relations)
+	if err != nil {
+		return nil, fmt.Errorf("read the column types: %w", err)
+	}
+	tables := make([][]sqlColumn, len(relations))
+	var c sqlColumn
+	into := []any{&c.Table, &c.Name, &c.OID, &c.Type, &c.Kind, &c.Category, &c.Elem, &c.ElemKind, &c.NotNull, &c.Filled, &c.Computed}
+	if _, err := pgx.ForEachRow(rows, into, func() error {
+		tables[c.Table] = append(tables[c.Table], c)
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read the column types: %w", err)
+	}
+	return tables, nil
+}
+
+// registerEnums teaches pgtype the enums and arrays of enums that it meets: to it they are text.
+func registerEnums(m *pgtype.Map, cs []sqlColumn) {
+	for _, c := range cs {
+		if c.Kind == "e" {
+			registerEnum(m, c.OID, c.Type)
+		}
+		if c.ElemKind == "e" {
+			elem := registerEnum(m, c.Elem, strings.TrimSuffix(c.Type, "[]"))
+			if _, known := m.TypeForOID(c.OID); !known {
+				m.RegisterType(&pgtype.Type{Name: c.Type, OID: c.OID, Codec: &pgtype.ArrayCodec{ElementType: elem}})
+			}
+		}
+	}
+}
+
+func registerEnum(m *pgtype.Map, oid uint32, name string) *pgtype.Type {
+	t, known := m.TypeForOID(oid)
+	if !known {
+		t = &pgtype.Type{Name: name, OID: oid, Codec: &pgtype.EnumCodec{}}
+		m.RegisterType(t)
+	}
+	return t
+}
+
+// checkShape compares the model with the table's columns and reports all that does not fit.
+func (m *model) checkShape(table string, cs []sqlColumn) error {
+	if len(cs) == 0 {
+		return fmt.Errorf("table %s does not exist", table)
+	}
+	var errs []error
+	found := map[string]*sqlColumn{}
+	for i := range cs {
+		c := &cs[i]
+		found[c.Name] = c
+		if c.NotNull && !c.Filled && !c.Computed && m.column(c.Name) == nil {
+			errs = append(errs, fmt.Errorf("table %s: column %s is not null and has no default, and %v has no field for it: "+
+				"add the field, or a default in SQL", table, c.Name, m.goType))
+		}
+	}
+	for _, c := range m.columns {
+		if sql, ok := found[c.name]; !ok {
+			errs = append(errs, fmt.Errorf("table %s: no column %s, which is field %s of %v: "+
+				"add it in SQL, or tag the field bun:\"-\"", table, c.name, c.goName, m.goType))
+		} else if sql.Computed {
+			errs = append(errs, fmt.Errorf("table %s: column %s is computed by the database: tag field %s of %v bun:\",scanonly\"",
+				table, c.name, c.goName, m.goType))
+		}
+	}
+	for _, c := range m.numbered {
+		if sql, ok := found[c.name]; !ok {
+			errs = append(errs, fmt.Errorf("table %s: no column %s, which is field %s of %v: add it in SQL", table, c.name, c.goName, m.goType))
+		} else if !sql.Filled {
+			errs = append(errs, fmt.Errorf("table %s: field %s of %v leaves column %s to the database, which has no default for it: "+
+				"make it an identity or serial, or take autoincrement and identity from the tag", table, c.goName, m.goType, c.name))
+		}
+	}
+	return errors.Join(errs...)
+}

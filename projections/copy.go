@@ -1,0 +1,76 @@
+package projections
+
+import (
+	"context"
+	"io"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const chunkSize = 256 << 10 // bytes; what COPY sends at a time is less
+
+// copyBuffer collects rows in COPY's binary format, in chunks so that growing copies nothing.
+type copyBuffer struct {
+	chunks [][]byte
+	last   int // the chunk that grows
+	rows   int64
+}
+
+// tail returns the chunk to append a row to; set puts it back.
+func (b *copyBuffer) tail() []byte {
+	if b.last < len(b.chunks) && len(b.chunks[b.last]) >= chunkSize {
+		b.last++
+	}
+	if b.last == len(b.chunks) {
+		b.chunks = append(b.chunks, make([]byte, 0, chunkSize+chunkSize/8))
+	}
+	return b.chunks[b.last]
+}
+
+func (b *copyBuffer) set(tail []byte) {
+	b.chunks[b.last] = tail
+	b.rows++
+}
+
+func (b *copyBuffer) reset() {
+	for i := range b.chunks {
+		b.chunks[i] = b.chunks[i][:0]
+	}
+	b.last, b.rows = 0, 0
+}
+
+// copyTo stores the rows and returns their number.
+func (b *copyBuffer) copyTo(ctx context.Context, conn *pgx.Conn, sql string) (int64, error) {
+	if b.rows == 0 {
+		return 0, nil
+	}
+	tag, err := conn.PgConn().CopyFrom(ctx, &copyReader{rest: copyHeader, chunks: b.chunks[:b.last+1]}, sql)
+	return tag.RowsAffected(), err
+}
+
+var (
+	copyHeader  = []byte("PGCOPY\n\377\r\n\000" + "\000\000\000\000" + "\000\000\000\000") // no flags, no extension
+	copyTrailer = []byte("\377\377")
+)
+
+type copyReader struct {
+	rest   []byte
+	chunks [][]byte
+	ended  bool
+}
+
+func (r *copyReader) Read(p []byte) (int, error) {
+	for len(r.rest) == 0 {
+		switch {
+		case len(r.chunks) > 0:
+			r.rest, r.chunks = r.chunks[0], r.chunks[1:]
+		case !r.ended:
+			r.rest, r.ended = copyTrailer, true
+		default:
+			return 0, io.EOF
+		}
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}

@@ -1,0 +1,74 @@
+package projections
+
+import (
+	"cmp"
+	"fmt"
+	"reflect"
+	"strings"
+)
+
+// keyOrder returns an order of keys of type K, so that rows that are alike to an index come in one order wherever they
+// come from. It panics for types whose equality is not that of their text, such as time.Time.
+func keyOrder[K comparable](m *model) func(a, b K) int {
+	t := reflect.TypeFor[K]()
+	checkKey(m, t, t)
+	return func(a, b K) int { return compareValues(reflect.ValueOf(a), reflect.ValueOf(b)) }
+}
+
+func checkKey(m *model, key, t reflect.Type) {
+	switch t.Kind() {
+	case reflect.Array:
+		checkKey(m, key, t.Elem())
+	case reflect.Struct:
+		for i := range t.NumField() {
+			checkKey(m, key, t.Field(i).Type)
+		}
+	case reflect.String, reflect.Bool,
+		reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+	default:
+		m.refuse("its key %v holds a %v: keys are made of integers, strings, booleans, and arrays and structs of these", key, t)
+	}
+}
+
+func compareValues(a, b reflect.Value) int {
+	switch a.Kind() {
+	case reflect.Array:
+		for i := range a.Len() {
+			if c := compareValues(a.Index(i), b.Index(i)); c != 0 {
+				return c
+			}
+		}
+		return 0
+	case reflect.Struct:
+		for i := range a.NumField() {
+			if c := compareValues(a.Field(i), b.Field(i)); c != 0 {
+				return c
+			}
+		}
+		return 0
+	case reflect.String:
+		return strings.Compare(a.String(), b.String())
+	case reflect.Bool:
+		return cmp.Compare(boolInt(a.Bool()), boolInt(b.Bool()))
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return cmp.Compare(a.Uint(), b.Uint())
+	default:
+		return cmp.Compare(a.Int(), b.Int())
+	}
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// printKey prints UUIDs as such, whatever their Go type.
+func printKey(k any) string {
+	if v := reflect.ValueOf(k); v.Kind() == reflect.Array && v.Type().ConvertibleTo(uuidType) {
+		return formatUUID(v.Convert(uuidType).Interface().([16]byte))
+	}
+	return fmt.Sprint(k)
+}

@@ -1,0 +1,113 @@
+package projections
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"unsafe"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// plan says how the columns of a model travel to and from one table, as it is now.
+type plan struct {
+	conn    *pgx.Conn // whose type map the codecs use
+	shape   []sqlColumn
+	columns []plannedColumn // as model.columns
+	numbers []uint32        // the types of model.numbered
+	settles []func(row unsafe.Pointer)
+}
+
+type plannedColumn struct {
+	*column
+	oid     uint32
+	sqlType string
+	encode  encoder
+	scan    scanner
+	format  int16 // that scan reads
+}
+
+// newPlan reports every column whose Go type does not fit the column's.
+func newPlan(m *model, table string, conn *pgx.Conn, shape []sqlColumn) (*plan, error) {
+	if err := m.checkShape(table, shape); err != nil {
+		return nil, err
+	}
+	types := conn.TypeMap()
+	registerEnums(types, shape)
+	find := func(c *column) *sqlColumn {
+		return &shape[slices.IndexFunc(shape, func(s sqlColumn) bool { return s.Name == c.name })]
+	}
+	p := &plan{conn: conn, shape: shape}
+	var errs []error
+	for _, c := range m.columns {
+		sql := find(c)
+		pc := plannedColumn{column: c, oid: sql.OID, sqlType: sql.Type}
+		pc.encode = planEncode(types, c.typ, sql)
+		pc.scan, pc.format = planScan(types, c.typ, sql)
+		if pc.encode == nil || pc.scan == nil {
+			errs = append(errs, fmt.Errorf("table %s: column %s is %s, which field %s of %v, a %v, cannot be stored in: change the one or the other",
+				table, c.name, sql.Type, c.goName, m.goType, c.typ))
+			continue
+		}
+		if c.nullzero {
+			pc.encode = nullZero(c, pc.encode)
+		}
+		p.columns = append(p.columns, pc)
+		if settle := planSettle(c, sql.OID); settle != nil {
+			p.settles = append(p.settles, settle)
+		}
+	}
+	for _, c := range m.numbered {
+		p.numbers = append(p.numbers, find(c).OID)
+		p.settles = append(p.settles, func(row unsafe.Pointer) { c.value(row).SetZero() })
+	}
+	return p, errors.Join(errs...)
+}
+
+// settle makes the row what it would be if it were stored and loaded.
+func (p *plan) settle(row unsafe.Pointer) {
+	for _, settle := range p.settles {
+		settle(row)
+	}
+}
+
+// encode appends the row's values, each with its length before it: what COPY and, cut apart, parameters are made of.
+func (p *plan) encode(buf []byte, row unsafe.Pointer) ([]byte, error) {
+	for i := range p.columns {
+		c := &p.columns[i]
+		var err error
+		if buf, err = c.encode(buf, unsafe.Add(row, c.offset)); err != nil {
+			return buf, fmt.Errorf("column %s: %w", c.name, err)
+		}
+	}
+	return buf, nil
+}
+
+func appendNull(buf []byte) []byte { return append(buf, 0xff, 0xff, 0xff, 0xff) }
+
+func appendValue(buf, value []byte) []byte {
+	if value == nil {
+		return appendNull(buf)
+	}
+	return append(binary.BigEndian.AppendUint32(buf, uint32(len(value))), value...)
+}
+
+// cut takes encoded values apart; NULL is nil.
+func cut(encoded []byte) [][]byte {
+	var values [][]byte
+	for len(encoded) > 0 {
+		n := int32(binary.BigEndian.Uint32(encoded))
+		encoded = encoded[4:]
+		if n < 0 {
+			values = append(values, nil)
+			continue
+		}
+		values = append(values, encoded[:n:n])
+		encoded = encoded[n:]
+	}
+	return values
+}
+
+var binaryFormat = []int16{pgtype.BinaryFormatCode}

@@ -1,0 +1,216 @@
+package projections
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"unsafe"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// target is where a table's rows go in a run, and what is on its way there.
+type target struct {
+	model    *model
+	run      *Run
+	relation string // in SQL
+	name     string // in messages
+	plan     *plan
+
+	inserts copyBuffer
+	updates [][][]byte // parameters, as are
+	deletes [][][]byte
+}
+
+func (t *target) reset() {
+	t.inserts.reset()
+	clear(t.updates)
+	t.updates = shortened(t.updates)
+	clear(t.deletes)
+	t.deletes = shortened(t.deletes)
+}
+
+func (t *target) insert(row unsafe.Pointer) error {
+	buf := binary.BigEndian.AppendUint16(t.inserts.tail(), uint16(len(t.plan.columns)))
+	buf, err := t.plan.encode(buf, row)
+	if err == nil {
+		t.inserts.set(buf)
+	}
+	return err
+}
+
+// collect takes down what has to be done to a stored row.
+func (t *target) collect(old *stored, gone bool, row unsafe.Pointer) error {
+	if gone {
+		t.deletes = append(t.deletes, t.where(old))
+		return nil
+	}
+	now, err := t.plan.encode(make([]byte, 0, len(old.was)+16), row)
+	if err != nil || bytes.Equal(now, old.was) {
+		return err
+	}
+	t.updates = append(t.updates, append(cut(now), t.where(old)...))
+	return nil
+}
+
+// where returns the values of the primary key that the stored row has.
+func (t *target) where(old *stored) [][]byte {
+	was, numbers := cut(old.was), cut(old.numbers)
+	values := make([][]byte, len(t.model.keys))
+	for i, k := range t.model.keys {
+		if at, _ := t.place(k); k.numbered {
+			values[i] = numbers[at]
+		} else {
+			values[i] = was[at]
+		}
+	}
+	return values
+}
+
+// place finds a column among the numbered or the others, and the OID of its type.
+func (t *target) place(c *column) (int, uint32) {
+	if c.numbered {
+		for i, n := range t.model.numbered {
+			if n == c {
+				return i, t.plan.numbers[i]
+			}
+		}
+	}
+	for i := range t.plan.columns {
+		if t.plan.columns[i].column == c {
+			return i, t.plan.columns[i].oid
+		}
+	}
+	panic("projections: a column that is not its model's")
+}
+
+// write sends deletes, updates and inserts, in this order: a row may take a unique value that another one frees.
+func (t *target) write(ctx context.Context, conn *pgx.Conn) (rows int64, err error) {
+	if t.inserts.rows == 0 && len(t.updates) == 0 && len(t.deletes) == 0 {
+		return 0, nil
+	}
+	keyed, keyOIDs := t.keyed(1)
+	deleted, err := t.each(ctx, conn, "delete from "+t.relation+" where "+keyed, keyOIDs, t.deletes)
+	if err != nil {
+		return 0, err
+	}
+	sets, oids := make([]string, len(t.plan.columns)), make([]uint32, len(t.plan.columns))
+	for i, c := range t.plan.columns {
+		sets[i], oids[i] = fmt.Sprintf("%s = $%d", c.sql(), i+1), c.oid
+	}
+	keyed, keyOIDs = t.keyed(len(sets) + 1)
+	updated, err := t.each(ctx, conn, "update "+t.relation+" set "+strings.Join(sets, ", ")+" where "+keyed, append(oids, keyOIDs...), t.updates)
+	if err != nil {
+		return 0, err
+	}
+	inserted, err := t.inserts.copyTo(ctx, conn, "copy "+t.relation+" ("+columnList(t.model.columns)+") from stdin (format binary)")
+	if err != nil {
+		return 0, tableError(t.name, err)
+	}
+	return deleted + updated + inserted, nil
+}
+
+func (t *target) keyed(from int) (string, []uint32) {
+	parts, oids := make([]string, len(t.model.keys)), make([]uint32, len(t.model.keys))
+	for i, k := range t.model.keys {
+		parts[i] = fmt.Sprintf("%s = $%d", k.sql(), from+i)
+		_, oids[i] = t.place(k)
+	}
+	return strings.Join(parts, " and "), oids
+}
+
+func columnList(cs []*column) string {
+	names := make([]string, len(cs))
+	for i, c := range cs {
+		names[i] = c.sql()
+	}
+	return strings.Join(names, ", ")
+}
+
+// each runs the statement once per list of parameters, in one round trip, and expects each to hit one row.
+func (t *target) each(ctx context.Context, conn *pgx.Conn, sql string, oids []uint32, params [][][]byte) (int64, error) {
+	if len(params) == 0 {
+		return 0, nil
+	}
+	// The unnamed statement lasts until the next one is parsed, and leaves nothing behind.
+	if _, err := conn.PgConn().Prepare(ctx, "", sql, oids); err != nil {
+		return 0, tableError(t.name, err)
+	}
+	batch := &pgconn.Batch{}
+	for _, ps := range params {
+		batch.ExecPrepared("", ps, binaryFormat, nil)
+	}
+	results := conn.PgConn().ExecBatch(ctx, batch)
+	var rows int64
+	for results.NextResult() {
+		tag, err := results.ResultReader().Close()
+		if err != nil {
+			break // Close returns it
+		}
+		rows += tag.RowsAffected()
+	}
+	if err := results.Close(); err != nil {
+		return 0, tableError(t.name, err)
+	}
+	if rows != int64(len(params)) {
+		return 0, fmt.Errorf("%s: %d of %d rows are not as they were loaded: somebody else writes to the table, or the fields tagged pk are not its key",
+			t.name, int64(len(params))-rows, len(params))
+	}
+	return rows, nil
+}
+
+// load reads the rows of the batch's aggregates. add gets the columns that the database numbered, and a function that fills
+// a zero row with the others.
+func (t *target) load(add func(numbers []byte, scan func(row unsafe.Pointer) error) error) error {
+	r := t.run
+	fields := append(append([]*column{}, t.model.columns...), t.model.numbered...)
+	at, _ := t.place(t.model.aggregate)
+	ids, err := r.idArray()
+	if err != nil {
+		return err
+	}
+	sql := fmt.Sprintf("select %s from %s where %s = any($1::text[]::%s[])", columnList(fields), t.relation, t.model.aggregate.sql(),
+		t.plan.columns[at].sqlType)
+	formats := make([]int16, len(fields))
+	for i := range formats {
+		formats[i] = pgtype.BinaryFormatCode
+		if i < len(t.plan.columns) {
+			formats[i] = t.plan.columns[i].format
+		}
+	}
+	result := r.conn.PgConn().ExecParams(r.ctx, sql, [][]byte{ids}, []uint32{pgtype.TextArrayOID}, binaryFormat, formats)
+	var failed error
+	for failed == nil && result.NextRow() {
+		failed = t.addRow(result.Values(), add)
+	}
+	if _, err := result.Close(); err != nil {
+		return tableError(t.name, err)
+	}
+	if failed != nil {
+		return fmt.Errorf("%s: load: %w", t.name, failed)
+	}
+	return nil
+}
+
+func (t *target) addRow(values [][]byte, add func([]byte, func(unsafe.Pointer) error) error) error {
+	var numbers []byte
+	for _, v := range values[len(t.plan.columns):] {
+		numbers = appendValue(numbers, v)
+	}
+	return add(numbers, func(row unsafe.Pointer) error {
+		for i := range t.plan.columns {
+			c := &t.plan.columns[i]
+			if values[i] == nil {
+				continue
+			}
+			if err := c.scan(values[i], unsafe.Add(row, c.offset)); err != nil {
+				return fmt.Errorf("column %s: %w", c.name, err)
+			}
+		}
+		return nil
+	})
+}
