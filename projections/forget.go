@@ -1,0 +1,95 @@
+package projections
+
+import "unsafe"
+
+func (t *table[K, R]) spill() error {
+	if len(t.created) == 0 {
+		return nil
+	}
+	for _, e := range t.created {
+		if e.gone {
+			continue
+		}
+		if err := t.insert(unsafe.Pointer(&e.row)); err != nil {
+			return t.rows.fail(t.rows.key(&e.row), err)
+		}
+	}
+	t.current.forget()
+	t.forgetEntries()
+	return nil
+}
+
+func (t *table[K, R]) collect() error {
+	for _, e := range t.changed {
+		if err := t.target.collect(e.old, e.gone, unsafe.Pointer(&e.row)); err != nil {
+			return t.rows.fail(t.rows.key(&e.row), err)
+		}
+	}
+	for _, e := range t.created {
+		if e.gone {
+			continue
+		}
+		if err := t.insert(unsafe.Pointer(&e.row)); err != nil {
+			return t.rows.fail(t.rows.key(&e.row), err)
+		}
+	}
+	return nil
+}
+
+func (t *table[K, R]) reset() {
+	for _, sc := range t.scopes {
+		sc.forget()
+		clear(sc.groups) // the next rows may be loaded, which no index sees
+		t.spare = append(t.spare, sc)
+	}
+	t.scopes = emptied(t.scopes, len(t.scopes))
+	if len(t.spare) > keepInMap {
+		t.spare = nil
+	}
+	t.loaded, t.busy, t.ready = false, false, false
+	if !t.run.loads {
+		if t.current == nil {
+			t.current = &scope[K, R]{}
+		}
+		t.current.forget()
+	}
+	t.forgetEntries()
+	t.target.reset()
+}
+
+func (t *table[K, R]) forgetEntries() {
+	t.created = shortened(t.created)
+	t.changed = shortened(t.changed)
+	t.slab.reset()
+}
+
+func (sc *scope[K, R]) forget() {
+	sc.only = nil
+	sc.rows = emptied(sc.rows, sc.added)
+	sc.added = 0
+	for i, g := range sc.groups {
+		if g != nil && !g.clear() {
+			sc.groups[i] = nil
+		}
+	}
+}
+
+// emptied clears a map. Clearing costs what the map once held, so one that was large is dropped.
+func emptied[M ~map[K]V, K comparable, V any](m M, held int) M {
+	switch {
+	case m == nil:
+		return nil
+	case held > keepInMap:
+		return M{}
+	case held > 0:
+		clear(m)
+	}
+	return m
+}
+
+func shortened[T any](s []T) []T {
+	if cap(s) > 8*keepInMap {
+		return nil
+	}
+	return s[:0]
+}
