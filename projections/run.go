@@ -1,0 +1,265 @@
+package projections
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"unsafe"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// Run applies stored events to the tables of a Set: Begin, Apply for each event, Flush, and again. It keeps its memory from
+// batch to batch. It is for one goroutine at a time.
+type Run struct {
+	set      *Set
+	loads    bool // a catch-up
+	stores   []*Store
+	appliers map[string]applier
+
+	ctx     context.Context
+	conn    *pgx.Conn
+	broken  error // why there is nothing to do but Begin
+	current ID    // zero: none yet
+	text    string
+	scope   int // the current aggregate's place in the batch
+
+	aggregates []ID
+	places     map[ID]int
+	placesText map[string]int
+}
+
+var (
+	errNotBegun = errors.New("projections: a run has to Begin before it applies events")
+	errFlushed  = errors.New("projections: the run has flushed: Begin the next batch")
+)
+
+// Rebuild makes a run into empty tables. Events have to come aggregate by aggregate, each in sequence: when the next
+// aggregate begins, the rows of the last one are encoded and forgotten. Flush stores them with COPY.
+func (s *Set) Rebuild() *Run { return s.start(false) }
+
+// CatchUp makes a run on tables that have rows. Events have to come in sequence within their aggregate; aggregates may
+// take turns. A table is read when a handler first touches it in a batch, with one query for the rows of all aggregates
+// of the batch, so the connection must not be busy with a result while Apply runs. Flush stores what has changed.
+func (s *Set) CatchUp() *Run { return s.start(true) }
+
+func (s *Set) start(loads bool) *Run {
+	r := &Run{set: s, loads: loads, broken: errNotBegun, appliers: map[string]applier{}}
+	for _, p := range s.projectors {
+		store := &Store{run: r, projector: p}
+		for _, t := range p.Tables {
+			state := t.open(store)
+			target := state.base()
+			target.relation, target.name = s.relation(t)
+			store.models = append(store.models, t.shape())
+			store.states = append(store.states, state)
+		}
+		r.stores = append(r.stores, store)
+	}
+	for name, b := range s.bindings {
+		r.appliers[name] = b.start(r)
+	}
+	return r
+}
+
+// Begin starts a batch in tx, and forgets what the last one left. aggregates are those of the events to come; a rebuild
+// does not need them. It compares the tables with the models, and its error names every column that does not fit.
+// The context holds until Flush.
+func (r *Run) Begin(ctx context.Context, tx pgx.Tx, aggregates []ID) error {
+	return r.begin(ctx, tx.Conn(), aggregates, r.stores)
+}
+
+func (r *Run) begin(ctx context.Context, conn *pgx.Conn, aggregates []ID, stores []*Store) error {
+	r.end(errNotBegun)
+	if status := conn.PgConn().TxStatus(); status != 'T' {
+		return fmt.Errorf("projections: the connection is not in a transaction that can go on (status %c)", status)
+	}
+	var relations []string
+	for t := range targets(stores) {
+		relations = append(relations, t.relation)
+	}
+	shapes, err := readCatalog(ctx, conn, relations)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	i := 0
+	for t := range targets(stores) {
+		if t.plan == nil || t.plan.conn != conn || !slices.Equal(t.plan.shape, shapes[i]) {
+			var err error
+			t.plan, err = newPlan(t.model, t.name, conn, shapes[i])
+			errs = append(errs, err)
+		}
+		i++
+	}
+	if err := errors.Join(errs...); err != nil {
+		for t := range targets(stores) {
+			t.plan = nil // it may be half of one
+		}
+		return err
+	}
+	r.ctx, r.conn, r.broken = ctx, conn, nil
+	r.aggregates = append(r.aggregates, aggregates...)
+	if r.loads {
+		r.places = emptied(r.places, len(r.places))
+		if r.places == nil {
+			r.places = map[ID]int{}
+		}
+		for i, id := range aggregates {
+			r.places[id] = i
+		}
+	}
+	return nil
+}
+
+// end forgets the batch.
+func (r *Run) end(next error) {
+	for _, s := range r.stores {
+		for _, t := range s.states {
+			t.reset()
+		}
+	}
+	r.ctx, r.conn, r.broken = nil, nil, next
+	r.current, r.text, r.scope = ID{}, "", 0
+	r.places = emptied(r.places, len(r.places))
+	r.placesText = nil
+	r.aggregates = shortened(r.aggregates)
+}
+
+func targets(stores []*Store) func(yield func(*target) bool) {
+	return func(yield func(*target) bool) {
+		for _, s := range stores {
+			for _, t := range s.states {
+				if !yield(t.base()) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Apply applies one event with all handlers of its payload type, projector by projector; an event that nobody handles is
+// skipped. What handlers and decoders report comes as an *EventError. After an error the run can only Begin again.
+func (r *Run) Apply(e *Raw) error {
+	if r.broken != nil {
+		return r.broken
+	}
+	a, ok := r.appliers[string(e.Type)]
+	if !ok {
+		return nil
+	}
+	if e.AggregateID != r.current {
+		if err := r.enter(e.AggregateID); err != nil {
+			return r.fail(err)
+		}
+	}
+	if err := a.apply(e); err != nil {
+		return r.fail(err)
+	}
+	return r.broken
+}
+
+// enter makes an aggregate the current one.
+func (r *Run) enter(id ID) error {
+	if id.IsZero() {
+		return errors.New("projections: an event without an aggregate id")
+	}
+	if r.loads {
+		place, ok := r.places[id]
+		if !ok {
+			return fmt.Errorf("projections: aggregate %s is not among those that the batch began with", id)
+		}
+		r.scope = place
+	}
+	for _, s := range r.stores {
+		for _, t := range s.states {
+			if r.loads {
+				t.enter()
+			} else if err := t.spill(); err != nil {
+				return err
+			}
+		}
+	}
+	r.current, r.text = id, ""
+	return nil
+}
+
+// Flush stores the rows and returns how many were inserted, updated and deleted. The run can then Begin again; the
+// transaction is the caller's to commit.
+func (r *Run) Flush() (rows int64, err error) {
+	if r.broken != nil {
+		return 0, r.broken
+	}
+	defer func() {
+		if err != nil {
+			r.end(err)
+		} else {
+			r.end(errFlushed)
+		}
+	}()
+	for _, s := range r.stores {
+		for _, t := range s.states {
+			if r.loads {
+				err = t.collect()
+			} else {
+				err = t.spill()
+			}
+			if err != nil {
+				return 0, err
+			}
+		}
+	}
+	for _, s := range r.stores {
+		for _, t := range s.states {
+			n, err := t.base().write(r.ctx, r.conn)
+			if err != nil {
+				return 0, err
+			}
+			rows += n
+		}
+	}
+	return rows, nil
+}
+
+// fail breaks the run: even a handler that drops the error cannot go on with half of the rows.
+func (r *Run) fail(err error) error {
+	if r.broken == nil {
+		r.broken = err
+	}
+	return err
+}
+
+func (r *Run) aggregateText() string {
+	if r.text == "" {
+		r.text = r.current.String()
+	}
+	return r.text
+}
+
+// scopeOf finds the batch's aggregate whose id is at p.
+func (r *Run) scopeOf(m *model, p unsafe.Pointer) (place int, ok bool) {
+	if m.aggregate.typ.Kind() != reflect.String {
+		place, ok = r.places[UUID(*(*[16]byte)(p))]
+		return place, ok
+	}
+	if r.placesText == nil {
+		r.placesText = map[string]int{}
+		for id, i := range r.places {
+			r.placesText[id.String()] = i
+		}
+	}
+	place, ok = r.placesText[*(*string)(p)]
+	return place, ok
+}
+
+// idArray encodes the batch's aggregates as text[].
+func (r *Run) idArray() ([]byte, error) {
+	ids := make([]string, len(r.aggregates))
+	for i, id := range r.aggregates {
+		ids[i] = id.String()
+	}
+	return r.conn.TypeMap().Encode(pgtype.TextArrayOID, pgtype.BinaryFormatCode, ids, nil)
+}
