@@ -1,0 +1,184 @@
+package eventstore
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/projections"
+)
+
+// Range is a run of aggregates: From ≤ id < To, in PostgreSQL's order. A zero bound is open.
+type Range struct{ From, To projections.ID }
+
+// Selection says which events to read. The zero Selection is all of them.
+type Selection struct {
+	Range      Range
+	Aggregates []projections.ID // if not nil: just these
+	After      int64            // positions above
+	Except     string           // SQL, trusted: a relation with a column position; these positions are left out
+	Types      []string         // if not nil: just these types, except above AllAbove
+	AllAbove   int64            // with Types: above this position every type is read
+}
+
+// where returns the conditions of the selection and their parameters.
+func (r *Reader) where(sel Selection) (string, []any) {
+	var conditions []string
+	var args []any
+	add := func(sql string, values ...any) {
+		numbers := make([]any, len(values))
+		for i, v := range values {
+			args = append(args, v)
+			numbers[i] = len(args)
+		}
+		conditions = append(conditions, fmt.Sprintf(sql, numbers...))
+	}
+	id, position := r.column(r.mapping.AggregateID), r.column(r.mapping.Position)
+	if r.mapping.Where != "" {
+		conditions = append(conditions, "("+r.mapping.Where+")")
+	}
+	if !sel.Range.From.IsZero() {
+		add(id+" >= $%d::text::"+r.idType, sel.Range.From.String())
+	}
+	if !sel.Range.To.IsZero() {
+		add(id+" < $%d::text::"+r.idType, sel.Range.To.String())
+	}
+	if sel.Aggregates != nil {
+		ids := make([]string, len(sel.Aggregates))
+		for i, a := range sel.Aggregates {
+			ids[i] = a.String()
+		}
+		add(id+" = any ($%d::text[]::"+r.idType+"[])", ids)
+	}
+	if sel.After > 0 {
+		add(position+" > $%d::int8", sel.After)
+	}
+	if sel.Except != "" {
+		conditions = append(conditions, "not exists (select from "+sel.Except+" l where l.position = "+position+")")
+	}
+	if sel.Types != nil {
+		add("("+r.column(r.mapping.Type)+" = any ($%d::text[]) or "+position+" > $%d::int8)", sel.Types, sel.AllAbove)
+	}
+	if conditions == nil {
+		return "true", nil
+	}
+	return strings.Join(conditions, "\n  and "), args
+}
+
+// Events streams the selection by aggregate and, within each, by sequence number: in one statement, so in one snapshot.
+// The event is borrowed until the next step. The connection is busy until the loop ends; breaking off is allowed.
+func (r *Reader) Events(ctx context.Context, tx pgx.Tx, sel Selection) iter.Seq2[*projections.Raw, error] {
+	where, args := r.where(sel)
+	sql := fmt.Sprintf("select %s\nfrom %s e\nwhere %s\norder by %s, %s", r.columns, r.relation, where,
+		r.column(r.mapping.AggregateID), r.column(r.mapping.Sequence))
+	args = append([]any{pgx.QueryResultFormats{pgx.BinaryFormatCode}}, args...)
+	return func(yield func(*projections.Raw, error) bool) {
+		rows, err := tx.Query(ctx, sql, args...)
+		if err != nil {
+			yield(nil, fmt.Errorf("reading events: %w", err))
+			return
+		}
+		defer rows.Close()
+		var e projections.Raw
+		for rows.Next() {
+			if err := r.scan(&e, rows.RawValues()); err != nil {
+				yield(nil, err)
+				return
+			}
+			if !yield(&e, nil) {
+				return
+			}
+		}
+		if err := rows.Err(); err != nil {
+			yield(nil, fmt.Errorf("reading events: %w", err))
+		}
+	}
+}
+
+// PostgreSQL's binary timestamps count microseconds from here.
+var postgresEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).UnixMicro()
+
+// scan fills e from a row of the select list that bind made; the formats are fixed by its casts.
+func (r *Reader) scan(e *projections.Raw, v [][]byte) error {
+	if v[0] == nil {
+		return errors.New("an event without a position")
+	}
+	e.Position = int64(binary.BigEndian.Uint64(v[0]))
+	if v[1] == nil || v[2] == nil || v[3] == nil {
+		return fmt.Errorf("event %d: aggregate id, sequence number or type is null", e.Position)
+	}
+	if r.idType == "uuid" {
+		e.AggregateID = projections.UUID([16]byte(v[1]))
+	} else if e.AggregateID.String() != string(v[1]) { // ids come in runs: allocate once per aggregate
+		e.AggregateID = projections.Text(string(v[1]))
+	}
+	e.Sequence = int64(binary.BigEndian.Uint64(v[2]))
+	e.Type, e.Data = v[3], v[4]
+	e.Time = time.Time{}
+	if v[5] != nil {
+		e.Time = time.UnixMicro(int64(binary.BigEndian.Uint64(v[5])) + postgresEpoch).UTC()
+	}
+	return nil
+}
+
+// Count returns the number of events in the selection. It reads them all: for what is left, not for the whole store.
+func (r *Reader) Count(ctx context.Context, q pg.Querier, sel Selection) (int64, error) {
+	where, args := r.where(sel)
+	var n int64
+	err := q.QueryRow(ctx, fmt.Sprintf("select count(*) from %s e where %s", r.relation, where), args...).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("counting events: %w", err)
+	}
+	return n, nil
+}
+
+// AggregateCount is an aggregate and how many of its events a selection holds.
+type AggregateCount struct {
+	ID     projections.ID
+	Events int64
+}
+
+// Aggregates returns the aggregates that occur in the selection, in PostgreSQL's order.
+func (r *Reader) Aggregates(ctx context.Context, tx pgx.Tx, sel Selection) ([]AggregateCount, error) {
+	where, args := r.where(sel)
+	id := r.column(r.mapping.AggregateID)
+	rows, err := tx.Query(ctx, fmt.Sprintf("select %s::text, count(*)\nfrom %s e\nwhere %s\ngroup by %s\norder by %s",
+		id, r.relation, where, id, id), args...)
+	if err != nil {
+		return nil, fmt.Errorf("listing aggregates: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (a AggregateCount, err error) {
+		var text string
+		if err := row.Scan(&text, &a.Events); err != nil {
+			return a, err
+		}
+		a.ID, err = r.ParseID(text)
+		return a, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing aggregates: %w", err)
+	}
+	return list, nil
+}
+
+// ParseID reads an aggregate id as PostgreSQL prints it; empty text is the zero ID.
+func (r *Reader) ParseID(text string) (projections.ID, error) {
+	if text == "" {
+		return projections.ID{}, nil
+	}
+	if r.idType != "uuid" {
+		return projections.Text(text), nil
+	}
+	u, err := uuid.Parse(text)
+	if err != nil {
+		return projections.ID{}, fmt.Errorf("aggregate id %q: %w", text, err)
+	}
+	return projections.UUID(u), nil
+}

@@ -1,0 +1,152 @@
+package eventstore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/viewschema/projector/internal/pg"
+)
+
+// Mapping says where the events are. The zero Mapping reads a table events(position, aggregate_id, sequence_number,
+// event_type, data, created_at) that the search path finds; each field that is set replaces one of these names.
+type Mapping struct {
+	Relation    string // table, partitioned table or view, as SQL would name it: events, public."Events"
+	Position    string // int or bigint; orders the whole store
+	AggregateID string // uuid or text
+	Sequence    string // the event's place in its aggregate, without gaps
+	Type        string // text; names the event's type
+	Data        string // json, jsonb, text, or bytea with the payload
+	Time        string // timestamp; left out if not named and there is no created_at
+	Where       string // SQL: only rows for which this holds are events
+}
+
+func (m Mapping) withDefaults() Mapping {
+	m.Relation = cmp.Or(m.Relation, "events")
+	m.Position = cmp.Or(m.Position, "position")
+	m.AggregateID = cmp.Or(m.AggregateID, "aggregate_id")
+	m.Sequence = cmp.Or(m.Sequence, "sequence_number")
+	m.Type = cmp.Or(m.Type, "event_type")
+	m.Data = cmp.Or(m.Data, "data")
+	return m
+}
+
+// Reader reads one event table. It is safe for concurrent use; all that it does happens on the connection or transaction
+// that the caller gives, so that the caller's snapshot is what is read.
+type Reader struct {
+	mapping  Mapping
+	oid      uint32
+	relation string // quoted, qualified
+	columns  string // the select list, in the order that scan expects
+	idType   string // uuid or text
+	isView   bool
+}
+
+// Relation returns the quoted and qualified name of the event table.
+func (r *Reader) Relation() string { return r.relation }
+
+// Open checks the mapping against the database that q is connected to. Everything that does not fit is reported at once,
+// wrapped in ErrMapping.
+func Open(ctx context.Context, q pg.Querier, m Mapping) (*Reader, error) {
+	r := &Reader{mapping: m.withDefaults()}
+	m = r.mapping
+	var kind string
+	err := q.QueryRow(ctx, `
+		select c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind::text
+		from pg_catalog.pg_class c
+		join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+		where c.oid = to_regclass($1)`, m.Relation).Scan(&r.oid, &r.relation, &kind)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, fmt.Errorf("%w: there is no relation %s; name it with its schema, or set search_path", ErrMapping, m.Relation)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking up event table %s: %w", m.Relation, err)
+	}
+	r.isView = kind == "v"
+	if !strings.Contains("rpvm", kind) {
+		return nil, fmt.Errorf("%w: %s is neither a table nor a view", ErrMapping, r.relation)
+	}
+	types, err := columnTypes(ctx, q, r.oid)
+	if err != nil {
+		return nil, fmt.Errorf("reading the columns of %s: %w", r.relation, err)
+	}
+	return r, r.bind(types)
+}
+
+// bind checks the columns and makes the select list: every column in a type that scan can read, in binary.
+func (r *Reader) bind(types map[string]string) error {
+	var problems []string
+	list := make([]string, 0, 6)
+	column := func(name, role, cast string, allowed ...string) string {
+		t, ok := types[name]
+		switch {
+		case !ok:
+			problems = append(problems, fmt.Sprintf("%s has no column %q for the %s", r.relation, name, role))
+			return ""
+		case !slices.Contains(allowed, t):
+			problems = append(problems, fmt.Sprintf("%s.%s is %s; the %s must be %s", r.relation, name, t, role, strings.Join(allowed, ", ")))
+			return ""
+		}
+		sql := "e." + pgx.Identifier{name}.Sanitize()
+		if cast != "" && cast != t {
+			sql += "::" + cast
+		}
+		list = append(list, sql)
+		return t
+	}
+	m := r.mapping
+	column(m.Position, "position", "int8", "int8", "int4")
+	r.idType = "text"
+	if types[m.AggregateID] == "uuid" {
+		r.idType = "uuid"
+	}
+	column(m.AggregateID, "aggregate id", r.idType, "uuid", "text", "varchar")
+	column(m.Sequence, "sequence number", "int8", "int8", "int4", "int2")
+	column(m.Type, "event type", "text", "text", "varchar", "name")
+	if types[m.Data] == "bytea" {
+		column(m.Data, "payload", "", "bytea")
+	} else {
+		column(m.Data, "payload", "text", "jsonb", "json", "text", "varchar", "bytea")
+	}
+	switch _, ok := types["created_at"]; {
+	case m.Time != "":
+		column(m.Time, "time", "timestamptz", "timestamptz", "timestamp")
+	case ok:
+		column("created_at", "time", "timestamptz", "timestamptz", "timestamp")
+	default:
+		list = append(list, "null::timestamptz")
+	}
+	if problems != nil {
+		return fmt.Errorf("%w: %s", ErrMapping, strings.Join(problems, "; "))
+	}
+	r.columns = strings.Join(list, ", ")
+	return nil
+}
+
+// columnTypes returns the internal type names (int8, timestamptz) of a relation's columns.
+func columnTypes(ctx context.Context, q pg.Querier, relation uint32) (map[string]string, error) {
+	rows, err := q.Query(ctx, `
+		select a.attname::text, t.typname::text
+		from pg_catalog.pg_attribute a
+		join pg_catalog.pg_type t on t.oid = a.atttypid
+		where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped`, relation)
+	if err != nil {
+		return nil, err
+	}
+	types := map[string]string{}
+	var name, typ string
+	_, err = pgx.ForEachRow(rows, []any{&name, &typ}, func() error {
+		types[name] = typ
+		return nil
+	})
+	return types, err
+}
+
+// column returns a column of the event table, quoted, as the queries of this package name it.
+func (r *Reader) column(name string) string {
+	return "e." + pgx.Identifier{name}.Sanitize()
+}

@@ -1,0 +1,206 @@
+package eventstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/viewschema/projector/internal/pg"
+)
+
+// Cut is a settled cut: every event at or below Position is visible to every snapshot taken from now on, or will never
+// exist. A Position of 0 is always right; Reason then says why there is no better one.
+type Cut struct {
+	Position int64
+	Reason   string
+}
+
+// Writer is a transaction that may still bring events at or below the cut.
+type Writer struct {
+	Transaction string // virtual transaction id; of a prepared transaction: -1/ and its xid
+	PID         int32  // 0 for a prepared transaction
+	About       string // who and since when, for people
+}
+
+// Wait tells how long to wait for a cut, and whom to tell.
+type Wait struct {
+	Limit   time.Duration  // 0: until ctx ends
+	Blocked func([]Writer) // called at the first look that finds writers, and whenever their number has changed; may be nil
+}
+
+// ErrUnsettled is returned by Settle when writers outlast Wait.Limit. The text names them.
+var ErrUnsettled = errors.New("transactions that may still bring events are open")
+
+// Settle waits until no transaction can bring an event at or below the highest position any more, and returns that
+// position. It holds nothing while it waits: no snapshot, no transaction, no lock.
+//
+// If the connection is lost, Settle has to be called again: the writers that it had seen are forgotten with it.
+func (r *Reader) Settle(ctx context.Context, db pg.Querier, wait Wait) (Cut, error) {
+	var highest int64
+	sql := fmt.Sprintf("select coalesce(max(%s), 0)::int8 from %s e", r.column(r.mapping.Position), r.relation)
+	if err := db.QueryRow(ctx, sql).Scan(&highest); err != nil {
+		return Cut{}, fmt.Errorf("reading the highest position of %s: %w", r.relation, err)
+	}
+	sequence, reason, err := r.Distrust(ctx, db, highest)
+	if err != nil {
+		return Cut{}, err
+	}
+	if reason != "" {
+		return Cut{Reason: reason}, nil
+	}
+	writers, err := r.writers(ctx, db, sequence)
+	if err != nil {
+		return Cut{}, err
+	}
+	if err := r.outwait(ctx, db, sequence, writers, wait); err != nil {
+		return Cut{}, err
+	}
+	return Cut{Position: highest}, nil
+}
+
+// outwait returns when none of the writers is open any more. Those that came later do not matter: what they draw is above
+// the highest position that was read before the first look.
+func (r *Reader) outwait(ctx context.Context, db pg.Querier, sequence uint32, writers []Writer, wait Wait) error {
+	if wait.Limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, wait.Limit, ErrUnsettled)
+		defer cancel()
+	}
+	told := 0
+	for pause := 2 * time.Millisecond; len(writers) > 0; pause = min(2*pause, 200*time.Millisecond) {
+		if pause > 100*time.Millisecond && len(writers) != told && wait.Blocked != nil { // most are gone before anybody reads
+			told = len(writers)
+			wait.Blocked(writers)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w", describe(writers), context.Cause(ctx))
+		case <-time.After(pause):
+		}
+		now, err := r.writers(ctx, db, sequence)
+		if err != nil {
+			return errors.Join(err, context.Cause(ctx))
+		}
+		open := map[string]bool{}
+		for _, w := range now {
+			open[w.Transaction] = true
+		}
+		still := writers[:0]
+		for _, w := range writers {
+			if open[w.Transaction] {
+				still = append(still, w)
+			}
+		}
+		writers = still
+	}
+	return nil
+}
+
+// writers lists the transactions that hold a write lock on the event table, a partition of it, or its sequence. They go by
+// virtual transaction and not by process: a prepared transaction has no process, and a process goes on to its next
+// transaction. ShareUpdateExclusiveLock is VACUUM's and ANALYZE's, which write no event.
+func (r *Reader) writers(ctx context.Context, db pg.Querier, sequence uint32) ([]Writer, error) {
+	rows, err := db.Query(ctx, `
+		select l.virtualtransaction, coalesce(l.pid, 0),
+			coalesce(format('pid %s, %s, user %s, open since %s', l.pid, coalesce(nullif(a.application_name, ''), 'no application name'),
+				a.usename, to_char(a.xact_start, 'HH24:MI:SS')), 'prepared transaction ' || l.virtualtransaction)
+		from (
+			select distinct virtualtransaction, pid
+			from pg_catalog.pg_locks
+			where locktype = 'relation'
+			  and granted
+			  and database = (select oid from pg_catalog.pg_database where datname = current_database())
+			  and mode in ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+			  and relation in (select $1::oid union all select $2::oid union all select relid from pg_partition_tree($1::oid::regclass))
+			  and pid is distinct from pg_backend_pid()
+		) l
+		left join pg_catalog.pg_stat_activity a on a.pid = l.pid
+		order by a.xact_start nulls first`, r.oid, sequence)
+	if err != nil {
+		return nil, fmt.Errorf("looking for open writers of %s: %w", r.relation, err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Writer])
+	if err != nil {
+		return nil, fmt.Errorf("looking for open writers of %s: %w", r.relation, err)
+	}
+	return list, nil
+}
+
+func describe(writers []Writer) string {
+	list := make([]string, 0, len(writers))
+	for i, w := range writers {
+		if i == 3 {
+			list = append(list, fmt.Sprintf("%d more", len(writers)-i))
+			break
+		}
+		list = append(list, w.About)
+	}
+	return strings.Join(list, "; ")
+}
+
+// Distrust says why the positions of this store cannot be settled, from the catalogue: an empty reason means that they
+// can, by watching the table and the sequence that is returned. highest is the highest position seen.
+func (r *Reader) Distrust(ctx context.Context, db pg.Querier, highest int64) (sequence uint32, reason string, err error) {
+	if r.isView {
+		return 0, r.relation + " is a view", nil
+	}
+	var increment, cache, last int64
+	var readable, subscribed bool
+	err = db.QueryRow(ctx, `
+		select coalesce(s.seqrelid, 0), coalesce(s.seqincrement, 0), coalesce(s.seqcache, 0),
+			coalesce(has_sequence_privilege(s.seqrelid, 'select,usage'), false),
+			exists (select from pg_catalog.pg_subscription_rel sr where sr.srrelid in (select relid from pg_partition_tree(a.attrelid::regclass) union select a.attrelid))
+		from pg_catalog.pg_attribute a
+		left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+		left join lateral (
+			select dep.objid as sequence -- an identity column's own
+			from pg_catalog.pg_depend dep
+			join pg_catalog.pg_class c on c.oid = dep.objid and c.relkind = 'S'
+			where dep.classid = 'pg_class'::regclass and dep.refclassid = 'pg_class'::regclass
+			  and dep.refobjid = a.attrelid and dep.refobjsubid = a.attnum and dep.deptype = 'i'
+			union all
+			select dep.refobjid -- the one that the default draws from
+			from pg_catalog.pg_depend dep
+			join pg_catalog.pg_class c on c.oid = dep.refobjid and c.relkind = 'S'
+			where dep.classid = 'pg_attrdef'::regclass and dep.objid = d.oid and dep.refclassid = 'pg_class'::regclass
+			  and pg_get_expr(d.adbin, d.adrelid) like 'nextval(%'
+			limit 1
+		) owned on true
+		left join pg_catalog.pg_sequence s on s.seqrelid = owned.sequence
+		where a.attrelid = $1 and a.attname = $2`, r.oid, r.mapping.Position).
+		Scan(&sequence, &increment, &cache, &readable, &subscribed)
+	if err != nil {
+		return 0, "", fmt.Errorf("looking up the sequence of %s.%s: %w", r.relation, r.mapping.Position, err)
+	}
+	position := r.relation + "." + r.mapping.Position
+	switch {
+	case sequence == 0:
+		return 0, position + " has no sequence as its default", nil
+	case increment != 1 || cache != 1:
+		return 0, fmt.Sprintf("the sequence of %s has increment %d and cache %d, so a session can draw numbers ahead of its transactions", position, increment, cache), nil
+	case !readable:
+		return 0, "our role may not read the sequence of " + position, nil
+	case subscribed:
+		return 0, r.relation + " is filled by logical replication", nil
+	}
+	err = db.QueryRow(ctx, "select coalesce(pg_catalog.pg_sequence_last_value($1), 0)", sequence).Scan(&last)
+	if err != nil {
+		return 0, "", fmt.Errorf("reading the sequence of %s: %w", position, err)
+	}
+	if highest > last {
+		return 0, fmt.Sprintf("%s has reached %d but its sequence stands at %d, so some numbers did not come from it", position, highest, last), nil
+	}
+	return sequence, "", nil
+}
+
+// HoldWriters keeps everybody from writing events until the transaction ends; readers go on. It waits for writers that
+// are under way as long as the transaction's lock_timeout allows, and whoever comes after waits behind it.
+func (r *Reader) HoldWriters(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, "lock table "+r.relation+" in share row exclusive mode"); err != nil {
+		return fmt.Errorf("holding off the writers of %s: %w", r.relation, err)
+	}
+	return nil
+}
