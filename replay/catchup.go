@@ -1,0 +1,199 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/projections"
+)
+
+// Pass is what a catch-up did.
+type Pass struct {
+	Events  int64 // that the ledger lacked
+	Rows    int64 // written or deleted
+	Cut     int64 // the ledger's cut afterwards
+	Settled bool  // false: open writers outlasted the wait and the old cut stands; Open names them
+	Open    string
+	Elapsed time.Duration
+}
+
+// groupSize is about how many events a group of a catch-up holds. Its events and rows are in memory at once.
+const groupSize = 2_000
+
+// CatchUp applies what the ledger lacks while the application runs, and then moves the cut. Passes may run at once, in
+// any number of processes: an event that two of them find is applied by one.
+//
+// It waits for writers at most as long as wait says; if they stay, the events are applied all the same, and only the
+// ledger stays as long as it is.
+func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
+	began := time.Now()
+	p := Pass{}
+	// First: an event that commits after the listing below and at or below this cut cannot exist.
+	cut, err := j.Source.Settle(ctx, j.DB, wait)
+	switch {
+	case errors.Is(err, eventstore.ErrUnsettled):
+		p.Open = err.Error()
+	case err != nil:
+		return p, err
+	default:
+		p.Settled = true
+	}
+	lacking, err := j.lacking(ctx)
+	if err != nil {
+		return p, err
+	}
+	err = j.applyGroups(ctx, groups(lacking, groupSize), &p)
+	if _, _, unique := pg.UniqueViolation(err); unique {
+		// A value that one aggregate freed and another took: together they fit.
+		j.Log.Info().Err(err).Msg("catching up again as one group")
+		if lacking, err = j.lacking(ctx); err == nil {
+			err = j.applyGroups(ctx, groups(lacking, 1<<62), &p)
+		}
+	}
+	if err != nil {
+		return p, err
+	}
+	err = j.attempt(ctx, never, func(tx pgx.Tx) error {
+		if _, err := j.Own(ctx, tx, Built); err != nil {
+			return err
+		}
+		if p.Settled {
+			if err := j.advance(ctx, tx, cut.Position); err != nil {
+				return err
+			}
+		}
+		p.Cut, err = j.enter(ctx, tx, Built)
+		return err
+	})
+	p.Elapsed = time.Since(began)
+	return p, err
+}
+
+// lacks selects what the ledger lacks: of all aggregates, or of some.
+func (l Ledger) lacks(cut int64, aggregates []projections.ID) eventstore.Selection {
+	return eventstore.Selection{After: cut, Except: l.replayed(), Aggregates: aggregates}
+}
+
+// lacking lists the aggregates that have events which the ledger lacks.
+func (j *Job) lacking(ctx context.Context) (list []eventstore.AggregateCount, err error) {
+	err = j.attempt(ctx, never, func(tx pgx.Tx) error {
+		cut, err := j.enter(ctx, tx, Built)
+		if err != nil {
+			return err
+		}
+		list, err = j.Source.Aggregates(ctx, tx, j.lacks(cut, nil))
+		return err
+	})
+	return list, err
+}
+
+// groups joins neighbouring aggregates until a group has about size events.
+func groups(list []eventstore.AggregateCount, size int64) [][]projections.ID {
+	var all [][]projections.ID
+	var group []projections.ID
+	var events int64
+	for _, a := range list {
+		if group != nil && events+a.Events > size {
+			all, group, events = append(all, group), nil, 0
+		}
+		group, events = append(group, a.ID), events+a.Events
+	}
+	if group != nil {
+		all = append(all, group)
+	}
+	return all
+}
+
+// applyGroups applies groups in parallel, each in a transaction of its own.
+func (j *Job) applyGroups(ctx context.Context, all [][]projections.ID, p *Pass) error {
+	work := make(chan []projections.ID, len(all))
+	for _, g := range all {
+		work <- g
+	}
+	close(work)
+	results := make(chan Pass, len(all))
+	err := j.parallel(ctx, func(ctx context.Context) error {
+		run := j.Projections.CatchUp()
+		for group := range work {
+			var done Pass
+			err := j.attempt(ctx, isRecorded, func(tx pgx.Tx) error {
+				cut, err := j.enter(ctx, tx, Built)
+				if err != nil {
+					return err
+				}
+				done, err = j.apply(ctx, tx, run, j.lacks(cut, group))
+				return err
+			})
+			if err != nil {
+				return fmt.Errorf("catching up version %d: %w", j.Version, err)
+			}
+			results <- done
+		}
+		return nil
+	})
+	close(results)
+	for r := range results {
+		p.Events += r.Events
+		p.Rows += r.Rows
+	}
+	return err
+}
+
+// apply applies the selected events in the order of their aggregates and records them: read in one snapshot, recorded
+// before the rows are loaded. Recording waits for a pass that has an event of ours in flight and then fails; had it come
+// after the load, the rows would be older than what that pass wrote.
+func (j *Job) apply(ctx context.Context, tx pgx.Tx, run *projections.Run, sel eventstore.Selection) (Pass, error) {
+	var events []projections.Raw
+	var positions []int64
+	var aggregates []projections.ID
+	for e, err := range j.Source.Events(ctx, tx, sel) {
+		if err != nil {
+			return Pass{}, err
+		}
+		if len(events) == 0 || events[len(events)-1].AggregateID != e.AggregateID {
+			aggregates = append(aggregates, e.AggregateID)
+		}
+		events = append(events, event(e))
+		positions = append(positions, e.Position)
+	}
+	if err := j.record(ctx, tx, positions); err != nil {
+		return Pass{}, err
+	}
+	if err := run.Begin(ctx, tx, aggregates); err != nil {
+		return Pass{}, err
+	}
+	for i := range events {
+		if err := run.Apply(&events[i]); err != nil {
+			return Pass{}, err
+		}
+	}
+	rows, err := run.Flush()
+	return Pass{Events: int64(len(events)), Rows: rows}, err
+}
+
+// Tail counts the events that the ledger lacks. It takes no lock, so a catch-up that ends meanwhile may be counted in part.
+func (l Ledger) Tail(ctx context.Context, q pg.Querier, source *eventstore.Reader) (int64, error) {
+	var cut int64
+	if err := q.QueryRow(ctx, l.sql("select cut from %SCHEMA%.projector_migrations where id = $1"), l.Migration).Scan(&cut); err != nil {
+		return 0, fmt.Errorf("reading the cut of migration %d: %w", l.Migration, err)
+	}
+	return source.Count(ctx, q, l.lacks(cut, nil))
+}
+
+// Finish applies all that the ledger lacks in the caller's transaction, which has to hold off writers and own the
+// migration (see Own). Afterwards the ledger lacks nothing. The transaction has to be READ COMMITTED: an older snapshot
+// would miss events.
+func (j *Job) Finish(ctx context.Context, tx pgx.Tx, cut int64) (Pass, error) {
+	began := time.Now()
+	p, err := j.apply(ctx, tx, j.Projections.CatchUp(), j.lacks(cut, nil))
+	if err != nil {
+		return p, fmt.Errorf("catching up version %d: %w", j.Version, err)
+	}
+	p.Elapsed = time.Since(began)
+	return p, nil
+}

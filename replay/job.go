@@ -1,0 +1,113 @@
+package replay
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/rs/zerolog"
+	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/projections"
+)
+
+// Job is one migration's work: these projectors, from this event store, into their tables.
+type Job struct {
+	Ledger
+	Version     int              // for messages
+	Projections *projections.Set // with the schema and the suffix of the tables
+	Source      *eventstore.Reader
+	DB          *pgxpool.Pool
+	Workers     int // 0: 2
+	// Index makes the indexes of a table after its rows are loaded; nil if no table has any. It runs in the transaction
+	// that marks it as done.
+	Index func(ctx context.Context, tx pgx.Tx, table string) error
+	// Analyze is the same for the statistics of a table.
+	Analyze func(ctx context.Context, tx pgx.Tx, table string) error
+	Log     zerolog.Logger
+	// Progress is called now and then, at most every 100 ms, from one goroutine at a time, and once at the end; may be nil.
+	Progress func(Progress)
+}
+
+// Progress is how far the migration has come, over all processes that work on it.
+type Progress struct {
+	Phase                Phase
+	Batches, BatchesDone int   // of the phase
+	Events               int64 // about how many there are to replay
+	EventsDone           int64 // replayed and, by this process, read
+	Rows                 int64 // written
+	Elapsed              time.Duration
+}
+
+// Phase is a stage of a rebuild; each begins when the one before it is complete.
+type Phase int
+
+// The phases, as projector_batches stores them, and what comes after them.
+const (
+	PhaseReplay Phase = iota + 1
+	PhaseIndex
+	PhaseAnalyze
+	PhaseDone
+)
+
+func (p Phase) String() string {
+	switch p {
+	case PhaseReplay:
+		return "replay"
+	case PhaseIndex:
+		return "index"
+	case PhaseAnalyze:
+		return "analyze"
+	case PhaseDone:
+		return "done"
+	}
+	return fmt.Sprintf("phase %d", int(p))
+}
+
+func (j *Job) workers() int {
+	if j.Workers > 0 {
+		return j.Workers
+	}
+	return 2
+}
+
+// settings hold for a transaction of work. A worker that hangs between two statements loses its connection and with it
+// its claim; while it works, it is never idle for long. Plans are made for the values at hand: a range that is one of
+// many and one that is the whole store want different ones. In a rebuild nothing waits for a lock of ours but workers of
+// the same migration, which end by themselves; so there is no lock time-out.
+func settings(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `
+		select set_config('idle_in_transaction_session_timeout', '300000', true),
+			set_config('lock_timeout', '0', true),
+			set_config('statement_timeout', '0', true),
+			set_config('plan_cache_mode', 'force_custom_plan', true)`)
+	if err != nil {
+		return fmt.Errorf("setting up the transaction: %w", err)
+	}
+	return nil
+}
+
+// tries bounds how often a transaction is tried that another one made fail. Workers of one migration touch different
+// rows, so even one failure is rare; the bound is there so that a permanent error is reported and not repeated for ever.
+const tries = 5
+
+// attempt runs fn in a READ COMMITTED transaction and again if it fails with a deadlock, a serialization failure, or if
+// again says so. READ COMMITTED matters: fn's later statements have to see what was committed while it waited for a lock.
+func (j *Job) attempt(ctx context.Context, again func(error) bool, fn func(tx pgx.Tx) error) error {
+	for try := 1; ; try++ {
+		err := pg.InTx(ctx, j.DB, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+			if err := settings(ctx, tx); err != nil {
+				return err
+			}
+			return fn(tx)
+		})
+		if err == nil || try == tries || ctx.Err() != nil || !pg.IsRetryable(err) && !again(err) {
+			return err
+		}
+		j.Log.Warn().Err(err).Int("try", try).Msg("trying the transaction again")
+	}
+}
+
+func never(error) bool { return false }

@@ -1,0 +1,107 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/projections"
+)
+
+// State is where a migration stands.
+type State string
+
+// The states of a migration, in the order of its life.
+const (
+	Building State = "building" // tables exist, batches are being replayed
+	Built    State = "built"    // all batches are done; catch-ups and the cutover may run
+	Aborting State = "aborting" // no new work may begin
+	Active   State = "active"   // cut over: the current version
+	Archived State = "archived" // a former version
+)
+
+// Ledger is the bookkeeping of one migration.
+type Ledger struct {
+	Schema    string // of the bookkeeping tables
+	Migration int64  // id in projector_migrations
+}
+
+func (l Ledger) sql(text string) string {
+	return strings.ReplaceAll(text, "%SCHEMA%", pgx.Identifier{l.Schema}.Sanitize())
+}
+
+// enter begins a transaction of work: it takes the migration's row FOR KEY SHARE, so that neither its state nor its cut
+// changes until the transaction ends, and returns the cut.
+func (l Ledger) enter(ctx context.Context, tx pgx.Tx, want ...State) (cut int64, err error) {
+	return l.lock(ctx, tx, "for key share", want...)
+}
+
+// Own takes the migration's row FOR UPDATE: it waits for the work under way, and keeps other work from beginning until tx
+// ends. It returns ErrState unless the migration is in one of the wanted states.
+func (l Ledger) Own(ctx context.Context, tx pgx.Tx, want ...State) (cut int64, err error) {
+	return l.lock(ctx, tx, "for update", want...)
+}
+
+func (l Ledger) lock(ctx context.Context, tx pgx.Tx, mode string, want ...State) (cut int64, err error) {
+	var state State
+	err = tx.QueryRow(ctx, l.sql("select state, cut from %SCHEMA%.projector_migrations where id = $1 ")+mode, l.Migration).Scan(&state, &cut)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return 0, fmt.Errorf("%w: migration %d is gone; it was aborted", ErrState, l.Migration)
+	case err != nil:
+		return 0, fmt.Errorf("locking migration %d: %w", l.Migration, err)
+	case !slices.Contains(want, state):
+		return 0, fmt.Errorf("%w: migration %d is %s and would have to be %s", ErrState, l.Migration, state, want[0])
+	}
+	return cut, nil
+}
+
+// replayed is the relation of the positions above the cut that the tables hold, for eventstore.Selection.Except.
+func (l Ledger) replayed() string {
+	return fmt.Sprintf(l.sql("(select position from %SCHEMA%.projector_replayed_ids where migration_id = %d)"), l.Migration)
+}
+
+// record stores positions above the cut. If another transaction has recorded one of them, it fails with a unique
+// violation, after waiting for that transaction if it is still open: see isRecorded.
+func (l Ledger) record(ctx context.Context, tx pgx.Tx, positions []int64) error {
+	if len(positions) == 0 {
+		return nil
+	}
+	_, err := tx.Exec(ctx, l.sql(`
+		insert into %SCHEMA%.projector_replayed_ids (migration_id, position)
+		select $1, position from unnest($2::bigint[]) as position order by position`), l.Migration, positions)
+	if err != nil {
+		return fmt.Errorf("recording %d events as replayed: %w", len(positions), err)
+	}
+	return nil
+}
+
+// isRecorded says whether err is record's: another pass was faster.
+func isRecorded(err error) bool {
+	table, _, ok := pg.UniqueViolation(err)
+	return ok && table == "projector_replayed_ids"
+}
+
+// advance moves the cut, if it is higher than the old one, and forgets the positions up to it.
+func (l Ledger) advance(ctx context.Context, tx pgx.Tx, cut int64) error {
+	_, err := tx.Exec(ctx, l.sql("update %SCHEMA%.projector_migrations set cut = $2 where id = $1 and cut < $2"), l.Migration, cut)
+	if err != nil {
+		return fmt.Errorf("moving the cut to %d: %w", cut, err)
+	}
+	_, err = tx.Exec(ctx, l.sql("delete from %SCHEMA%.projector_replayed_ids where migration_id = $1 and position <= $2"), l.Migration, cut)
+	if err != nil {
+		return fmt.Errorf("forgetting the positions up to %d: %w", cut, err)
+	}
+	return nil
+}
+
+// event is a copy of a borrowed one.
+func event(e *projections.Raw) projections.Raw {
+	c := *e
+	c.Type, c.Data = append([]byte(nil), e.Type...), append([]byte(nil), e.Data...)
+	return c
+}

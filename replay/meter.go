@@ -1,0 +1,102 @@
+package replay
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/viewschema/projector/internal/pg"
+)
+
+// meter tells how far a job is: what the batches say, which is the truth over all processes, plus the events that this
+// process has read in batches that are not done.
+type meter struct {
+	job      *Job
+	began    time.Time
+	inFlight atomic.Int64
+
+	mu   sync.Mutex
+	last Progress
+}
+
+func newMeter(j *Job) *meter { return &meter{job: j, began: time.Now()} }
+
+// look reads the batches after one with so many events was committed: they are no longer in flight. What is left of the
+// estimate is corrected by what the done batches really held.
+func (m *meter) look(ctx context.Context, committed int64) error {
+	p, err := m.job.Look(ctx, m.job.DB)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.inFlight.Add(-committed)
+	if p.EventsDone >= m.last.EventsDone && p.Phase >= m.last.Phase { // another worker's look may have been later
+		m.last = p
+	}
+	return nil
+}
+
+func (m *meter) progress() Progress {
+	m.mu.Lock()
+	p := m.last
+	p.EventsDone += m.inFlight.Load()
+	m.mu.Unlock()
+	p.Events = max(p.Events, p.EventsDone)
+	p.Elapsed = time.Since(m.began)
+	return p
+}
+
+// start reports progress until the returned function is called, which returns and reports the last one.
+func (m *meter) start(ctx context.Context) (stop func() Progress) {
+	if m.job.Progress == nil {
+		return m.progress
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				m.job.Progress(m.progress())
+			}
+		}
+	}()
+	return func() Progress {
+		cancel()
+		<-done
+		p := m.progress()
+		m.job.Progress(p)
+		return p
+	}
+}
+
+// Look reads how far the batches are, over all processes. Batches that are being worked on count as pending.
+func (l Ledger) Look(ctx context.Context, q pg.Querier) (Progress, error) {
+	var p Progress
+	err := q.QueryRow(ctx, l.sql(`
+		with b as (
+			select *, min(phase) filter (where done_at is null) over () as now
+			from %SCHEMA%.projector_batches
+			where migration_id = $1
+		)
+		select coalesce(min(now), 4),
+			count(*) filter (where phase = now),
+			count(*) filter (where phase = now and done_at is not null),
+			coalesce(sum(case when done_at is null then estimate else events end), 0)::bigint,
+			coalesce(sum(events), 0)::bigint,
+			coalesce(sum(rows), 0)::bigint
+		from b`), l.Migration).
+		Scan(&p.Phase, &p.Batches, &p.BatchesDone, &p.Events, &p.EventsDone, &p.Rows)
+	if err != nil {
+		return Progress{}, fmt.Errorf("reading the progress of migration %d: %w", l.Migration, err)
+	}
+	return p, nil
+}
