@@ -1,0 +1,115 @@
+package bank
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/viewschema/projector/projections"
+	"github.com/viewschema/projector/viewschema"
+)
+
+// EventTable creates the event store.
+//
+//go:embed events.sql
+var EventTable string
+
+// Release is the application's code for one version of the view schema.
+type Release struct {
+	Version     int
+	Projections *projections.Set
+}
+
+// NewRelease makes the release that goes with a definition.
+func NewRelease(d viewschema.Definition) (Release, error) {
+	set, err := projections.NewSet(d.Events, d.Projectors...)
+	if err != nil {
+		return Release{}, err
+	}
+	return Release{Version: d.Versions.Target(), Projections: set.In(viewschema.DefaultSchema, "")}, nil
+}
+
+// Store appends events and projects them into the live view tables, in one transaction.
+type Store struct {
+	DB *pgxpool.Pool
+	// Releases are the versions of the code that this process can run, lowest first. It begins with the first and goes on
+	// to the next when the guard says that the view schema has moved on. A real application has one release per process,
+	// and it is the deployment that moves on.
+	Releases []Release
+}
+
+// Append stores the events. Their sequence numbers are the caller's; position and time are filled in. If the view schema
+// moves on meanwhile, the transaction is done again with the next release: nobody sees an error.
+func (s *Store) Append(ctx context.Context, events ...projections.New) error {
+	for {
+		err := pgx.BeginFunc(ctx, s.DB, func(tx pgx.Tx) error { return s.append(ctx, tx, events) })
+		if !guardFailed(err) || len(s.Releases) < 2 {
+			return err
+		}
+		s.Releases = s.Releases[1:]
+	}
+}
+
+var errGuard = errors.New("the view schema has moved on")
+
+func (s *Store) append(ctx context.Context, tx pgx.Tx, events []projections.New) error {
+	release := s.Releases[0]
+	if _, err := tx.Exec(ctx, viewschema.GuardQuery(viewschema.DefaultSchema, release.Version)); err != nil {
+		return fmt.Errorf("%w from version %d: %w", errGuard, release.Version, err)
+	}
+	for i := range events {
+		e := &events[i]
+		data, err := json.Marshal(e.Data)
+		if err != nil {
+			return err
+		}
+		err = tx.QueryRow(ctx, `
+			insert into events (aggregate_id, sequence_number, event_type, data)
+			values ($1, $2, $3, $4)
+			returning position, created_at`, e.AggregateID.UUID(), e.Sequence, e.Type, data).Scan(&e.Position, &e.Time)
+		if err != nil {
+			return fmt.Errorf("appending %s: %w", e.Type, err)
+		}
+	}
+	return release.Projections.Project(ctx, projections.Pgx(tx), events...)
+}
+
+// guardFailed says whether the guard of a version is gone (undefined_table), or not yet visible (division_by_zero).
+func guardFailed(err error) bool {
+	var e *pgconn.PgError
+	return errors.Is(err, errGuard) && errors.As(err, &e) && (e.Code == "42P01" || e.Code == "22012")
+}
+
+// Fill creates n events of made-up customers in an empty event store, in bulk and without projecting them. The same seed
+// makes the same events.
+func Fill(ctx context.Context, conn *pgx.Conn, n int, seed uint64) error {
+	customers, at := NewCustomers(seed), time.Now().Add(-time.Duration(n)*time.Second).Truncate(time.Second)
+	var pending []projections.New
+	made := 0
+	next := func() ([]any, error) {
+		if made == n {
+			return nil, nil
+		}
+		if len(pending) == 0 {
+			pending = customers.Act()
+		}
+		e := pending[0]
+		pending = pending[1:]
+		made++
+		at = at.Add(time.Second)
+		data, err := json.Marshal(e.Data)
+		return []any{e.AggregateID.UUID(), e.Sequence, e.Type, data, at}, err
+	}
+	columns := []string{"aggregate_id", "sequence_number", "event_type", "data", "created_at"}
+	if _, err := conn.CopyFrom(ctx, pgx.Identifier{"events"}, columns, pgx.CopyFromFunc(next)); err != nil {
+		return fmt.Errorf("filling the event store: %w", err)
+	}
+	_, err := conn.Exec(ctx, "analyze events")
+	return err
+}

@@ -1,0 +1,154 @@
+package bank
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Comparison is the outcome of Verify for one view table.
+type Comparison struct {
+	Table    string
+	Rows     int64    // that there should be
+	Missing  int64    // rows that are not in the view table
+	Surplus  int64    // rows that should not be in it
+	Examples []string // a few of both
+}
+
+// Verify replays all events one after the other, in the order of the store, with none of Projector's code, and compares
+// every row of the view tables with the outcome. Version says which shape accounts has. It reads one snapshot and so sees
+// events and tables as of the same instant.
+func Verify(ctx context.Context, conn *pgx.Conn, version int) ([]Comparison, error) {
+	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // only temporary tables were written
+	if err := replay(ctx, tx); err != nil {
+		return nil, fmt.Errorf("replaying by hand: %w", err)
+	}
+	columns := "id, owner, iban, currency, branch, balance, version, opened_at"
+	if version == 1 {
+		columns = "id, owner, balance"
+	}
+	accounts, err := compare(ctx, tx, "accounts", columns)
+	if err != nil {
+		return nil, err
+	}
+	movements, err := compare(ctx, tx, "transactions", "event_id, account_id, seq, kind, amount, balance, description, at")
+	return []Comparison{accounts, movements}, err
+}
+
+// replay fills temporary tables with the rows that the view tables should have. Rows of transactions leave as they are
+// made; open accounts stay in memory.
+func replay(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `
+		create temporary table expected_accounts (
+			id uuid, owner text, iban text, currency text, branch text, balance bigint, version bigint, opened_at timestamptz
+		) on commit drop;
+		create temporary table expected_transactions (
+			event_id bigint, account_id uuid, seq bigint, kind text, amount bigint, balance bigint, description text, at timestamptz
+		) on commit drop`)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, "declare history cursor for select position, aggregate_id, sequence_number, event_type, data, created_at from events order by position"); err != nil {
+		return err
+	}
+	open := map[uuid.UUID]*Account{}
+	for {
+		movements, events, err := fold(ctx, tx, open)
+		if err != nil {
+			return err
+		}
+		if events == 0 {
+			break
+		}
+		_, err = tx.CopyFrom(ctx, pgx.Identifier{"expected_transactions"},
+			[]string{"event_id", "account_id", "seq", "kind", "amount", "balance", "description", "at"}, pgx.CopyFromRows(movements))
+		if err != nil {
+			return err
+		}
+	}
+	var rows [][]any
+	for _, a := range open {
+		rows = append(rows, []any{a.ID, a.Owner, a.IBAN, a.Currency, a.Branch, a.Balance, a.Version, a.OpenedAt})
+	}
+	_, err = tx.CopyFrom(ctx, pgx.Identifier{"expected_accounts"},
+		[]string{"id", "owner", "iban", "currency", "branch", "balance", "version", "opened_at"}, pgx.CopyFromRows(rows))
+	return err
+}
+
+// fold applies the next events of the history.
+func fold(ctx context.Context, tx pgx.Tx, open map[uuid.UUID]*Account) (movements [][]any, events int, err error) {
+	rows, err := tx.Query(ctx, "fetch 20000 from history")
+	if err != nil {
+		return nil, 0, err
+	}
+	var e struct {
+		Transaction
+		kind string
+		data []byte
+	}
+	_, err = pgx.ForEachRow(rows, []any{&e.EventID, &e.AccountID, &e.Sequence, &e.kind, &e.data, &e.At}, func() error {
+		events++
+		var raw map[string]any
+		if err := json.Unmarshal(e.data, &raw); err != nil {
+			return err
+		}
+		text := func(key string) string { s, _ := raw[key].(string); return s }
+		number, _ := raw["amount"].(float64)
+		amount := int64(number)
+		a := open[e.AccountID]
+		move := func(kind string, amount int64, description string) {
+			a.Balance += amount
+			movements = append(movements, []any{e.EventID, e.AccountID, e.Sequence, kind, amount, a.Balance, description, e.At})
+		}
+		switch e.kind {
+		case "AccountOpened":
+			a = &Account{ID: e.AccountID, Owner: text("owner_name"), IBAN: text("iban"), Currency: text("currency"), Branch: text("branch"), OpenedAt: e.At}
+			open[e.AccountID] = a
+		case "AccountRenamed":
+			a.Owner = text("owner_name")
+		case "MoneyDeposited":
+			move("deposit", amount, text("description"))
+		case "MoneyWithdrawn":
+			move("withdrawal", -amount, text("description"))
+		case "TransferSent":
+			move("transfer", -amount, "to "+text("to_iban"))
+		case "TransferReceived":
+			move("transfer", amount, "from "+text("from_iban"))
+		case "AccountClosed":
+			delete(open, e.AccountID)
+		default:
+			return fmt.Errorf("event %d has the unknown type %s", e.EventID, e.kind)
+		}
+		a.Version = e.Sequence
+		return nil
+	})
+	return movements, events, err
+}
+
+// compare counts the rows that only one of the two tables has.
+func compare(ctx context.Context, tx pgx.Tx, table, columns string) (Comparison, error) {
+	c := Comparison{Table: table}
+	if err := tx.QueryRow(ctx, "select count(*) from expected_"+table).Scan(&c.Rows); err != nil {
+		return c, err
+	}
+	expected, actual := "select "+columns+" from expected_"+table, "select "+columns+" from view_schema."+table
+	sql := `
+		with missing as (` + expected + ` except all ` + actual + `),
+		     surplus as (` + actual + ` except all ` + expected + `)
+		select (select count(*) from missing), (select count(*) from surplus),
+			array(select 'missing ' || m::text from missing m limit 3) || array(select 'surplus ' || s::text from surplus s limit 3)`
+	if err := tx.QueryRow(ctx, sql).Scan(&c.Missing, &c.Surplus, &c.Examples); err != nil {
+		return c, fmt.Errorf("comparing %s: %w", table, err)
+	}
+	return c, nil
+}
+
+// Same says whether the view table has exactly the rows that it should have.
+func (c Comparison) Same() bool { return c.Missing == 0 && c.Surplus == 0 }

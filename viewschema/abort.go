@@ -1,0 +1,64 @@
+package viewschema
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/replay"
+)
+
+// Abort removes what the migration under way has made, whatever its target: its tables and its bookkeeping. The live
+// tables and the current version stay as they are. It waits for the batches that workers have in flight; no new one
+// begins. A crash in it leaves the migration "aborting": no work goes on, and Abort can be run again.
+func (s *Schema) Abort(ctx context.Context) (Result, error) {
+	m, err := s.underWay(ctx, s.db)
+	if err != nil {
+		return Result{}, err
+	}
+	if m == nil {
+		return Result{Nothing: true}, nil
+	}
+	// First, so that workers stop: they would overtake us at the row for as long as they find batches.
+	_, err = s.db.Exec(ctx, s.sql("update %SCHEMA%.projector_migrations set state = 'aborting' where id = $1 and state in ('building', 'built')"), m.Migration)
+	if err != nil {
+		return Result{}, fmt.Errorf("aborting the migration to version %d: %w", m.to, err)
+	}
+	err = pg.InTx(ctx, s.db, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		if _, err := m.Own(ctx, tx, replay.Aborting); err != nil {
+			return err
+		}
+		return s.remove(ctx, tx, m)
+	})
+	if err != nil {
+		return Result{}, fmt.Errorf("aborting the migration to version %d: %w", m.to, err)
+	}
+	return Result{From: m.from, To: m.to, State: replay.Aborting}, nil
+}
+
+// remove drops the tables that are recorded as built by the migration, and no other, and forgets it.
+func (s *Schema) remove(ctx context.Context, tx pgx.Tx, m *migration) error {
+	rows, err := tx.Query(ctx, s.sql("select built_name from %SCHEMA%.projector_tables where migration_id = $1 and built_name is not null"), m.Migration)
+	if err != nil {
+		return err
+	}
+	built, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	for _, table := range built {
+		if _, err := tx.Exec(ctx, "drop table if exists "+pg.Table(s.def.Schema, table)); err != nil {
+			return fmt.Errorf("dropping table %s: %w", table, err)
+		}
+	}
+	for _, sql := range []string{
+		"delete from %SCHEMA%.projector_replayed_ids where migration_id = $1",
+		"delete from %SCHEMA%.projector_migrations where id = $1", // and its tables and batches
+	} {
+		if _, err := tx.Exec(ctx, s.sql(sql), m.Migration); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,144 @@
+package viewschema
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/replay"
+)
+
+// CreateTables creates all view tables and their indexes, empty and with their plain names, and records the target version:
+// for development and tests. It does nothing if the database is at the target already, and returns ErrRefused if it is at
+// another version, where a migration is what is needed.
+func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
+	if _, err := s.Init(ctx); err != nil {
+		return Result{}, err
+	}
+	current, err := s.CurrentVersion(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	result := Result{From: current, To: s.Target(), State: replay.Active, Nothing: current == s.Target()}
+	if result.Nothing {
+		return result, nil
+	}
+	if current != 0 {
+		return Result{}, fmt.Errorf("%w: the database is at version %d; from there, type: migrate online", ErrRefused, current)
+	}
+	fp, err := s.fingerprint(ctx, s.db)
+	if err != nil {
+		return Result{}, err
+	}
+	m := &migration{Ledger: replay.Ledger{Schema: s.def.Schema}, to: s.Target()}
+	err = pg.InTx(ctx, s.db, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, s.sql(`
+			insert into %SCHEMA%.projector_migrations (from_version, to_version, state, fingerprint, built_at)
+			values (0, $1, 'built', $2, now())
+			returning id`), s.Target(), fp).Scan(&m.Migration)
+		if err != nil {
+			return err
+		}
+		if err := s.createTables(ctx, tx, s.def.tables(), ""); err != nil {
+			return err
+		}
+		for _, p := range s.def.Projectors {
+			for _, t := range p.Tables {
+				_, err := tx.Exec(ctx, s.sql(`
+					insert into %SCHEMA%.projector_tables (migration_id, table_name, change, projector)
+					values ($1, $2, 'replay', $3)`), m.Migration, t.TableName(), p.Name)
+				if err != nil {
+					return err
+				}
+				if f, ok := s.def.files[t.TableName()+".indexes.sql"]; ok {
+					if err := s.runFile(ctx, tx, f, ""); err != nil {
+						return err
+					}
+				}
+			}
+		}
+		return s.activate(ctx, tx, m)
+	})
+	if _, constraint, ok := pg.UniqueViolation(err); ok && constraint == "projector_one_migration" {
+		return Result{}, fmt.Errorf("%w; finish it, or type: migrate abort", ErrOtherMigration)
+	}
+	if err != nil {
+		return Result{}, fmt.Errorf("creating the view tables: %w", err)
+	}
+	return result, nil
+}
+
+// ReplayAll empties the live view tables and fills them again from all events, in one transaction on one connection that
+// holds off readers and writers: for development and tests. It returns ErrState if the database is not at the target
+// version.
+func (s *Schema) ReplayAll(ctx context.Context) (Result, error) {
+	began := time.Now()
+	current, err := s.CurrentVersion(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	if current != s.Target() {
+		return Result{}, fmt.Errorf("%w: the database is at version %d and the definition at %d; begin with: tables create", ErrState, current, s.Target())
+	}
+	source, err := s.source(ctx, s.db)
+	if err != nil {
+		return Result{}, err
+	}
+	result := Result{From: current, To: current, State: replay.Active}
+	err = pg.InTx(ctx, s.db, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		if err := source.HoldWriters(ctx, tx); err != nil {
+			return err
+		}
+		var quoted []string
+		for _, t := range s.def.tables() {
+			quoted = append(quoted, pg.Table(s.def.Schema, t))
+		}
+		if _, err := tx.Exec(ctx, "truncate table "+strings.Join(quoted, ", ")+" restart identity"); err != nil {
+			return fmt.Errorf("emptying the view tables: %w", err)
+		}
+		return s.replayInto(ctx, tx, source, &result)
+	})
+	if err != nil {
+		return Result{}, fmt.Errorf("replaying all events: %w", err)
+	}
+	result.Elapsed = time.Since(began)
+	return result, nil
+}
+
+// replayInto goes range by range, so that memory holds the rows of one.
+func (s *Schema) replayInto(ctx context.Context, tx pgx.Tx, source *eventstore.Reader, result *Result) error {
+	events, err := source.Estimate(ctx, tx)
+	if err != nil {
+		return err
+	}
+	parts, err := source.Split(ctx, tx, replay.BatchSize(events))
+	if err != nil {
+		return err
+	}
+	set := s.def.set.In(s.def.Schema, "")
+	run := set.Rebuild()
+	for _, part := range parts {
+		if err := run.Begin(ctx, tx, nil); err != nil {
+			return err
+		}
+		for e, err := range source.Events(ctx, tx, eventstore.Selection{Range: part.Range, Types: set.Types(), AllAbove: 1<<63 - 1}) {
+			if err != nil {
+				return err
+			}
+			if err := run.Apply(e); err != nil {
+				return err
+			}
+			result.Events++
+		}
+		rows, err := run.Flush()
+		if err != nil {
+			return err
+		}
+		result.Rows += rows
+	}
+	return nil
+}

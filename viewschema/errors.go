@@ -1,0 +1,25 @@
+package viewschema
+
+import (
+	"errors"
+
+	"github.com/viewschema/projector/replay"
+)
+
+// Errors that callers tell apart. All come wrapped with what happened and what to do.
+var (
+	// ErrDefinition: the definition contradicts itself, its SQL files or the database. Nothing was touched.
+	ErrDefinition = errors.New("the definition has errors")
+	// ErrRefused: what was asked for could lose data or break readers. Nothing was touched.
+	ErrRefused = errors.New("refused")
+	// ErrChanged: a migration to this version was begun with another definition. Nothing was touched.
+	ErrChanged = errors.New("the definition has changed since the migration began")
+	// ErrOtherMigration: a migration to another version is under way. Nothing was touched.
+	ErrOtherMigration = errors.New("another migration is under way")
+	// ErrBelowCurrent: the database is at a higher version than the definition. Nothing was touched.
+	ErrBelowCurrent = errors.New("the database is ahead of the definition")
+	// ErrState: the migration is not in the state that the command needs.
+	ErrState = replay.ErrState
+	// ErrLockWait: the cutover could not get its locks in time. Nothing was changed; the migration is still built.
+	ErrLockWait = errors.New("the locks for the cutover could not be had")
+)

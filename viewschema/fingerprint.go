@@ -1,0 +1,83 @@
+package viewschema
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/viewschema/projector/internal/pg"
+)
+
+// fingerprint says what a migration was begun with, by part: a half-built table is not to be finished by other code, from
+// other SQL, or out of another database.
+type fingerprint map[string]string
+
+func (s *Schema) fingerprint(ctx context.Context, q pg.Querier) (fingerprint, error) {
+	f := fingerprint{
+		"event mapping": fmt.Sprintf("%+v", s.def.Source),
+		"event types":   strings.Join(s.def.set.Known(), ", "),
+		"build":         build(),
+	}
+	for _, p := range s.def.Projectors {
+		var tables []string
+		for _, t := range p.Tables {
+			tables = append(tables, t.TableName())
+		}
+		f["projector "+p.Name] = fmt.Sprintf("revision %d, tables %s", p.Revision, strings.Join(tables, ", "))
+	}
+	for name, file := range s.def.files {
+		f["file "+name] = fmt.Sprintf("sha256 %x", sha256.Sum256([]byte(file.text)))
+	}
+	// A restored backup or a promoted standby is another database: its events may differ from those that were replayed.
+	var database string
+	err := q.QueryRow(ctx, `
+		select format('system %s, timeline %s, oid %s', s.system_identifier, c.timeline_id, d.oid)
+		from pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c, pg_catalog.pg_database d
+		where d.datname = current_database()`).Scan(&database)
+	if err != nil {
+		return nil, fmt.Errorf("identifying the database: %w", err)
+	}
+	f["database"] = database
+	return f, nil
+}
+
+// build names the code that handles the events, as far as the Go toolchain stamped it into the binary.
+func build() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	var parts = []string{info.Main.Path, info.Main.Version}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" || s.Key == "vcs.modified" {
+			parts = append(parts, s.Value)
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+// diff says how now differs from f; it is empty if nothing does.
+func (f fingerprint) diff(now fingerprint) string {
+	var diffs []string
+	all := maps.Clone(f)
+	maps.Copy(all, now)
+	for _, part := range slices.Sorted(maps.Keys(all)) {
+		before, had := f[part]
+		after, has := now[part]
+		switch {
+		case !had:
+			diffs = append(diffs, part+" is new")
+		case !has:
+			diffs = append(diffs, part+" is gone")
+		case before != after && strings.HasPrefix(part, "file "):
+			diffs = append(diffs, part+" has changed")
+		case before != after:
+			diffs = append(diffs, fmt.Sprintf("%s was %q and is %q", part, before, after))
+		}
+	}
+	return strings.Join(diffs, "; ")
+}

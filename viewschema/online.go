@@ -1,0 +1,312 @@
+package viewschema
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/projections"
+	"github.com/viewschema/projector/replay"
+)
+
+// Result is what a step of a migration did.
+type Result struct {
+	From      int           `json:"from"`
+	To        int           `json:"to"`
+	State     replay.State  `json:"state"`      // of the migration, afterwards
+	Nothing   bool          `json:"nothing"`    // there was nothing to do
+	Resumed   bool          `json:"resumed"`    // another run, or another process, had begun
+	Events    int64         `json:"events"`     // replayed, over all runs and processes
+	Rows      int64         `json:"rows"`       // written
+	Cut       int64         `json:"cut"`        // of the ledger
+	CutReason string        `json:"cut_reason"` // why the first cut was 0
+	Waiting   string        `json:"waiting"`    // catch-up: open transactions that kept the cut from moving
+	HeldOff   time.Duration `json:"held_off"`   // cutover: how long writers were held off
+	Elapsed   time.Duration `json:"elapsed"`
+}
+
+// MigrateOnline makes the new tables beside the live ones and fills them from all events, while the application runs. It
+// goes on where an earlier run stopped, and shares the work with other processes that run it at the same time. When it
+// returns without an error, the migration is built.
+//
+// Errors: ErrBelowCurrent, ErrOtherMigration, ErrChanged, ErrState (being aborted), ErrDefinition (a SQL file that
+// PostgreSQL refuses, a model that does not fit its table), ErrRefused (names that the plan needs are taken), or what went
+// wrong with a batch: then the migration is resumable, and the live tables are untouched in any case.
+func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
+	began := time.Now()
+	current, err := s.CurrentVersion(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	result := Result{From: current, To: s.Target(), State: replay.Active, Nothing: true}
+	if err := s.checkDirection(current); err != nil || current == s.Target() {
+		return result, err
+	}
+	if _, err := s.Init(ctx); err != nil {
+		return Result{}, err
+	}
+	plan, err := s.def.reduce(current)
+	if err != nil {
+		return Result{}, err
+	}
+	source, err := s.source(ctx, s.db)
+	if err != nil {
+		return Result{}, err
+	}
+	m, err := s.mine(ctx, s.db)
+	if err != nil {
+		return Result{}, err
+	}
+	result.Nothing = m != nil && m.state == replay.Built
+	result.Resumed = m != nil
+	if m == nil {
+		if m, result.Resumed, err = s.begin(ctx, plan, source); err != nil {
+			return Result{}, err
+		}
+	}
+	job := s.job(m, source, plan)
+	if m.state == replay.Building {
+		if _, err := job.Run(ctx); err != nil {
+			return Result{}, err
+		}
+		if err := s.built(ctx, job); err != nil {
+			return Result{}, err
+		}
+	}
+	result.State = replay.Built
+	result.Elapsed = time.Since(began)
+	return result, s.tell(ctx, job, &result)
+}
+
+func (s *Schema) checkDirection(current int) error {
+	if s.Target() < current {
+		return fmt.Errorf("%w: it is at version %d and the definition's target is %d; use the release that has version %d",
+			ErrBelowCurrent, current, s.Target(), current)
+	}
+	return nil
+}
+
+// tell fills in what the bookkeeping knows about the migration.
+func (s *Schema) tell(ctx context.Context, job *replay.Job, r *Result) error {
+	p, err := job.Look(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	r.Events, r.Rows = p.EventsDone, p.Rows
+	err = s.db.QueryRow(ctx, s.sql("select cut, cut_reason from %SCHEMA%.projector_migrations where id = $1"), job.Migration).
+		Scan(&r.Cut, &r.CutReason)
+	if err != nil {
+		return fmt.Errorf("reading the cut of migration %d: %w", job.Migration, err)
+	}
+	return nil
+}
+
+// begin starts the migration: it settles the first cut, outside any transaction; then, in one transaction, records the
+// migration, makes the tables and writes the batches. A crash leaves all or nothing of it. If another process begins the
+// same migration at that moment, ours joins it, and joined is true.
+func (s *Schema) begin(ctx context.Context, plan *Plan, source *eventstore.Reader) (m *migration, joined bool, err error) {
+	if err := s.checkNames(ctx, s.db, plan); err != nil {
+		return nil, false, err
+	}
+	cut, err := s.firstCut(ctx, source)
+	if err != nil {
+		return nil, false, err
+	}
+	var parts []eventstore.Part
+	if len(plan.Projectors) > 0 {
+		events, err := source.Estimate(ctx, s.db)
+		if err != nil {
+			return nil, false, err
+		}
+		if parts, err = source.Split(ctx, s.db, replay.BatchSize(events)); err != nil {
+			return nil, false, err
+		}
+	}
+	now, err := s.fingerprint(ctx, s.db)
+	if err != nil {
+		return nil, false, err
+	}
+	m = &migration{Ledger: replay.Ledger{Schema: s.def.Schema}, from: plan.From, to: plan.To, state: replay.Building, fingerprint: now}
+	err = pg.InTx(ctx, s.db, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, s.sql(`
+			insert into %SCHEMA%.projector_migrations (from_version, to_version, state, cut, cut_reason, fingerprint)
+			values ($1, $2, $3, $4, $5, $6)
+			returning id`), plan.From, plan.To, replay.Building, cut.Position, cut.Reason, now).Scan(&m.Migration)
+		if err != nil {
+			return err
+		}
+		if current, err := s.currentVersion(ctx, tx); err != nil || current != plan.From {
+			return errors.Join(err, fmt.Errorf("%w: version %d became current meanwhile; run the command again", ErrState, current))
+		}
+		if err := s.makeTables(ctx, tx, plan, m); err != nil {
+			return err
+		}
+		return s.job(m, source, plan).Prepare(ctx, tx, parts, s.indexed(plan), names(plan.replayed()))
+	})
+	if _, constraint, ok := pg.UniqueViolation(err); ok && constraint == "projector_one_migration" {
+		m, err = s.mine(ctx, s.db)
+		if err == nil && m == nil {
+			err = fmt.Errorf("%w: another process began a migration and ended it at once; run the command again", ErrState)
+		}
+		return m, true, err
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("beginning the migration to version %d: %w", plan.To, err)
+	}
+	s.opts.Log.Info().Int("version", plan.To).Int64("cut", cut.Position).Str("cut_reason", cut.Reason).Int("batches", len(parts)).
+		Msg("migration begun")
+	return m, false, nil
+}
+
+// firstCut waits for writers for as long as the options allow. Nobody is held off by it. A cut of 0 is never wrong: the
+// ledger then has a row for every event that the rebuild reads.
+func (s *Schema) firstCut(ctx context.Context, source *eventstore.Reader) (eventstore.Cut, error) {
+	cut, err := source.Settle(ctx, s.db, eventstore.Wait{Limit: s.opts.CutTimeout, Blocked: func(writers []eventstore.Writer) {
+		for _, w := range writers {
+			s.opts.Log.Warn().Str("writer", w.About).Msg("waiting for a transaction that may still bring events")
+		}
+	}})
+	if errors.Is(err, eventstore.ErrUnsettled) {
+		return eventstore.Cut{Reason: err.Error()}, nil
+	}
+	return cut, err
+}
+
+// makeTables creates and records the tables that the plan replays, records those that it changes otherwise, and has the
+// projections check that their models fit.
+func (s *Schema) makeTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migration) error {
+	for _, t := range plan.Tables {
+		_, err := tx.Exec(ctx, s.sql(`
+			insert into %SCHEMA%.projector_tables (migration_id, table_name, change, projector, built_name)
+			values ($1, $2, $3, nullif($4, ''), nullif($5, ''))`), m.Migration, t.Table, t.Kind, t.Projector, t.Built)
+		if err != nil {
+			return fmt.Errorf("recording table %s: %w", t.Table, err)
+		}
+	}
+	suffix := versionSuffix(plan.To)
+	if err := s.createTables(ctx, tx, names(plan.replayed()), suffix); err != nil {
+		return err
+	}
+	if err := s.projections(plan, suffix).Rebuild().Begin(ctx, tx, nil); err != nil {
+		return fmt.Errorf("%w: %w", ErrDefinition, err)
+	}
+	return nil
+}
+
+// createTables runs the tables' files.
+func (s *Schema) createTables(ctx context.Context, tx pgx.Tx, tables []string, suffix string) error {
+	for _, table := range tables {
+		f := s.def.files[table+".sql"]
+		if err := s.runFile(ctx, tx, f, suffix); err != nil {
+			return err
+		}
+		exists, err := s.exists(ctx, tx, table+suffix)
+		if err != nil {
+			return err
+		}
+		if !exists {
+			return fmt.Errorf("%w: %s ran, but there is no table %s afterwards; leave schema names out of it", ErrDefinition, f.name, pg.Table(s.def.Schema, table+suffix))
+		}
+	}
+	return nil
+}
+
+// projections returns the plan's projectors, bound to the tables with the suffix.
+func (s *Schema) projections(plan *Plan, suffix string) *projections.Set {
+	var ps []*projections.Projector
+	for _, p := range s.def.Projectors {
+		for _, name := range plan.Projectors {
+			if p.Name == name {
+				ps = append(ps, p)
+			}
+		}
+	}
+	return s.def.set.Only(ps...).In(s.def.Schema, suffix)
+}
+
+func names(tables []TableChange) []string {
+	list := make([]string, len(tables))
+	for i, t := range tables {
+		list[i] = t.Table
+	}
+	return list
+}
+
+// indexed returns the replayed tables that have a file of indexes.
+func (s *Schema) indexed(plan *Plan) []string {
+	var list []string
+	for _, t := range names(plan.replayed()) {
+		if _, ok := s.def.files[t+".indexes.sql"]; ok {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// exists says whether the view schema has a relation of that name.
+func (s *Schema) exists(ctx context.Context, q pg.Querier, name string) (exists bool, err error) {
+	err = q.QueryRow(ctx, "select to_regclass($1) is not null", pg.Table(s.def.Schema, name)).Scan(&exists)
+	if err != nil {
+		return false, fmt.Errorf("looking for table %s: %w", name, err)
+	}
+	return exists, nil
+}
+
+// built marks the migration as built, once all batches are done. Another process may have done so.
+func (s *Schema) built(ctx context.Context, job *replay.Job) error {
+	_, err := s.db.Exec(ctx, s.sql(`
+		update %SCHEMA%.projector_migrations m
+		set state = 'built', built_at = now()
+		where id = $1
+		  and state = 'building'
+		  and not exists (select from %SCHEMA%.projector_batches b where b.migration_id = m.id and b.done_at is null)`), job.Migration)
+	if err != nil {
+		return fmt.Errorf("marking migration %d as built: %w", job.Migration, err)
+	}
+	return nil
+}
+
+// CatchUp applies the events that were appended since the migration was built, or since the last catch-up, while the
+// application runs. It returns ErrState if nothing is built.
+func (s *Schema) CatchUp(ctx context.Context) (Result, error) {
+	job, m, err := s.builtJob(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	pass, err := job.CatchUp(ctx, eventstore.Wait{Limit: catchUpWait})
+	if err != nil {
+		return Result{}, err
+	}
+	return Result{From: m.from, To: m.to, State: replay.Built, Nothing: pass.Events == 0, Events: pass.Events, Rows: pass.Rows,
+		Cut: pass.Cut, Waiting: pass.Open, Elapsed: pass.Elapsed}, nil
+}
+
+// catchUpWait is how long a catch-up waits for open writers before it goes on with the old cut: long enough for ordinary
+// transactions.
+const catchUpWait = 2 * time.Second
+
+// builtJob returns the work of the migration to our target; ErrState if it is not built.
+func (s *Schema) builtJob(ctx context.Context) (*replay.Job, *migration, error) {
+	m, err := s.mine(ctx, s.db)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case m == nil:
+		return nil, nil, fmt.Errorf("%w: no migration to version %d is under way; begin with: migrate online", ErrState, s.Target())
+	case m.state == replay.Building:
+		return nil, nil, fmt.Errorf("%w: the migration to version %d is still building; go on with: migrate online", ErrState, m.to)
+	}
+	plan, err := s.def.reduce(m.from)
+	if err != nil {
+		return nil, nil, err
+	}
+	source, err := s.source(ctx, s.db)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.job(m, source, plan), m, nil
+}

@@ -1,0 +1,218 @@
+package viewschema
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/viewschema/projector"
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/replay"
+)
+
+// Plan says what a migration to the target would do. It touches nothing. The error is ErrBelowCurrent or ErrDefinition, or
+// that the database cannot be read.
+func (s *Schema) Plan(ctx context.Context) (*Plan, error) {
+	current, err := s.CurrentVersion(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkDirection(current); err != nil {
+		return nil, err
+	}
+	plan, err := s.def.reduce(current)
+	if err != nil {
+		return nil, err
+	}
+	plan.Unknown, plan.Hazards = []TypeCount{}, []Hazard{}
+	if plan.Nothing() {
+		return plan, nil
+	}
+	if err := s.survey(ctx, plan); err != nil {
+		return nil, err
+	}
+	return plan, s.hazards(ctx, plan)
+}
+
+// survey looks at the event store.
+func (s *Schema) survey(ctx context.Context, plan *Plan) error {
+	source, err := s.source(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	if plan.Events, err = source.Estimate(ctx, s.db); err != nil {
+		return err
+	}
+	if len(plan.Projectors) > 0 {
+		plan.Batches = int(max(1, plan.Events/replay.BatchSize(plan.Events)))
+	}
+	types, err := source.Types(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	for _, t := range s.def.set.Known() {
+		known[t] = true
+	}
+	for _, t := range types {
+		if !known[t.Type] {
+			hint := strings.TrimPrefix(didYouMean(t.Type, func(yield func(string) bool) {
+				for k := range known {
+					if !yield(k) {
+						return
+					}
+				}
+			}), "; ")
+			plan.Unknown = append(plan.Unknown, TypeCount{Type: t.Type, Sample: t.Events, Hint: hint})
+		}
+	}
+	_, reason, err := source.Distrust(ctx, s.db, 0)
+	if err == nil && reason != "" && len(plan.Projectors) > 0 {
+		plan.Hazards = append(plan.Hazards, Hazard{Text: "no cut can be settled: " + reason + "; the ledger will have a row for every event"})
+	}
+	return err
+}
+
+// hazards collects what stands in the way of the plan in the database.
+func (s *Schema) hazards(ctx context.Context, plan *Plan) error {
+	m, err := s.underWay(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	checks := []func(context.Context, pg.Querier, *Plan) error{s.checkCutover}
+	if m == nil {
+		checks = append(checks, s.checkNames)
+	}
+	for _, check := range checks {
+		err := check(ctx, s.db, plan)
+		var refused *refusal
+		switch {
+		case errors.As(err, &refused):
+			for _, text := range refused.reasons {
+				plan.Hazards = append(plan.Hazards, Hazard{Blocks: true, Text: text})
+			}
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
+// refusal is ErrRefused with all its reasons.
+type refusal struct{ reasons []string }
+
+func (r *refusal) Error() string { return ErrRefused.Error() + ": " + strings.Join(r.reasons, "; ") }
+func (r *refusal) Unwrap() error { return ErrRefused }
+
+func (r *refusal) add(format string, args ...any) {
+	r.reasons = append(r.reasons, fmt.Sprintf(format, args...))
+}
+
+func (r *refusal) orNil() error {
+	if len(r.reasons) == 0 {
+		return nil
+	}
+	return r
+}
+
+// checkNames refuses a plan whose names are taken, or whose live tables are not ours: only tables that a migration made
+// are ever renamed.
+func (s *Schema) checkNames(ctx context.Context, q pg.Querier, plan *Plan) error {
+	r := &refusal{}
+	for _, t := range plan.Tables {
+		for _, n := range []string{t.Built, t.Archived} {
+			if n == "" {
+				continue
+			}
+			taken, err := s.exists(ctx, q, n)
+			if err != nil {
+				return err
+			}
+			if taken {
+				r.add("table %s exists, and the migration needs its name; drop it if nobody uses it", pg.Table(s.def.Schema, n))
+			}
+		}
+		live, err := s.exists(ctx, q, t.Table)
+		if err != nil {
+			return err
+		}
+		ours, err := s.recorded(ctx, q, t.Table)
+		if err != nil {
+			return err
+		}
+		switch {
+		case live && !ours:
+			r.add("table %s exists, but no migration has made it; rename or drop it first", pg.Table(s.def.Schema, t.Table))
+		case !live && t.Kind == projector.KindAlter:
+			r.add("table %s is to be altered, but does not exist", pg.Table(s.def.Schema, t.Table))
+		}
+	}
+	return r.orNil()
+}
+
+// recorded says whether a migration that was cut over has made the live table.
+func (s *Schema) recorded(ctx context.Context, q pg.Querier, table string) (ours bool, err error) {
+	if have, err := s.bookkeepingVersion(ctx, q); err != nil || have == 0 {
+		return false, err
+	}
+	err = q.QueryRow(ctx, s.sql(`
+		select exists (
+			select
+			from %SCHEMA%.projector_tables t
+			join %SCHEMA%.projector_migrations m on m.id = t.migration_id
+			where t.table_name = $1 and t.change = 'replay' and m.state in ('active', 'archived')
+		)`), table).Scan(&ours)
+	if err != nil {
+		return false, fmt.Errorf("looking up who made table %s: %w", table, err)
+	}
+	return ours, nil
+}
+
+// checkCutover refuses a cutover that would leave something behind on the archived table: what depends on a table is bound
+// to the table, not to its name, and stays with it when it is renamed.
+func (s *Schema) checkCutover(ctx context.Context, q pg.Querier, plan *Plan) error {
+	r := &refusal{}
+	for _, t := range plan.Tables {
+		if t.Kind == projector.KindAlter || t.Archived == "" {
+			continue
+		}
+		rows, err := q.Query(ctx, dependents, pg.Table(s.def.Schema, t.Table))
+		if err != nil {
+			return fmt.Errorf("looking for what depends on %s: %w", t.Table, err)
+		}
+		found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return fmt.Errorf("looking for what depends on %s: %w", t.Table, err)
+		}
+		for _, what := range found {
+			r.add("%s would stay behind with the archived table %s; drop it before the cutover and create it again after", what, t.Archived)
+		}
+	}
+	return r.orNil()
+}
+
+const dependents = `
+	select distinct format('%s %s', case c.relkind when 'v' then 'view' when 'm' then 'materialized view' else 'rule of' end, c.oid::regclass)
+	from pg_catalog.pg_depend d
+	join pg_catalog.pg_rewrite w on w.oid = d.objid
+	join pg_catalog.pg_class c on c.oid = w.ev_class
+	where d.classid = 'pg_rewrite'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = to_regclass($1)
+	union all
+	select format('foreign key %I of %s', conname, conrelid::regclass)
+	from pg_catalog.pg_constraint
+	where contype = 'f' and confrelid = to_regclass($1) and conrelid <> confrelid
+	union all
+	select format('trigger %I of %s', tgname, tgrelid::regclass)
+	from pg_catalog.pg_trigger
+	where tgrelid = to_regclass($1) and not tgisinternal
+	union all
+	select format('row security of %s', oid::regclass)
+	from pg_catalog.pg_class
+	where oid = to_regclass($1) and (relrowsecurity or relforcerowsecurity)
+	union all
+	select format('the place of %s in publication %I', to_regclass($1), p.pubname)
+	from pg_catalog.pg_publication_rel pr join pg_catalog.pg_publication p on p.oid = pr.prpubid
+	where pr.prrelid = to_regclass($1)
+	order by 1`

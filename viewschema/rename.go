@@ -1,0 +1,122 @@
+package viewschema
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/viewschema/projector/internal/pg"
+)
+
+// part is something that belongs to a table and whose name is made of the table's.
+type part struct{ Kind, Name string }
+
+// rename renames a table, and with it what is named after it: indexes (a constraint follows its index), other constraints,
+// owned sequences and extended statistics. renamed says what becomes of names that the table's SQL files chose; the others
+// are PostgreSQL's own and begin with the table's name. All are locked with their table.
+func (s *Schema) rename(ctx context.Context, tx pgx.Tx, from, to string, renamed map[string]string) error {
+	parts, err := s.parts(ctx, tx, from)
+	if err != nil {
+		return err
+	}
+	old, batch := pg.Table(s.def.Schema, from), &pgx.Batch{}
+	for _, p := range parts {
+		name, ok := renamed[p.Name]
+		if !ok {
+			name = partName(p.Name, from, to)
+		}
+		if name == p.Name {
+			continue
+		}
+		was, is := pgx.Identifier{p.Name}.Sanitize(), pgx.Identifier{name}.Sanitize()
+		if p.Kind == "constraint" {
+			batch.Queue(fmt.Sprintf("alter table %s rename constraint %s to %s", old, was, is))
+		} else {
+			batch.Queue(fmt.Sprintf("alter %s %s rename to %s", p.Kind, pg.Table(s.def.Schema, p.Name), is))
+		}
+	}
+	batch.Queue(fmt.Sprintf("alter table %s rename to %s", old, pgx.Identifier{to}.Sanitize()))
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("renaming %s to %s: %w", from, to, err)
+	}
+	return nil
+}
+
+// parts lists what is named after a table.
+func (s *Schema) parts(ctx context.Context, tx pgx.Tx, table string) ([]part, error) {
+	rows, err := tx.Query(ctx, `
+		select 'index', c.relname::text
+		from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
+		where i.indrelid = $1::text::regclass
+		union all
+		select 'constraint', conname::text
+		from pg_catalog.pg_constraint
+		where conrelid = $1::text::regclass and contype in ('c', 'f', 'n') and coninhcount = 0
+		union all
+		select 'sequence', c.relname::text
+		from pg_catalog.pg_depend d join pg_catalog.pg_class c on c.oid = d.objid and c.relkind = 'S'
+		where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
+		  and d.refobjid = $1::text::regclass and d.deptype in ('a', 'i')
+		union all
+		select 'statistics', stxname::text
+		from pg_catalog.pg_statistic_ext
+		where stxrelid = $1::text::regclass
+		order by 1, 2`, pg.Table(s.def.Schema, table))
+	if err != nil {
+		return nil, fmt.Errorf("listing what is named after %s: %w", table, err)
+	}
+	parts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[part])
+	if err != nil {
+		return nil, fmt.Errorf("listing what is named after %s: %w", table, err)
+	}
+	return parts, nil
+}
+
+// partName returns the name of a part of a table that is renamed: what follows the table's name stays. A part with a name
+// of its own gets the suffix that the table gets, or loses it.
+func partName(name, from, to string) string {
+	if rest, ok := strings.CutPrefix(name, from); ok && (rest == "" || rest[0] == '_') {
+		return fit(to, rest)
+	}
+	if suffix, ok := strings.CutPrefix(to, from); ok {
+		return fit(name, suffix)
+	}
+	if suffix, ok := strings.CutPrefix(from, to); ok {
+		return strings.TrimSuffix(name, suffix)
+	}
+	return name
+}
+
+// fit joins name and rest in the bytes that a name may have, as PostgreSQL does: at the cost of the first.
+func fit(name, rest string) string {
+	return name[:min(len(name), max(0, maxName-len(rest)))] + rest
+}
+
+// carryRights gives table the owner and the grants of another.
+func (s *Schema) carryRights(ctx context.Context, tx pgx.Tx, from, to string) error {
+	rows, err := tx.Query(ctx, `
+		select format('alter table %s owner to %I', $2::text, pg_get_userbyid(c.relowner))
+		from pg_catalog.pg_class c
+		where c.oid = $1::text::regclass and c.relowner <> (select relowner from pg_catalog.pg_class where oid = $2::text::regclass)
+		union all
+		select format('grant %s on %s to %s%s', a.privilege_type, $2::text,
+			case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end,
+			case when a.is_grantable then ' with grant option' else '' end)
+		from pg_catalog.pg_class c, aclexplode(c.relacl) a
+		where c.oid = $1::text::regclass and a.grantee <> c.relowner`,
+		pg.Table(s.def.Schema, from), pg.Table(s.def.Schema, to))
+	if err != nil {
+		return fmt.Errorf("reading the rights on %s: %w", from, err)
+	}
+	statements, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("reading the rights on %s: %w", from, err)
+	}
+	for _, sql := range statements {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("carrying rights over: %s: %w", sql, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,236 @@
+package viewschema
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/rs/zerolog"
+	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/replay"
+)
+
+// Options change how a Schema works; the zero value is good.
+type Options struct {
+	Workers    int // that replay at once; default 2
+	Log        zerolog.Logger
+	Progress   func(replay.Progress) // see replay.Job
+	LockWait   time.Duration         // how long the cutover tries to get its locks; default 1 minute
+	CutTimeout time.Duration         // how long the first cut waits for open writers; default: without limit
+}
+
+// Schema is a definition that was checked, and its database. It is safe for concurrent use.
+type Schema struct {
+	def  *definition
+	db   *pgxpool.Pool
+	opts Options
+}
+
+// Open checks the definition, all of it, and connects it to the database of the view tables. It touches nothing there. An
+// error wraps ErrDefinition.
+func Open(db *pgxpool.Pool, d Definition, o Options) (*Schema, error) {
+	def, err := d.check()
+	if err != nil {
+		return nil, err
+	}
+	if o.LockWait <= 0 {
+		o.LockWait = time.Minute
+	}
+	return &Schema{def: def, db: db, opts: o}, nil
+}
+
+// Target returns the definition's version.
+func (s *Schema) Target() int { return s.def.Versions.Target() }
+
+// sql fills the quoted name of the view schema in.
+func (s *Schema) sql(text string) string {
+	return strings.ReplaceAll(text, "%SCHEMA%", pgx.Identifier{s.def.Schema}.Sanitize())
+}
+
+func (s *Schema) source(ctx context.Context, q pg.Querier) (*eventstore.Reader, error) {
+	return eventstore.Open(ctx, q, s.def.Source)
+}
+
+//go:embed bookkeeping/*.sql
+var bookkeeping embed.FS
+
+// initLock keeps two processes from creating the bookkeeping tables at once: the first key of an advisory lock, whose
+// second is the hash of the schema's name.
+const initLock = 0x70726f6a // "proj"
+
+// Init creates the view schema and its bookkeeping tables, or brings them up to date. It may be repeated. It returns the
+// names of the files that it applied. Each runs in a transaction of its own, together with the record that it did.
+func (s *Schema) Init(ctx context.Context) (applied []string, err error) {
+	files, err := fs.Glob(bookkeeping, "bookkeeping/*.sql")
+	if err != nil {
+		return nil, err
+	}
+	for i, file := range files {
+		text, err := fs.ReadFile(bookkeeping, file)
+		if err != nil {
+			return applied, err
+		}
+		did := false
+		err = pg.InTx(ctx, s.db, pgx.TxOptions{}, func(tx pgx.Tx) error {
+			did, err = s.initStep(ctx, tx, i+1, string(text))
+			return err
+		})
+		if err != nil {
+			return applied, fmt.Errorf("creating the bookkeeping tables (%s): %w", file, err)
+		}
+		if did {
+			applied = append(applied, strings.TrimPrefix(file, "bookkeeping/"))
+		}
+	}
+	return applied, nil
+}
+
+func (s *Schema) initStep(ctx context.Context, tx pgx.Tx, number int, text string) (did bool, err error) {
+	// Most calls find everything in place and take no lock.
+	if have, err := s.bookkeepingVersion(ctx, tx); err != nil || have >= number {
+		return false, err
+	}
+	if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock($1, hashtext($2))", initLock, s.def.Schema); err != nil {
+		return false, err
+	}
+	if number == 1 {
+		if err := s.createSchema(ctx, tx); err != nil {
+			return false, err
+		}
+	}
+	if have, err := s.bookkeepingVersion(ctx, tx); err != nil || have >= number {
+		return false, err
+	}
+	if _, err := tx.Conn().PgConn().Exec(ctx, s.sql(text)).ReadAll(); err != nil {
+		return false, err
+	}
+	_, err = tx.Exec(ctx, s.sql("insert into %SCHEMA%.projector_bookkeeping (number) values ($1)"), number)
+	return true, err
+}
+
+// createSchema leaves an existing schema alone: create schema if not exists wants the right to create one all the same.
+func (s *Schema) createSchema(ctx context.Context, tx pgx.Tx) error {
+	var exists bool
+	if err := tx.QueryRow(ctx, "select exists (select from pg_catalog.pg_namespace where nspname = $1)", s.def.Schema).Scan(&exists); err != nil {
+		return err
+	}
+	if !exists {
+		if _, err := tx.Exec(ctx, s.sql("create schema %SCHEMA%")); err != nil {
+			return err
+		}
+	}
+	_, err := tx.Exec(ctx, s.sql(`
+		create table if not exists %SCHEMA%.projector_bookkeeping (
+			number     integer     primary key,
+			applied_at timestamptz not null default now()
+		)`))
+	return err
+}
+
+// bookkeepingVersion returns the number of the last file that was applied, 0 if there is none.
+func (s *Schema) bookkeepingVersion(ctx context.Context, q pg.Querier) (number int, err error) {
+	var exists bool
+	err = q.QueryRow(ctx, "select to_regclass($1) is not null", pg.Table(s.def.Schema, "projector_bookkeeping")).Scan(&exists)
+	if err != nil || !exists {
+		return 0, err
+	}
+	err = q.QueryRow(ctx, s.sql("select coalesce(max(number), 0) from %SCHEMA%.projector_bookkeeping")).Scan(&number)
+	return number, err
+}
+
+// CurrentVersion returns the version that the database is at; 0 if there is none yet.
+func (s *Schema) CurrentVersion(ctx context.Context) (int, error) { return s.currentVersion(ctx, s.db) }
+
+func (s *Schema) currentVersion(ctx context.Context, q pg.Querier) (version int, err error) {
+	if have, err := s.bookkeepingVersion(ctx, q); err != nil || have == 0 {
+		return 0, err
+	}
+	err = q.QueryRow(ctx, s.sql("select to_version from %SCHEMA%.projector_migrations where state = 'active'")).Scan(&version)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("reading the current version: %w", err)
+	}
+	return version, nil
+}
+
+// migration is a migration that is under way.
+type migration struct {
+	replay.Ledger
+	from, to    int
+	state       replay.State
+	fingerprint fingerprint
+}
+
+// underWay returns the migration that is building, built or aborting; nil if there is none.
+func (s *Schema) underWay(ctx context.Context, q pg.Querier) (*migration, error) {
+	if have, err := s.bookkeepingVersion(ctx, q); err != nil || have == 0 {
+		return nil, err
+	}
+	m := &migration{Ledger: replay.Ledger{Schema: s.def.Schema}}
+	err := q.QueryRow(ctx, s.sql(`
+		select id, from_version, to_version, state, fingerprint
+		from %SCHEMA%.projector_migrations
+		where state in ('building', 'built', 'aborting')`)).
+		Scan(&m.Migration, &m.from, &m.to, &m.state, &m.fingerprint)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking for a migration under way: %w", err)
+	}
+	return m, nil
+}
+
+// mine returns the migration under way if it is ours to go on with: to our target, from the current version, with the
+// same definition. It returns nil if there is none.
+func (s *Schema) mine(ctx context.Context, q pg.Querier) (*migration, error) {
+	m, err := s.underWay(ctx, q)
+	if err != nil || m == nil {
+		return nil, err
+	}
+	switch {
+	case m.state == replay.Aborting:
+		return nil, fmt.Errorf("%w: the migration to version %d is being aborted; finish it with: migrate abort", ErrState, m.to)
+	case m.to != s.Target():
+		return nil, fmt.Errorf("%w: to version %d (%s), and this definition's target is %d; finish it, or type: migrate abort", ErrOtherMigration, m.to, m.state, s.Target())
+	}
+	now, err := s.fingerprint(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	if diff := m.fingerprint.diff(now); diff != "" {
+		return nil, fmt.Errorf("%w: %s; go on with the binary that began it, or start over: migrate abort", ErrChanged, diff)
+	}
+	return m, nil
+}
+
+// job makes the work of a migration for package replay.
+func (s *Schema) job(m *migration, source *eventstore.Reader, plan *Plan) *replay.Job {
+	suffix := versionSuffix(m.to)
+	return &replay.Job{
+		Ledger:      m.Ledger,
+		Version:     m.to,
+		Projections: s.projections(plan, suffix),
+		Source:      source,
+		DB:          s.db,
+		Workers:     s.opts.Workers,
+		Index: func(ctx context.Context, tx pgx.Tx, table string) error {
+			return s.runFile(ctx, tx, s.def.files[table+".indexes.sql"], suffix)
+		},
+		Analyze: func(ctx context.Context, tx pgx.Tx, table string) error {
+			_, err := tx.Exec(ctx, "analyze "+pg.Table(s.def.Schema, table+suffix))
+			return err
+		},
+		Log:      s.opts.Log,
+		Progress: s.opts.Progress,
+	}
+}

@@ -1,0 +1,153 @@
+package viewschema
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/viewschema/projector/replay"
+)
+
+// Status is where the view schema stands.
+type Status struct {
+	Schema    string           `json:"schema"`
+	Current   int              `json:"current"`
+	Target    int              `json:"target"`
+	Migration *MigrationStatus `json:"migration"` // nil: none is under way
+	Tables    []TableStatus    `json:"tables"`
+}
+
+// MigrationStatus is how far a migration is.
+type MigrationStatus struct {
+	From        int          `json:"from"`
+	To          int          `json:"to"`
+	State       replay.State `json:"state"`
+	Phase       string       `json:"phase"`
+	Batches     int          `json:"batches"` // of the phase
+	BatchesDone int          `json:"batches_done"`
+	Events      int64        `json:"events"` // about how many there are
+	EventsDone  int64        `json:"events_done"`
+	Rows        int64        `json:"rows"`
+	Cut         int64        `json:"cut"`
+	CutReason   string       `json:"cut_reason"` // why the first cut was 0
+	Ledger      int64        `json:"ledger"`     // replayed ids above the cut
+	Tail        int64        `json:"tail"`       // events that the new tables lack; only when built
+	Workers     []string     `json:"workers"`    // that hold a batch
+	Changed     string       `json:"changed"`    // how this definition differs from the one that began; empty: it does not
+	Created     time.Time    `json:"created"`
+}
+
+// TableStatus is a table that migrations have made.
+type TableStatus struct {
+	Table string `json:"table"`
+	Role  string `json:"role"` // live, built or archived
+	Bytes int64  `json:"bytes"`
+}
+
+// Status reads where the view schema stands. It takes no lock that anybody waits for.
+func (s *Schema) Status(ctx context.Context) (Status, error) {
+	current, err := s.CurrentVersion(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	st := Status{Schema: s.def.Schema, Current: current, Target: s.Target(), Tables: []TableStatus{}}
+	if have, err := s.bookkeepingVersion(ctx, s.db); err != nil || have == 0 {
+		return st, err
+	}
+	if st.Tables, err = s.tableStatus(ctx); err != nil {
+		return Status{}, err
+	}
+	m, err := s.underWay(ctx, s.db)
+	if err != nil || m == nil {
+		return st, err
+	}
+	st.Migration, err = s.migrationStatus(ctx, m)
+	return st, err
+}
+
+func (s *Schema) tableStatus(ctx context.Context) ([]TableStatus, error) {
+	rows, err := s.db.Query(ctx, s.sql(`
+		with named as (
+			select t.table_name as name, 'live' as role
+			from %SCHEMA%.projector_tables t join %SCHEMA%.projector_migrations m on m.id = t.migration_id
+			where m.state in ('active', 'archived') and t.change = 'replay'
+			union
+			select t.built_name, 'built'
+			from %SCHEMA%.projector_tables t join %SCHEMA%.projector_migrations m on m.id = t.migration_id
+			where m.state in ('building', 'built', 'aborting')
+			union
+			select t.archived_name, 'archived'
+			from %SCHEMA%.projector_tables t
+		)
+		select n.name, n.role, pg_total_relation_size(c.oid)
+		from named n
+		join pg_catalog.pg_class c on c.relname = n.name and c.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = $1)
+		order by n.name`), s.def.Schema)
+	if err != nil {
+		return nil, fmt.Errorf("reading the tables: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[TableStatus])
+	if err != nil {
+		return nil, fmt.Errorf("reading the tables: %w", err)
+	}
+	return list, nil
+}
+
+func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationStatus, error) {
+	p, err := m.Look(ctx, s.db)
+	if err != nil {
+		return nil, err
+	}
+	st := &MigrationStatus{From: m.from, To: m.to, State: m.state, Phase: p.Phase.String(), Batches: p.Batches, BatchesDone: p.BatchesDone,
+		Events: p.Events, EventsDone: p.EventsDone, Rows: p.Rows}
+	err = s.db.QueryRow(ctx, s.sql(`
+		select m.cut, m.cut_reason, m.created_at,
+			(select count(*) from %SCHEMA%.projector_replayed_ids r where r.migration_id = m.id)
+		from %SCHEMA%.projector_migrations m
+		where m.id = $1`), m.Migration).Scan(&st.Cut, &st.CutReason, &st.Created, &st.Ledger)
+	if err != nil {
+		return nil, fmt.Errorf("reading migration %d: %w", m.Migration, err)
+	}
+	if st.Workers, err = s.holders(ctx, m); err != nil {
+		return nil, err
+	}
+	now, err := s.fingerprint(ctx, s.db)
+	if err != nil {
+		return nil, err
+	}
+	if m.to == s.Target() {
+		st.Changed = m.fingerprint.diff(now)
+	}
+	if m.state == replay.Built {
+		source, err := s.source(ctx, s.db)
+		if err != nil {
+			return nil, err
+		}
+		if st.Tail, err = m.Tail(ctx, s.db, source); err != nil {
+			return nil, err
+		}
+	}
+	return st, nil
+}
+
+// holders finds who works on the migration without taking a lock: a worker that has claimed a batch is the xmax of its
+// row, and holds the lock of that transaction id.
+func (s *Schema) holders(ctx context.Context, m *migration) ([]string, error) {
+	rows, err := s.db.Query(ctx, s.sql(`
+		select format('batch %s: %s, pid %s, since %s', b.number, coalesce(nullif(a.application_name, ''), 'no application name'), a.pid,
+			to_char(a.xact_start, 'HH24:MI:SS'))
+		from %SCHEMA%.projector_batches b
+		join pg_catalog.pg_locks l on l.locktype = 'transactionid' and l.granted and l.transactionid = b.xmax
+		join pg_catalog.pg_stat_activity a on a.pid = l.pid
+		where b.migration_id = $1 and b.done_at is null
+		order by b.number`), m.Migration)
+	if err != nil {
+		return nil, fmt.Errorf("looking for workers: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("looking for workers: %w", err)
+	}
+	return list, nil
+}
