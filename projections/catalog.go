@@ -23,12 +23,18 @@ type sqlColumn struct {
 	NotNull  bool
 	Filled   bool // has a default or is an identity
 	Computed bool // generated always as
+	Unique   bool // a unique index may care for it
 }
 
 const catalogQuery = `
 with recursive col as (
   select n.ord, a.attnum, a.attname, a.atttypid, a.attnotnull,
-         a.atthasdef or a.attidentity <> '' as filled, a.attgenerated <> '' as computed
+         a.atthasdef or a.attidentity <> '' as filled, a.attgenerated <> '' as computed,
+         exists (
+           select from pg_index i
+           where i.indrelid = a.attrelid and (i.indisunique or i.indisexclusion) and i.indimmediate
+             and (a.attnum = any(i.indkey) or i.indexprs is not null or i.indpred is not null)
+         ) as uniq
   from unnest($1::text[]) with ordinality as n(relation, ord)
   join pg_attribute a on a.attrelid = to_regclass(n.relation) and a.attnum > 0 and not a.attisdropped
 ), base as (
@@ -40,7 +46,7 @@ with recursive col as (
   where b.typtype = 'd'
 )
 select c.ord::int - 1, c.attname::text, t.oid, format_type(t.oid, null), t.typtype::text, t.typcategory::text,
-       t.typelem, coalesce(e.typtype::text, ''), c.attnotnull or b.strict, c.filled or b.filled, c.computed
+       t.typelem, coalesce(e.typtype::text, ''), c.attnotnull or b.strict, c.filled or b.filled, c.computed, c.uniq
 from col c
 join base b on b.ord = c.ord and b.attnum = c.attnum and b.typtype <> 'd'
 join pg_type t on t.oid = b.oid
@@ -55,7 +61,7 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, relations []string) ([][]s
 	}
 	tables := make([][]sqlColumn, len(relations))
 	var c sqlColumn
-	into := []any{&c.Table, &c.Name, &c.OID, &c.Type, &c.Kind, &c.Category, &c.Elem, &c.ElemKind, &c.NotNull, &c.Filled, &c.Computed}
+	into := []any{&c.Table, &c.Name, &c.OID, &c.Type, &c.Kind, &c.Category, &c.Elem, &c.ElemKind, &c.NotNull, &c.Filled, &c.Computed, &c.Unique}
 	if _, err := pgx.ForEachRow(rows, into, func() error {
 		tables[c.Table] = append(tables[c.Table], c)
 		return nil

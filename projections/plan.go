@@ -24,6 +24,7 @@ type plannedColumn struct {
 	*column
 	oid     uint32
 	sqlType string
+	unique  bool // a unique index may care for it
 	encode  encoder
 	scan    scanner
 	format  int16 // that scan reads
@@ -43,7 +44,7 @@ func newPlan(m *model, table string, conn *pgx.Conn, shape []sqlColumn) (*plan, 
 	var errs []error
 	for _, c := range m.columns {
 		sql := find(c)
-		pc := plannedColumn{column: c, oid: sql.OID, sqlType: sql.Type}
+		pc := plannedColumn{column: c, oid: sql.OID, sqlType: sql.Type, unique: sql.Unique}
 		pc.encode = planEncode(types, c.typ, sql)
 		pc.scan, pc.format = planScan(types, c.typ, sql)
 		if pc.encode == nil || pc.scan == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -21,13 +22,15 @@ type target struct {
 	name     string // in messages
 	plan     *plan
 
-	inserts copyBuffer
-	updates [][][]byte // parameters, as are
-	deletes [][][]byte
+	inserts  copyBuffer
+	replaced copyBuffer // stored rows that are deleted and stored again, with what the database numbered
+	updates  [][][]byte // parameters, as are
+	deletes  [][][]byte
 }
 
 func (t *target) reset() {
 	t.inserts.reset()
+	t.replaced.reset()
 	clear(t.updates)
 	t.updates = shortened(t.updates)
 	clear(t.deletes)
@@ -43,7 +46,8 @@ func (t *target) insert(row unsafe.Pointer) error {
 	return err
 }
 
-// collect takes down what has to be done to a stored row.
+// collect takes down what has to be done to a stored row. If a column of a unique index changes, the row is deleted and
+// stored again: an update could meet a value that another row, updated later, is about to give up.
 func (t *target) collect(old *stored, gone bool, row unsafe.Pointer) error {
 	if gone {
 		t.deletes = append(t.deletes, t.where(old))
@@ -53,7 +57,16 @@ func (t *target) collect(old *stored, gone bool, row unsafe.Pointer) error {
 	if err != nil || bytes.Equal(now, old.was) {
 		return err
 	}
-	t.updates = append(t.updates, append(cut(now), t.where(old)...))
+	values := cut(now)
+	for i, was := range cut(old.was) {
+		if t.plan.columns[i].unique && !bytes.Equal(was, values[i]) {
+			t.deletes = append(t.deletes, t.where(old))
+			buf := binary.BigEndian.AppendUint16(t.replaced.tail(), uint16(len(values)+len(t.model.numbered)))
+			t.replaced.set(append(append(buf, now...), old.numbers...))
+			return nil
+		}
+	}
+	t.updates = append(t.updates, append(values, t.where(old)...))
 	return nil
 }
 
@@ -88,7 +101,7 @@ func (t *target) place(c *column) (int, uint32) {
 	panic("projections: a column that is not its model's")
 }
 
-// write sends deletes, updates and inserts, in this order: a row may take a unique value that another one frees.
+// write sends deletes, updates and inserts, in this order: a row may take a key or a unique value that another one frees.
 func (t *target) write(ctx context.Context, conn *pgx.Conn) (rows int64, err error) {
 	if t.inserts.rows == 0 && len(t.updates) == 0 && len(t.deletes) == 0 {
 		return 0, nil
@@ -107,11 +120,19 @@ func (t *target) write(ctx context.Context, conn *pgx.Conn) (rows int64, err err
 	if err != nil {
 		return 0, err
 	}
-	inserted, err := t.inserts.copyTo(ctx, conn, "copy "+t.relation+" ("+columnList(t.model.columns)+") from stdin (format binary)")
+	if _, err := t.copy(ctx, conn, &t.replaced, slices.Concat(t.model.columns, t.model.numbered)); err != nil {
+		return 0, err
+	}
+	inserted, err := t.copy(ctx, conn, &t.inserts, t.model.columns)
+	return deleted + updated + inserted, err // the replaced are among the deleted
+}
+
+func (t *target) copy(ctx context.Context, conn *pgx.Conn, rows *copyBuffer, columns []*column) (int64, error) {
+	n, err := rows.copyTo(ctx, conn, "copy "+t.relation+" ("+columnList(columns)+") from stdin (format binary)")
 	if err != nil {
 		return 0, tableError(t.name, err)
 	}
-	return deleted + updated + inserted, nil
+	return n, nil
 }
 
 func (t *target) keyed(from int) (string, []uint32) {
@@ -167,7 +188,7 @@ func (t *target) each(ctx context.Context, conn *pgx.Conn, sql string, oids []ui
 // a zero row with the others.
 func (t *target) load(add func(numbers []byte, scan func(row unsafe.Pointer) error) error) error {
 	r := t.run
-	fields := append(append([]*column{}, t.model.columns...), t.model.numbered...)
+	fields := slices.Concat(t.model.columns, t.model.numbered)
 	at, _ := t.place(t.model.aggregate)
 	ids, err := r.idArray()
 	if err != nil {
