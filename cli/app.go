@@ -1,0 +1,170 @@
+package cli
+
+import (
+	"context"
+	"runtime"
+	"strings"
+	"time"
+
+	urfave "github.com/urfave/cli/v2"
+	"github.com/viewschema/projector/viewschema"
+)
+
+// app describes the command line to urfave.
+func (p *program) app() *urfave.App {
+	commands := append([]*urfave.Command{
+		{
+			Name:   "init",
+			Usage:  "create the view schema and the bookkeeping tables; safe to repeat",
+			Action: p.action(initialize),
+		},
+		{
+			Name:   "version",
+			Usage:  "show the version of the database and the target of the definition",
+			Flags:  []urfave.Flag{&urfave.BoolFlag{DisableDefaultText: true, Name: "check", Usage: "exit with 3 if a migration is pending"}},
+			Action: p.action(version),
+		},
+		{
+			Name:   "plan",
+			Usage:  "show what a migration would do; touches nothing",
+			Flags:  []urfave.Flag{&urfave.BoolFlag{DisableDefaultText: true, Name: "check", Usage: "exit with 3 if a migration is pending, with 2 if something blocks it"}},
+			Action: p.action(plan),
+		},
+		{
+			Name:        "migrate",
+			Usage:       "bring the database to the target version",
+			Subcommands: p.migrate(),
+			Action:      p.subcommand,
+		},
+		{
+			Name:   "status",
+			Usage:  "show where the database and the migration under way stand",
+			Action: p.action(status),
+		},
+		{
+			Name:  "tables",
+			Usage: "create view tables, for development and tests",
+			Subcommands: []*urfave.Command{{
+				Name:   "create",
+				Usage:  "create all view tables, empty, and record the target version",
+				Action: p.action(step((*viewschema.Schema).CreateTables)),
+			}},
+			Action: p.subcommand,
+		},
+		{
+			Name:   "replay",
+			Usage:  "for development and tests: empty the live view tables and fill them from all events, holding everybody off",
+			Action: p.action(step((*viewschema.Schema).ReplayAll)),
+		},
+	}, p.extra...)
+	app := &urfave.App{
+		Name:            p.name,
+		HelpName:        p.name,
+		Usage:           "rebuild view tables from events, beside the running application",
+		Version:         p.buildVersion(),
+		Flags:           globalFlags(),
+		Commands:        commands,
+		Before:          p.before,
+		Action:          p.subcommand,
+		Reader:          p.Stdin,
+		Writer:          p.Stdout,
+		ErrWriter:       p.Stderr,
+		OnUsageError:    p.usageError,
+		CommandNotFound: func(c *urfave.Context, name string) { p.notFound = p.unknownCommand(c, name) },
+		ExitErrHandler:  func(*urfave.Context, error) {}, // never exits: Run returns the code
+	}
+	showVariables(app.Flags)
+	p.prepare(app.Commands)
+	return app
+}
+
+func (p *program) migrate() []*urfave.Command {
+	return []*urfave.Command{
+		{
+			Name:  "online",
+			Usage: "build the new tables beside the live ones; resumes, and shares the work with others that run it",
+			Flags: []urfave.Flag{&urfave.DurationFlag{
+				Name: "cut-timeout", DefaultText: "no limit",
+				Usage: "how long to wait for transactions that may still bring events, before the ledger takes every event",
+			}},
+			Action: p.action(step((*viewschema.Schema).MigrateOnline)),
+		},
+		{
+			Name:   "catchup",
+			Usage:  "apply the events that came since; any number of times",
+			Action: p.action(step((*viewschema.Schema).CatchUp)),
+		},
+		{
+			Name:  "offline",
+			Usage: "the cutover: the last events, the new names, the new version, in one transaction",
+			Flags: []urfave.Flag{&urfave.DurationFlag{
+				Name: "lock-wait", Value: time.Minute,
+				Usage: "how long to try to get the locks",
+			}},
+			Action: p.action(step((*viewschema.Schema).MigrateOffline)),
+		},
+		{
+			Name:   "abort",
+			Usage:  "remove what the migration under way has made; the live tables stay",
+			Action: p.action(step((*viewschema.Schema).Abort)),
+		},
+	}
+}
+
+func globalFlags() []urfave.Flag {
+	return []urfave.Flag{
+		&urfave.StringFlag{Name: "database-url", Usage: "the database of the events and view tables; also DATABASE_URL, and libpq's PGHOST, PGDATABASE …"},
+		&urfave.IntFlag{Name: "workers", Value: max(2, runtime.GOMAXPROCS(0)), Usage: "how many batches to replay at once"},
+		&urfave.BoolFlag{DisableDefaultText: true, Name: "json", Usage: "answer in lines of JSON"},
+		&urfave.BoolFlag{DisableDefaultText: true, Name: "no-progress", Usage: "no bar and no progress lines"},
+		&urfave.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error"},
+	}
+}
+
+// prepare gives every command what all commands have.
+func (p *program) prepare(commands []*urfave.Command) {
+	for _, c := range commands {
+		c.OnUsageError = p.usageError
+		showVariables(c.Flags)
+		before := c.Before
+		c.Before = func(ctx *urfave.Context) error {
+			if err := p.fromEnvironment(ctx); err != nil || before == nil {
+				return err
+			}
+			return before(ctx)
+		}
+		p.prepare(c.Subcommands)
+	}
+}
+
+func (p *program) before(c *urfave.Context) error {
+	err := p.fromEnvironment(c)
+	p.json = c.Bool("json")
+	return err
+}
+
+// action makes an action of a command: it takes no arguments and works on the view schema.
+func (p *program) action(run func(context.Context, *session) error) urfave.ActionFunc {
+	return func(c *urfave.Context) error {
+		if c.Args().Present() {
+			return p.unexpected(c)
+		}
+		s, err := p.open(c)
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		return run(c.Context, s)
+	}
+}
+
+// subcommand is the action of what has commands below it.
+func (p *program) subcommand(c *urfave.Context) error {
+	if c.Args().Present() {
+		return p.unknownCommand(c, c.Args().First())
+	}
+	if c.Command.Name == p.name { // nothing was asked: say what can be
+		return urfave.ShowAppHelp(c)
+	}
+	return usagef("%s what? type one of: %s", p.path(c), strings.Join(commandNames(c), ", "))
+}

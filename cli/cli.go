@@ -1,0 +1,96 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"syscall"
+
+	urfave "github.com/urfave/cli/v2"
+	"github.com/viewschema/projector/viewschema"
+)
+
+// Main runs the command line of the process for d and exits. The first SIGINT or SIGTERM lets the command give back what it
+// holds; the second ends the process at once.
+func Main(d viewschema.Definition, options ...Option) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // from here on a signal does what it does by default
+	os.Exit(Run(ctx, d, Process{Args: os.Args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv}, options...))
+}
+
+// Process is what a command line takes from the process that it runs in.
+type Process struct {
+	Args   []string // the program's name and its arguments, like os.Args
+	Stdin  io.Reader
+	Stdout io.Writer // for answers
+	Stderr io.Writer // for logs and progress; a terminal gets a bar
+	// Getenv looks up an environment variable; nil: there are none. The PG… variables of libpq are an exception: pgx reads
+	// them from the process itself.
+	Getenv func(name string) string
+}
+
+// Option changes the command line.
+type Option func(*program)
+
+// WithName sets the name of the binary in messages; without it, it is that of the first argument.
+func WithName(name string) Option {
+	return func(p *program) { p.name = name }
+}
+
+// WithVersion sets what --version prints; without it, it is what the Go toolchain stamped into the binary.
+func WithVersion(version string) Option {
+	return func(p *program) { p.version = version }
+}
+
+// WithCommand adds a command. Its flags can be given as environment variables, too, and what its action returns becomes an
+// exit code like any other error; one with an ExitCode method chooses its own. c is changed by Run, so make a new one for
+// each.
+func WithCommand(c *urfave.Command) Option {
+	return func(p *program) { p.extra = append(p.extra, c) }
+}
+
+// Run runs one command line for d and returns the exit code. When ctx ends, so does the command.
+func Run(ctx context.Context, d viewschema.Definition, process Process, options ...Option) (exit int) {
+	p := &program{definition: d, Process: process}
+	if len(p.Args) == 0 {
+		p.Args = []string{"projector"}
+	}
+	p.name = filepath.Base(p.Args[0])
+	for _, option := range options {
+		option(p)
+	}
+	// Until the flags are parsed, this says how an error about them is to be reported.
+	p.json = slices.Contains(p.Args, "--json")
+	err := p.app().RunContext(ctx, p.Args)
+	return p.end(ctx, cmp.Or(p.notFound, err))
+}
+
+// program is one run of the command line.
+type program struct {
+	Process
+	definition viewschema.Definition
+	name       string
+	version    string
+	extra      []*urfave.Command
+	json       bool
+	notFound   error // a help topic
+}
+
+func (p *program) getenv(name string) string {
+	if p.Getenv == nil {
+		return ""
+	}
+	return p.Getenv(name)
+}
+
+func (p *program) buildVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && p.version == "" {
+		return info.Main.Version
+	}
+	return p.version
+}

@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/viewschema/projector/viewschema"
+)
+
+func initialize(ctx context.Context, s *session) error {
+	applied, err := s.schema.Init(ctx)
+	if err != nil {
+		return err
+	}
+	return s.answer(newInitView(applied))
+}
+
+func version(ctx context.Context, s *session) error {
+	current, err := s.schema.CurrentVersion(ctx)
+	if err != nil {
+		return err
+	}
+	v := newVersionView(current, s.schema.Target())
+	if err := s.answer(v); err != nil || !s.flags.Bool("check") {
+		return err
+	}
+	switch {
+	case v.Pending:
+		return &quietError{exitPending}
+	case current > v.Target:
+		return &quietError{exitState}
+	}
+	return nil
+}
+
+func plan(ctx context.Context, s *session) error {
+	p, err := s.schema.Plan(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.answer(newPlanView(p)); err != nil || !s.flags.Bool("check") {
+		return err
+	}
+	for _, h := range p.Hazards {
+		if h.Blocks {
+			return &quietError{exitRefused}
+		}
+	}
+	if !p.Nothing() {
+		return &quietError{exitPending}
+	}
+	return nil
+}
+
+func status(ctx context.Context, s *session) error {
+	st, err := s.schema.Status(ctx)
+	if err != nil {
+		return err
+	}
+	return s.answer(newStatusView(st))
+}
+
+// step runs a method that brings the database forward, or back.
+func step(run func(*viewschema.Schema, context.Context) (viewschema.Result, error)) func(context.Context, *session) error {
+	return func(ctx context.Context, s *session) error {
+		r, err := run(s.schema, ctx)
+		if err != nil {
+			return err
+		}
+		return s.answer(newResultView(s.path(s.flags), r))
+	}
+}

@@ -1,0 +1,80 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	urfave "github.com/urfave/cli/v2"
+)
+
+// spareConnections are for what goes on beside the workers: progress, and the step itself.
+const spareConnections = 4
+
+// pool makes the pool of connections; it does not connect yet.
+func (p *program) pool(c *urfave.Context, workers int) (*pgxpool.Pool, error) {
+	url, from := c.String("database-url"), "--database-url"
+	if url == "" {
+		url, from = p.getenv("DATABASE_URL"), "DATABASE_URL"
+	}
+	if url == "" {
+		from = "the PG… variables"
+		if !p.libpq() {
+			return nil, usagef("which database? set DATABASE_URL, or type: %s --database-url postgres://user@host:5432/database %s",
+				p.name, c.Command.Name)
+		}
+	}
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, badURL(from, err)
+	}
+	config.MaxConns = int32(workers + spareConnections)
+	if params := config.ConnConfig.RuntimeParams; params["application_name"] == "" {
+		params["application_name"] = "projector"
+	}
+	return pgxpool.NewWithConfig(c.Context, config)
+}
+
+// libpq says whether the environment names a database in the way of libpq.
+func (p *program) libpq() bool {
+	for _, name := range []string{"PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE"} {
+		if p.getenv(name) != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// badURL leaves out what pgx says about the text: a malformed one can have the password anywhere in it.
+func badURL(from string, err error) error {
+	var file *fs.PathError
+	if errors.As(err, &file) {
+		return usagef("%s names a file that cannot be read: %v", from, file)
+	}
+	return usagef("%s cannot be understood; write postgres://user:password@host:5432/database, and special characters of the password as %%23", from)
+}
+
+func ping(ctx context.Context, pool *pgxpool.Pool) error {
+	err := pool.Ping(ctx)
+	if err == nil {
+		return nil
+	}
+	c := pool.Config().ConnConfig
+	reason := err.Error()
+	if failed := new(pgconn.ConnectError); errors.As(err, &failed) { // which has a line for each address that was tried
+		reason, _, _ = strings.Cut(failed.Unwrap().Error(), "\n")
+	}
+	return &connectError{fmt.Sprintf("connecting to database %s at %s:%d as %s: %s", c.Database, c.Host, c.Port, c.User, reason), err}
+}
+
+type connectError struct {
+	text string
+	err  error
+}
+
+func (e *connectError) Error() string { return e.text }
+func (e *connectError) Unwrap() error { return e.err }

@@ -1,0 +1,37 @@
+// Package cli is the command line of a view schema.
+//
+// An application builds its own binary, with its own projectors in it:
+//
+//	func main() {
+//		cli.Main(viewschema.Definition{
+//			Events:     bank.Events,
+//			Projectors: bank.Projectors,
+//			Versions:   bank.Versions,
+//			Views:      views.FS,
+//		})
+//	}
+//
+// Main has the commands init, version, plan, migrate online, migrate catchup, migrate offline, migrate abort, status,
+// tables create and replay. WithCommand adds more. Run is Main without the process, for tests and for programs that have a
+// command line of their own.
+//
+// Every flag is also an environment variable: --lock-wait is PROJECTOR_LOCK_WAIT. Flags go before arguments, global flags
+// before the command.
+//
+// # Output
+//
+// Standard output is the answer; standard error is logs and progress: a bar on a terminal, otherwise a log line every 10
+// seconds. With --json the answer is one line of JSON with a "type". The commands that replay events then also write lines
+// of the type "progress", every second, before the last one, of the type "result". A command that fails writes a line of
+// the type "error", and the same text to standard error. Durations are seconds.
+//
+// # Exit codes
+//
+//	0    done, or nothing to do
+//	1    failed
+//	2    usage, or refused: nothing was touched
+//	3    a migration is pending; only version --check and plan --check
+//	4    a migration to another version is under way
+//	5    the migration, or the database, is not in the state that the command needs
+//	130  interrupted
+package cli

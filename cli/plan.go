@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/viewschema/projector/viewschema"
+)
+
+type planView struct {
+	Type    string `json:"type"`
+	Nothing bool   `json:"nothing"`
+	viewschema.Plan
+}
+
+func newPlanView(p *viewschema.Plan) planView {
+	return planView{Type: "plan", Nothing: p.Nothing(), Plan: *p}
+}
+
+func (v planView) text(w io.Writer, program string) {
+	if v.Nothing {
+		fmt.Fprintf(w, "nothing to do: the database is at version %d\n", v.To)
+		return
+	}
+	fmt.Fprintf(w, "version %d → %d\n\n", v.From, v.To)
+	t := table(w)
+	if len(v.Projectors) > 0 {
+		fmt.Fprintf(t, "replay\t%s\n", strings.Join(v.Projectors, ", "))
+		fmt.Fprintf(t, "events\tabout %s, in %s\n", number(v.Events), plural(v.Batches, "batch", "batches"))
+	} else {
+		fmt.Fprintln(t, "replay\tnothing")
+	}
+	t.Flush()
+	v.tables(w)
+	section(w, "not needed", v.Omitted)
+	v.unknown(w)
+	v.hazards(w)
+	fmt.Fprintln(w)
+	next(w, program, "migrate online")
+}
+
+func (v planView) tables(w io.Writer) {
+	fmt.Fprintln(w)
+	t := table(w)
+	fmt.Fprintln(t, "table\tchange\tbuilt as\tarchived as\tfiles")
+	for _, c := range v.Tables {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", c.Table, c.Kind, cmp.Or(c.Built, "-"), cmp.Or(c.Archived, "-"),
+			cmp.Or(strings.Join(c.Files, ", "), "-"))
+	}
+	t.Flush()
+}
+
+func (v planView) unknown(w io.Writer) {
+	if len(v.Unknown) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nevent types that the definition does not know, with their number in a sample")
+	t := table(w)
+	for _, u := range v.Unknown {
+		fmt.Fprintf(t, "  %s\t%s", u.Type, number(u.Sample))
+		if u.Hint != "" {
+			fmt.Fprintf(t, "\t%s", u.Hint)
+		}
+		fmt.Fprintln(t)
+	}
+	t.Flush()
+}
+
+func (v planView) hazards(w io.Writer) {
+	var blocking, others []string
+	for _, h := range v.Hazards {
+		if h.Blocks {
+			blocking = append(blocking, h.Text)
+		} else {
+			others = append(others, h.Text)
+		}
+	}
+	section(w, "this blocks the migration", blocking)
+	section(w, "to know before", others)
+}
+
+// section writes a heading and indented lines, or nothing if there are none.
+func section(w io.Writer, heading string, lines []string) {
+	if len(lines) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n%s\n", heading)
+	for _, line := range lines {
+		fmt.Fprintf(w, "  %s\n", line)
+	}
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return number(int64(n)) + " " + many
+}

@@ -1,0 +1,60 @@
+package cli
+
+import (
+	"encoding/json"
+	"io"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/viewschema/projector/replay"
+)
+
+// How often progress is shown. A terminal shows every value that comes.
+const (
+	logEvery  = 10 * time.Second
+	jsonEvery = time.Second
+)
+
+// logger writes lines for people, or lines of JSON if the answer is JSON, to standard error.
+func (s *session) logger() zerolog.Logger {
+	var w io.Writer = s.Stderr
+	if s.screen != nil {
+		w = s.screen
+	}
+	if !s.json {
+		color := s.screen != nil && s.getenv("NO_COLOR") == ""
+		w = zerolog.ConsoleWriter{Out: w, NoColor: !color, TimeFormat: time.DateTime}
+	}
+	return zerolog.New(w).With().Timestamp().Logger()
+}
+
+// progress returns what shows progress: lines of JSON on standard output, a bar, or lines in the log.
+func (s *session) progress(log zerolog.Logger) func(replay.Progress) {
+	switch {
+	case s.flags.Bool("no-progress"):
+		return nil
+	case s.json:
+		out := json.NewEncoder(s.Stdout)
+		return show(time.Now, jsonEvery, func(r reading) {
+			_ = out.Encode(newProgressView(r)) //nolint:errcheck // the result, on the same stream, will fail, too
+		})
+	case s.screen != nil:
+		return show(time.Now, 0, func(r reading) { s.screen.draw(r.bar(s.screen.columns())) })
+	}
+	return show(time.Now, logEvery, func(r reading) { log.Info().Msg(r.line()) })
+}
+
+// show hands the first value on, and then one per interval.
+func show(now func() time.Time, every time.Duration, out func(reading)) func(replay.Progress) {
+	var p pace
+	var last time.Time
+	return func(progress replay.Progress) {
+		at := now()
+		r := p.read(progress, at)
+		if !last.IsZero() && at.Sub(last) < every {
+			return
+		}
+		last = at
+		out(r)
+	}
+}

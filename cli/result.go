@@ -1,0 +1,119 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/viewschema/projector/replay"
+	"github.com/viewschema/projector/viewschema"
+)
+
+type initView struct {
+	Type    string   `json:"type"`
+	Nothing bool     `json:"nothing"`
+	Applied []string `json:"applied"` // files
+}
+
+func newInitView(applied []string) initView {
+	return initView{Type: "init", Nothing: len(applied) == 0, Applied: append([]string{}, applied...)}
+}
+
+func (v initView) text(w io.Writer, _ string) {
+	if v.Nothing {
+		fmt.Fprintln(w, "nothing to do: the bookkeeping tables are up to date")
+		return
+	}
+	fmt.Fprintf(w, "the bookkeeping tables are up to date; applied %s\n", strings.Join(v.Applied, ", "))
+}
+
+type versionView struct {
+	Type    string `json:"type"`
+	Current int    `json:"current"`
+	Target  int    `json:"target"`
+	Pending bool   `json:"pending"`
+}
+
+func newVersionView(current, target int) versionView {
+	return versionView{Type: "version", Current: current, Target: target, Pending: current < target}
+}
+
+func (v versionView) text(w io.Writer, _ string) {
+	fmt.Fprintf(w, "current  %d\ntarget   %d\n", v.Current, v.Target)
+}
+
+// resultView is a viewschema.Result for programs.
+type resultView struct {
+	Type    string       `json:"type"`
+	Command string       `json:"command"`
+	From    int          `json:"from"`
+	To      int          `json:"to"`
+	State   replay.State `json:"state,omitempty"`
+	Nothing bool         `json:"nothing"`
+	Resumed bool         `json:"resumed"`
+	Events  int64        `json:"events"`
+	Rows    int64        `json:"rows"`
+	Cut     int64        `json:"cut"`
+	Reason  string       `json:"cut_reason,omitempty"`
+	Waiting string       `json:"waiting,omitempty"`
+	HeldOff float64      `json:"held_off_seconds"`
+	Elapsed float64      `json:"elapsed_seconds"`
+
+	result viewschema.Result
+}
+
+func newResultView(command string, r viewschema.Result) resultView {
+	return resultView{
+		Type: "result", Command: command, From: r.From, To: r.To, State: r.State, Nothing: r.Nothing, Resumed: r.Resumed,
+		Events: r.Events, Rows: r.Rows, Cut: r.Cut, Reason: r.CutReason, Waiting: r.Waiting,
+		HeldOff: r.HeldOff.Seconds(), Elapsed: r.Elapsed.Seconds(), result: r,
+	}
+}
+
+func (v resultView) text(w io.Writer, program string) {
+	r := v.result
+	switch {
+	case v.Command == "migrate abort" && r.Nothing:
+		fmt.Fprintln(w, "nothing to do: no migration is under way")
+	case v.Command == "migrate abort":
+		fmt.Fprintf(w, "the migration to version %d is aborted; the database stays at version %d\n", r.To, r.From)
+	case r.Nothing && r.State == replay.Active:
+		fmt.Fprintf(w, "nothing to do: the database is at version %d\n", r.To)
+	case v.Command == "migrate online" && r.Nothing:
+		fmt.Fprintf(w, "nothing to do: version %d is built already\n", r.To)
+		next(w, program, "migrate offline")
+	case v.Command == "migrate online":
+		fmt.Fprintf(w, "version %d is built: %s events, %s rows, in %s\n", r.To, number(r.Events), number(r.Rows), duration(r.Elapsed))
+		if r.CutReason != "" {
+			fmt.Fprintf(w, "the ledger has every event: %s\n", r.CutReason)
+		}
+		next(w, program, "migrate offline")
+	case v.Command == "migrate catchup":
+		v.caughtUp(w)
+		next(w, program, "migrate offline")
+	case v.Command == "migrate offline":
+		fmt.Fprintf(w, "the database is at version %d; writers were held off for %s\n", r.To, duration(r.HeldOff))
+		fmt.Fprintf(w, "%s events were caught up\n", number(r.Events))
+	case v.Command == "tables create":
+		fmt.Fprintf(w, "created the view tables; the database is at version %d\n", r.To)
+	default:
+		fmt.Fprintf(w, "replayed %s events, %s rows, in %s\n", number(r.Events), number(r.Rows), duration(r.Elapsed))
+	}
+}
+
+func (v resultView) caughtUp(w io.Writer) {
+	r := v.result
+	if r.Nothing {
+		fmt.Fprintf(w, "nothing to do: version %d has all events\n", r.To)
+	} else {
+		fmt.Fprintf(w, "version %d has caught up: %s events, %s rows, in %s\n", r.To, number(r.Events), number(r.Rows), duration(r.Elapsed))
+	}
+	if r.Waiting != "" {
+		fmt.Fprintf(w, "the cut did not move; open transactions may still bring events: %s\n", r.Waiting)
+	}
+}
+
+// next says what to type after this.
+func next(w io.Writer, program, command string) {
+	fmt.Fprintf(w, "next: %s %s\n", program, command)
+}

@@ -1,0 +1,82 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/rs/zerolog"
+	urfave "github.com/urfave/cli/v2"
+	"github.com/viewschema/projector/viewschema"
+)
+
+// session is a command at work.
+type session struct {
+	*program
+	flags  *urfave.Context
+	schema *viewschema.Schema
+	pool   *pgxpool.Pool
+	screen *screen // nil: standard error is no terminal
+}
+
+// open checks the flags and the definition, in this order, and then connects to the database.
+func (p *program) open(c *urfave.Context) (*session, error) {
+	workers := c.Int("workers")
+	if workers < 1 {
+		return nil, usagef("--workers %d: at least 1", workers)
+	}
+	level, err := zerolog.ParseLevel(c.String("log-level"))
+	if err != nil || level == zerolog.NoLevel {
+		return nil, usagef("--log-level %s: use debug, info, warn or error", c.String("log-level"))
+	}
+	pool, err := p.pool(c, workers)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{program: p, flags: c, pool: pool, screen: newScreen(p.Stderr)}
+	log := s.logger().Level(level)
+	s.schema, err = viewschema.Open(pool, p.definition, viewschema.Options{
+		Workers:    workers,
+		Log:        log,
+		Progress:   s.progress(log),
+		LockWait:   c.Duration("lock-wait"),
+		CutTimeout: c.Duration("cut-timeout"),
+	})
+	if err == nil {
+		err = ping(c.Context, pool)
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *session) close() {
+	s.screen.draw("")
+	s.pool.Close()
+}
+
+// answer is what a command has to say: for programs in its fields, for people in text.
+type answer interface {
+	text(w io.Writer, program string)
+}
+
+// answer writes a in one go, so that a reader gets all of it or an error.
+func (s *session) answer(a answer) error {
+	s.screen.draw("")
+	var b bytes.Buffer
+	if s.json {
+		if err := json.NewEncoder(&b).Encode(a); err != nil {
+			return fmt.Errorf("encoding the answer: %w", err)
+		}
+	} else {
+		a.text(&b, s.name)
+	}
+	if _, err := s.Stdout.Write(b.Bytes()); err != nil {
+		return fmt.Errorf("writing the answer: %w", err)
+	}
+	return nil
+}

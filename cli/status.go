@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/viewschema/projector/replay"
+	"github.com/viewschema/projector/viewschema"
+)
+
+type statusView struct {
+	Type string `json:"type"`
+	viewschema.Status
+}
+
+func newStatusView(st viewschema.Status) statusView {
+	return statusView{Type: "status", Status: st}
+}
+
+func (v statusView) text(w io.Writer, program string) {
+	t := table(w)
+	fmt.Fprintf(t, "schema\t%s\n", v.Schema)
+	fmt.Fprintf(t, "version\t%d, target %d\n", v.Current, v.Target)
+	if v.Migration != nil {
+		migration(t, v.Migration)
+	} else {
+		fmt.Fprintln(t, "migration\tnone")
+	}
+	t.Flush()
+	if len(v.Tables) > 0 {
+		fmt.Fprintln(w)
+		fmt.Fprintln(t, "table\tnow\tsize")
+		for _, r := range v.Tables {
+			fmt.Fprintf(t, "%s\t%s\t%s\n", r.Table, r.Role, size(r.Bytes))
+		}
+		t.Flush()
+	}
+	v.next(w, program)
+}
+
+func migration(t io.Writer, m *viewschema.MigrationStatus) {
+	fmt.Fprintf(t, "migration\t%d → %d, %s, since %s\n", m.From, m.To, m.State, m.Created.Format(time.DateTime))
+	fmt.Fprintf(t, "phase\t%s\n", m.Phase)
+	if m.Batches > 0 {
+		fmt.Fprintf(t, "batches\t%s of %s\n", number(int64(m.BatchesDone)), number(int64(m.Batches)))
+	}
+	fmt.Fprintf(t, "events\t%s of about %s\n", number(m.EventsDone), number(m.Events))
+	fmt.Fprintf(t, "rows\t%s\n", number(m.Rows))
+	fmt.Fprintf(t, "cut\t%s\n", number(m.Cut))
+	if m.CutReason != "" {
+		fmt.Fprintf(t, "\tbegan at 0: %s\n", m.CutReason)
+	}
+	fmt.Fprintf(t, "ledger\t%s events above the cut\n", number(m.Ledger))
+	if m.State == replay.Built {
+		fmt.Fprintf(t, "tail\t%s events to catch up\n", number(m.Tail))
+	}
+	for _, worker := range m.Workers {
+		fmt.Fprintf(t, "worker\t%s\n", worker)
+	}
+	if m.Changed != "" {
+		fmt.Fprintf(t, "changed\t%s\n", m.Changed)
+	}
+}
+
+// next says how to go on from here.
+func (v statusView) next(w io.Writer, program string) {
+	command := ""
+	switch m := v.Migration; {
+	case m == nil && v.Current < v.Target:
+		command = "migrate online"
+	case m == nil:
+		return
+	case m.State == replay.Aborting:
+		command = "migrate abort"
+	case m.To != v.Target || m.Changed != "":
+		return
+	case m.State == replay.Building:
+		command = "migrate online"
+	default:
+		command = "migrate offline"
+	}
+	fmt.Fprintln(w)
+	next(w, program, command)
+}
