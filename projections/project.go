@@ -106,7 +106,7 @@ func (s *Set) Project(ctx context.Context, tx DB, events ...New) error {
 }
 
 func (r *Run) applyNew(e New) error {
-	if e.AggregateID != r.current {
+	if e.AggregateID != r.current || r.current.IsZero() {
 		if err := r.enter(e.AggregateID); err != nil {
 			return r.fail(err)
 		}

@@ -151,7 +151,7 @@ func (r *Run) Apply(e *Raw) error {
 	if !ok {
 		return nil
 	}
-	if e.AggregateID != r.current {
+	if e.AggregateID != r.current || r.current.IsZero() {
 		if err := r.enter(e.AggregateID); err != nil {
 			return r.fail(err)
 		}
