@@ -45,7 +45,10 @@ func (c *cluster) start() error {
 
 func (c *cluster) open(ctx context.Context) error {
 	var err error
-	c.server, err = pglocal.Open(ctx, os.Getenv, pglocal.Options{Settings: map[string]string{"max_connections": "200"}})
+	c.server, err = pglocal.Open(ctx, os.Getenv, pglocal.Options{Settings: map[string]string{
+		"max_connections":           "200",
+		"max_prepared_transactions": "20",
+	}})
 	if err != nil {
 		return err
 	}
