@@ -7,6 +7,7 @@ import (
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
+
 	"github.com/viewschema/projector/viewschema"
 )
 

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	urfave "github.com/urfave/cli/v2"
+
 	"github.com/viewschema/projector/viewschema"
 )
 

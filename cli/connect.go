@@ -51,8 +51,7 @@ func (p *program) libpq() bool {
 
 // badURL leaves out what pgx says about the text: a malformed one can have the password anywhere in it.
 func badURL(from string, err error) error {
-	var file *fs.PathError
-	if errors.As(err, &file) {
+	if file, ok := errors.AsType[*fs.PathError](err); ok {
 		return usagef("%s names a file that cannot be read: %v", from, file)
 	}
 	return usagef("%s cannot be understood; write postgres://user:password@host:5432/database, and special characters of the password as %%23", from)
@@ -65,7 +64,7 @@ func ping(ctx context.Context, pool *pgxpool.Pool) error {
 	}
 	c := pool.Config().ConnConfig
 	reason := err.Error()
-	if failed := new(pgconn.ConnectError); errors.As(err, &failed) { // which has a line for each address that was tried
+	if failed, ok := errors.AsType[*pgconn.ConnectError](err); ok { // which has a line for each address that was tried
 		reason, _, _ = strings.Cut(failed.Unwrap().Error(), "\n")
 	}
 	return &connectError{fmt.Sprintf("connecting to database %s at %s:%d as %s: %s", c.Database, c.Host, c.Port, c.User, reason), err}

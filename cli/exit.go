@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	urfave "github.com/urfave/cli/v2"
+
 	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/viewschema"
 )
@@ -27,6 +29,9 @@ type usageError struct{ text string }
 
 func (e *usageError) Error() string { return e.text }
 
+// ExitCode implements urfave.ExitCoder.
+func (e *usageError) ExitCode() int { return exitRefused }
+
 func usagef(format string, args ...any) error {
 	return &usageError{fmt.Sprintf(format, args...)}
 }
@@ -41,23 +46,15 @@ func (e *quietError) ExitCode() int { return e.code }
 
 // exitCode returns the exit code for what a command returned.
 func exitCode(ctx context.Context, err error) int {
-	var usage *usageError
-	var coder urfave.ExitCoder
 	is := func(targets ...error) bool {
-		for _, target := range targets {
-			if errors.Is(err, target) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
+	}
+	if coder, ok := errors.AsType[urfave.ExitCoder](err); ok {
+		return coder.ExitCode()
 	}
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.As(err, &usage):
-		return exitRefused
-	case errors.As(err, &coder):
-		return coder.ExitCode()
 	case ctx.Err() != nil:
 		return exitInterrupted
 	case is(viewschema.ErrLockWait):
@@ -82,8 +79,7 @@ type errorView struct {
 // end reports what a command returned and returns the exit code for it.
 func (p *program) end(ctx context.Context, err error) int {
 	code := exitCode(ctx, err)
-	var quiet *quietError
-	if err == nil || errors.As(err, &quiet) {
+	if _, quiet := errors.AsType[*quietError](err); quiet || err == nil {
 		return code
 	}
 	text := err.Error()
@@ -92,7 +88,7 @@ func (p *program) end(ctx context.Context, err error) int {
 	}
 	if p.json {
 		// If standard output is what failed, standard error still has the text.
-		_ = json.NewEncoder(p.Stdout).Encode(errorView{Type: "error", Error: text, Exit: code}) //nolint:errcheck // see above
+		_ = json.NewEncoder(p.Stdout).Encode(errorView{Type: "error", Error: text, Exit: code})
 	}
 	fmt.Fprintf(p.Stderr, "%s: %s\n", p.name, text)
 	return code

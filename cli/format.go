@@ -17,6 +17,18 @@ func number(n int64) string {
 	return digits
 }
 
+// count writes a number of things.
+func count(n int64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return number(n) + " " + many
+}
+
+func events(n int64) string { return count(n, "event", "events") }
+
+func rows(n int64) string { return count(n, "row", "rows") }
+
 // duration rounds d to what a person wants to know: 23ms, 4.2s, 3m12s.
 func duration(d time.Duration) string {
 	switch {

@@ -28,7 +28,7 @@ func (v planView) text(w io.Writer, program string) {
 	t := table(w)
 	if len(v.Projectors) > 0 {
 		fmt.Fprintf(t, "replay\t%s\n", strings.Join(v.Projectors, ", "))
-		fmt.Fprintf(t, "events\tabout %s, in %s\n", number(v.Events), plural(v.Batches, "batch", "batches"))
+		fmt.Fprintf(t, "events\tabout %s, in %s\n", number(v.Events), count(int64(v.Batches), "batch", "batches"))
 	} else {
 		fmt.Fprintln(t, "replay\tnothing")
 	}
@@ -36,9 +36,10 @@ func (v planView) text(w io.Writer, program string) {
 	v.tables(w)
 	section(w, "not needed", v.Omitted)
 	v.unknown(w)
-	v.hazards(w)
-	fmt.Fprintln(w)
-	next(w, program, "migrate online")
+	if blocked := v.hazards(w); !blocked {
+		fmt.Fprintln(w)
+		next(w, program, "migrate online")
+	}
 }
 
 func (v planView) tables(w io.Writer) {
@@ -68,7 +69,7 @@ func (v planView) unknown(w io.Writer) {
 	t.Flush()
 }
 
-func (v planView) hazards(w io.Writer) {
+func (v planView) hazards(w io.Writer) (blocked bool) {
 	var blocking, others []string
 	for _, h := range v.Hazards {
 		if h.Blocks {
@@ -79,6 +80,7 @@ func (v planView) hazards(w io.Writer) {
 	}
 	section(w, "this blocks the migration", blocking)
 	section(w, "to know before", others)
+	return len(blocking) > 0
 }
 
 // section writes a heading and indented lines, or nothing if there are none.
@@ -90,11 +92,4 @@ func section(w io.Writer, heading string, lines []string) {
 	for _, line := range lines {
 		fmt.Fprintf(w, "  %s\n", line)
 	}
-}
-
-func plural(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return number(int64(n)) + " " + many
 }

@@ -2,10 +2,10 @@ package cli
 
 import (
 	"encoding/json"
-	"io"
 	"time"
 
 	"github.com/rs/zerolog"
+
 	"github.com/viewschema/projector/replay"
 )
 
@@ -17,7 +17,7 @@ const (
 
 // logger writes lines for people, or lines of JSON if the answer is JSON, to standard error.
 func (s *session) logger() zerolog.Logger {
-	var w io.Writer = s.Stderr
+	w := s.Stderr
 	if s.screen != nil {
 		w = s.screen
 	}
@@ -36,7 +36,7 @@ func (s *session) progress(log zerolog.Logger) func(replay.Progress) {
 	case s.json:
 		out := json.NewEncoder(s.Stdout)
 		return show(time.Now, jsonEvery, func(r reading) {
-			_ = out.Encode(newProgressView(r)) //nolint:errcheck // the result, on the same stream, will fail, too
+			_ = out.Encode(newProgressView(r)) // if this fails, so will the result, on the same stream
 		})
 	case s.screen != nil:
 		return show(time.Now, 0, func(r reading) { s.screen.draw(r.bar(s.screen.columns())) })

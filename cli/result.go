@@ -83,7 +83,7 @@ func (v resultView) text(w io.Writer, program string) {
 		fmt.Fprintf(w, "nothing to do: version %d is built already\n", r.To)
 		next(w, program, "migrate offline")
 	case v.Command == "migrate online":
-		fmt.Fprintf(w, "version %d is built: %s events, %s rows, in %s\n", r.To, number(r.Events), number(r.Rows), duration(r.Elapsed))
+		fmt.Fprintf(w, "version %d is built: %s, %s, in %s\n", r.To, events(r.Events), rows(r.Rows), duration(r.Elapsed))
 		if r.CutReason != "" {
 			fmt.Fprintf(w, "the ledger has every event: %s\n", r.CutReason)
 		}
@@ -93,11 +93,13 @@ func (v resultView) text(w io.Writer, program string) {
 		next(w, program, "migrate offline")
 	case v.Command == "migrate offline":
 		fmt.Fprintf(w, "the database is at version %d; writers were held off for %s\n", r.To, duration(r.HeldOff))
-		fmt.Fprintf(w, "%s events were caught up\n", number(r.Events))
+		if r.Events > 0 {
+			fmt.Fprintf(w, "applied the last %s\n", events(r.Events))
+		}
 	case v.Command == "tables create":
 		fmt.Fprintf(w, "created the view tables; the database is at version %d\n", r.To)
 	default:
-		fmt.Fprintf(w, "replayed %s events, %s rows, in %s\n", number(r.Events), number(r.Rows), duration(r.Elapsed))
+		fmt.Fprintf(w, "replayed %s, %s, in %s\n", events(r.Events), rows(r.Rows), duration(r.Elapsed))
 	}
 }
 
@@ -106,7 +108,7 @@ func (v resultView) caughtUp(w io.Writer) {
 	if r.Nothing {
 		fmt.Fprintf(w, "nothing to do: version %d has all events\n", r.To)
 	} else {
-		fmt.Fprintf(w, "version %d has caught up: %s events, %s rows, in %s\n", r.To, number(r.Events), number(r.Rows), duration(r.Elapsed))
+		fmt.Fprintf(w, "version %d has caught up: %s, %s, in %s\n", r.To, events(r.Events), rows(r.Rows), duration(r.Elapsed))
 	}
 	if r.Waiting != "" {
 		fmt.Fprintf(w, "the cut did not move; open transactions may still bring events: %s\n", r.Waiting)

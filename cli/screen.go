@@ -46,7 +46,7 @@ func (s *screen) draw(line string) {
 		return
 	}
 	s.line = line
-	_, _ = io.WriteString(s.w, eraseLine+line) //nolint:errcheck // a progress bar that cannot be drawn is no reason to fail
+	_, _ = io.WriteString(s.w, eraseLine+line) // a progress bar that cannot be drawn is no reason to fail
 }
 
 // Write writes logs above the line.

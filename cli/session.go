@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/rs/zerolog"
 	urfave "github.com/urfave/cli/v2"
+
 	"github.com/viewschema/projector/viewschema"
 )
 

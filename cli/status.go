@@ -51,9 +51,9 @@ func migration(t io.Writer, m *viewschema.MigrationStatus) {
 	if m.CutReason != "" {
 		fmt.Fprintf(t, "\tbegan at 0: %s\n", m.CutReason)
 	}
-	fmt.Fprintf(t, "ledger\t%s events above the cut\n", number(m.Ledger))
+	fmt.Fprintf(t, "ledger\t%s above the cut\n", events(m.Ledger))
 	if m.State == replay.Built {
-		fmt.Fprintf(t, "tail\t%s events to catch up\n", number(m.Tail))
+		fmt.Fprintf(t, "tail\t%s to catch up with\n", events(m.Tail))
 	}
 	for _, worker := range m.Workers {
 		fmt.Fprintf(t, "worker\t%s\n", worker)
@@ -65,7 +65,7 @@ func migration(t io.Writer, m *viewschema.MigrationStatus) {
 
 // next says how to go on from here.
 func (v statusView) next(w io.Writer, program string) {
-	command := ""
+	var command string
 	switch m := v.Migration; {
 	case m == nil && v.Current < v.Target:
 		command = "migrate online"

@@ -1,0 +1,121 @@
+package cli_test
+
+import (
+	"context"
+	"strconv"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/rogpeppe/go-internal/testscript"
+	urfave "github.com/urfave/cli/v2"
+
+	"github.com/viewschema/projector/cli"
+	"github.com/viewschema/projector/examples/bank"
+	v1 "github.com/viewschema/projector/examples/bank/v1"
+	"github.com/viewschema/projector/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// TestScripts runs testdata/script: whole lives of a view schema, as an operator types them, each on a database of its own
+// with the bank's events in it. Beside testscript's own commands there are v1, v2 and v3, the bank's releases; exits, which
+// runs one of them and wants an exit code; sql; and
+// hold, which keeps the statement's transaction open until the script ends.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("DATABASE_URL", pgtest.DatabaseURL(env.T().(testing.TB), filledStore))
+			return nil
+		},
+		Cmds: map[string]command{
+			"v1":    release("v1"),
+			"v2":    release("v2"),
+			"v3":    release("v3"),
+			"exits": exits,
+			"sql":   sql,
+			"hold":  hold,
+		},
+	})
+}
+
+func filledStore(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, bank.EventTable); err != nil {
+		return err
+	}
+	return bank.Fill(ctx, conn, 2_000, 1)
+}
+
+type command = func(ts *testscript.TestScript, neg bool, args []string)
+
+// release makes the command of a release that is wanted to succeed.
+func release(name string) command {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg {
+			ts.Fatalf("say which exit code is wanted: exits 1 %s …", name)
+		}
+		run(ts, name, args, 0)
+	}
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits code release arguments…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	run(ts, args[1], args[2:], want)
+}
+
+func run(ts *testscript.TestScript, name string, args []string, want int) {
+	d := bank.Definition
+	switch name {
+	case "v1":
+		d = v1.Definition
+	case "v2":
+		d.Versions = d.Versions.UpTo(2)
+	}
+	process := cli.Process{Args: append([]string{"bank"}, args...), Stdout: ts.Stdout(), Stderr: ts.Stderr(), Getenv: ts.Getenv}
+	extra := &urfave.Command{
+		Name:  "greet",
+		Flags: []urfave.Flag{&urfave.StringFlag{Name: "who"}},
+		Action: func(c *urfave.Context) error {
+			if c.String("who") == "nobody" {
+				return urfave.Exit("there is nobody", 7)
+			}
+			_, err := c.App.Writer.Write([]byte("hello " + c.String("who") + "\n"))
+			return err
+		},
+	}
+	if got := cli.Run(context.Background(), d, process, cli.WithName("bank"), cli.WithVersion("1.2.3"), cli.WithCommand(extra)); got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// sql runs a statement in the script's database.
+func sql(ts *testscript.TestScript, _ bool, args []string) {
+	conn := connect(ts)
+	defer conn.Close(context.Background())
+	exec(ts, conn, args)
+}
+
+func hold(ts *testscript.TestScript, _ bool, args []string) {
+	conn := connect(ts)
+	ts.Defer(func() { ts.Check(conn.Close(context.Background())) })
+	exec(ts, conn, []string{"begin"})
+	exec(ts, conn, args)
+}
+
+func connect(ts *testscript.TestScript) *pgx.Conn {
+	conn, err := pgx.Connect(context.Background(), ts.Getenv("DATABASE_URL"))
+	ts.Check(err)
+	return conn
+}
+
+func exec(ts *testscript.TestScript, conn *pgx.Conn, statements []string) {
+	for _, statement := range statements {
+		_, err := conn.PgConn().Exec(context.Background(), statement).ReadAll()
+		ts.Check(err)
+	}
+}

@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/viewschema/projector"
+	"github.com/viewschema/projector/replay"
+	"github.com/viewschema/projector/viewschema"
+)
+
+var update = flag.Bool("update", false, "write the texts in testdata anew")
+
+// golden compares an answer's text with testdata/<name>.txt.
+func golden(t *testing.T, name string, a answer) {
+	t.Helper()
+	var b strings.Builder
+	a.text(&b, "bank")
+	file := filepath.Join("testdata", name+".txt")
+	if *update {
+		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.String() != string(want) {
+		t.Errorf("%s differs; got\n%s", file, b.String())
+	}
+}
+
+func TestPlanText(t *testing.T) {
+	t.Parallel()
+	full := &viewschema.Plan{
+		From: 3, To: 5,
+		Projectors: []string{"accounts"},
+		Tables: []viewschema.TableChange{
+			{Table: "accounts", Kind: projector.KindReplay, Projector: "accounts", Built: "accounts_5", Archived: "accounts_3", Files: []string{"accounts.sql", "accounts.indexes.sql"}},
+			{Table: "transactions", Kind: projector.KindAlter, Files: []string{"transactions_4.sql", "transactions_5.sql"}},
+			{Table: "cards", Kind: projector.KindDrop, Archived: "cards_3", Files: []string{}},
+		},
+		Omitted: []string{"version 4 alters accounts; the replay for version 5 makes it in its newest shape"},
+		Events:  3_000_000,
+		Batches: 16,
+		Unknown: []viewschema.TypeCount{{Type: "MoneyDepositd", Sample: 1_200, Hint: "did you mean MoneyDeposited?"}, {Type: "CardIssued", Sample: 3}},
+		Hazards: []viewschema.Hazard{
+			{Text: "no cut can be settled: the sequence has a cache of 10; the ledger will have a row for every event"},
+			{Blocks: true, Text: "view reporting.balances would stay behind with the archived table accounts_3; drop it before the cutover and create it again after"},
+		},
+	}
+	golden(t, "plan", newPlanView(full))
+	golden(t, "plan-alter", newPlanView(&viewschema.Plan{From: 2, To: 3, Events: 1, Tables: full.Tables[1:2]}))
+	golden(t, "plan-nothing", newPlanView(&viewschema.Plan{From: 3, To: 3}))
+}
+
+func TestStatusText(t *testing.T) {
+	t.Parallel()
+	building := viewschema.Status{
+		Schema: "view_schema", Current: 1, Target: 2,
+		Migration: &viewschema.MigrationStatus{
+			From: 1, To: 2, State: replay.Building, Phase: "replay", Batches: 16, BatchesDone: 7, Events: 100_000, EventsDone: 43_112,
+			Rows: 12_300, Cut: 41_000, Ledger: 12, Created: start,
+			Workers: []string{"batch 8: projector, pid 123, since 12:00:01", "batch 9: projector, pid 124, since 12:00:02"},
+		},
+		Tables: []viewschema.TableStatus{{Table: "accounts", Role: "live", Bytes: 800}, {Table: "accounts_2", Role: "built", Bytes: 5 << 30}},
+	}
+	golden(t, "status-building", newStatusView(building))
+
+	built := building
+	built.Migration = &viewschema.MigrationStatus{
+		From: 1, To: 2, State: replay.Built, Phase: "done", Events: 100_000, EventsDone: 100_000, Rows: 30_000,
+		CutReason: "the sequence has a cache of 10", Ledger: 100_000, Tail: 1, Created: start,
+		Changed: "file accounts.sql has changed",
+	}
+	golden(t, "status-built", newStatusView(built))
+
+	golden(t, "status-new", newStatusView(viewschema.Status{Schema: "view_schema", Target: 1}))
+	aborting := viewschema.Status{Schema: "view_schema", Target: 2, Migration: &viewschema.MigrationStatus{To: 1, State: replay.Aborting, Phase: "replay", Created: start}}
+	golden(t, "status-aborting", newStatusView(aborting))
+}
+
+func TestResultText(t *testing.T) {
+	t.Parallel()
+	golden(t, "result-online", newResultView("migrate online", viewschema.Result{
+		From: 1, To: 2, State: replay.Built, Events: 3_000_000, Rows: 1_500_000, CutReason: "the sequence has a cache of 10", Elapsed: 62 * time.Second,
+	}))
+	golden(t, "result-catchup", newResultView("migrate catchup", viewschema.Result{
+		From: 1, To: 2, State: replay.Built, Events: 312, Rows: 1, Waiting: "pid 77, bank, since 12:00:01", Elapsed: 40 * time.Millisecond,
+	}))
+	golden(t, "result-offline", newResultView("migrate offline", viewschema.Result{
+		From: 1, To: 2, State: replay.Active, Events: 12, Rows: 9, HeldOff: 23_400 * time.Microsecond, Elapsed: 2 * time.Second,
+	}))
+}
+
+func TestFormats(t *testing.T) {
+	t.Parallel()
+	for got, want := range map[string]string{
+		number(0): "0", number(999): "999", number(-1_000): "-1,000", number(-100): "-100", number(1_234_567): "1,234,567",
+		size(1023): "1023 B", size(1536): "1.5 KB", size(1 << 50): "1024.0 TB",
+		duration(420 * time.Nanosecond): "0s", duration(23_400 * time.Microsecond): "23ms", duration(4_240 * time.Millisecond): "4.2s",
+		duration(192_100 * time.Millisecond): "3m12s",
+	} {
+		if got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
