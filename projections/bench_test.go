@@ -101,3 +101,31 @@ func batch(b *testing.B, tx pgx.Tx, run *projections.Run, ids []projections.ID, 
 		b.Fatal(err)
 	}
 }
+
+// An operation is a deposit projected in a transaction of its own: its share of begin, commit, catalogue, loading and
+// storing.
+func BenchmarkProject(b *testing.B) {
+	pool := pgtest.Database(b, setupBank)
+	set, err := projections.NewSet(bankEvents, accountsProjector, transactionsProjector)
+	if err != nil {
+		b.Fatal(err)
+	}
+	project := func(position int64, data any) {
+		if err := pgx.BeginFunc(b.Context(), pool, func(tx pgx.Tx) error {
+			return set.Project(b.Context(), projections.Pgx(tx), projections.New{
+				Meta: projections.Meta{Position: position, Sequence: position, AggregateID: projections.UUID([16]byte{byte(position % 100)})},
+				Data: data,
+			})
+		}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for i := range 100 {
+		project(int64(i), opened{IBAN: fmt.Sprint(i)})
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		project(int64(100+i), deposited{Amount: 5})
+	}
+}

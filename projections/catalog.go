@@ -12,7 +12,6 @@ import (
 
 // sqlColumn is a column of a table as it is in the database now.
 type sqlColumn struct {
-	Table    int // in the question
 	Name     string
 	OID      uint32 // of the type, of a domain that of its base type
 	Type     string // as SQL names it
@@ -26,47 +25,59 @@ type sqlColumn struct {
 	Unique   bool // a unique index may care for it
 }
 
+// catalogQuery is for one relation and joins little: it is part of every transaction in which an application projects.
 const catalogQuery = `
-with recursive col as (
-  select n.ord, a.attnum, a.attname, a.atttypid, a.attnotnull,
-         a.atthasdef or a.attidentity <> '' as filled, a.attgenerated <> '' as computed,
-         exists (
-           select from pg_index i
-           where i.indrelid = a.attrelid and (i.indisunique or i.indisexclusion) and i.indimmediate
-             and (a.attnum = any(i.indkey) or i.indexprs is not null or i.indpred is not null)
-         ) as uniq
-  from unnest($1::text[]) with ordinality as n(relation, ord)
-  join pg_attribute a on a.attrelid = to_regclass(n.relation) and a.attnum > 0 and not a.attisdropped
-), base as (
-  select c.ord, c.attnum, t.oid, t.typtype, t.typbasetype, t.typdefault is not null as filled, t.typnotnull as strict
-  from col c join pg_type t on t.oid = c.atttypid
+select a.attname::text, t.oid, format_type(t.oid, null), t.typtype::text, t.typcategory::text,
+       t.typelem, coalesce((select e.typtype::text from pg_type e where e.oid = t.typelem), ''),
+       a.attnotnull or t.typnotnull, a.atthasdef or a.attidentity <> '' or t.typdefault is not null, a.attgenerated <> '',
+       exists (
+         select from pg_index i
+         where i.indrelid = a.attrelid and (i.indisunique or i.indisexclusion) and i.indimmediate
+           and (a.attnum = any(i.indkey) or i.indexprs is not null or i.indpred is not null)
+       )
+from pg_attribute a
+join pg_type t on t.oid = a.atttypid
+where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped
+order by a.attnum`
+
+// domainQuery follows a domain to its base type, which may be that of another domain.
+const domainQuery = `
+with recursive base as (
+  select t.* from pg_type t where t.oid = $1
   union all
-  select b.ord, b.attnum, t.oid, t.typtype, t.typbasetype, b.filled or t.typdefault is not null, b.strict or t.typnotnull
-  from base b join pg_type t on t.oid = b.typbasetype
-  where b.typtype = 'd'
+  select t.* from base b join pg_type t on t.oid = b.typbasetype where b.typtype = 'd'
 )
-select c.ord::int - 1, c.attname::text, t.oid, format_type(t.oid, null), t.typtype::text, t.typcategory::text,
-       t.typelem, coalesce(e.typtype::text, ''), c.attnotnull or b.strict, c.filled or b.filled, c.computed, c.uniq
-from col c
-join base b on b.ord = c.ord and b.attnum = c.attnum and b.typtype <> 'd'
-join pg_type t on t.oid = b.oid
-left join pg_type e on e.oid = t.typelem
-order by c.ord, c.attnum`
+select b.oid, format_type(b.oid, null), b.typtype::text, b.typcategory::text,
+       b.typelem, coalesce((select e.typtype::text from pg_type e where e.oid = b.typelem), '')
+from base b where b.typtype <> 'd'`
 
 // readCatalog returns the columns of each relation, which are none if it does not exist.
 func readCatalog(ctx context.Context, conn *pgx.Conn, relations []string) ([][]sqlColumn, error) {
-	rows, err := conn.Query(ctx, catalogQuery, relations)
-	if err != nil {
+	tables := make([][]sqlColumn, len(relations))
+	batch := &pgx.Batch{}
+	for i, relation := range relations {
+		batch.Queue(catalogQuery, relation).Query(func(rows pgx.Rows) error {
+			var c sqlColumn
+			into := []any{&c.Name, &c.OID, &c.Type, &c.Kind, &c.Category, &c.Elem, &c.ElemKind, &c.NotNull, &c.Filled, &c.Computed, &c.Unique}
+			_, err := pgx.ForEachRow(rows, into, func() error {
+				tables[i] = append(tables[i], c)
+				return nil
+			})
+			return err
+		})
+	}
+	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
 		return nil, fmt.Errorf("read the column types: %w", err)
 	}
-	tables := make([][]sqlColumn, len(relations))
-	var c sqlColumn
-	into := []any{&c.Table, &c.Name, &c.OID, &c.Type, &c.Kind, &c.Category, &c.Elem, &c.ElemKind, &c.NotNull, &c.Filled, &c.Computed, &c.Unique}
-	if _, err := pgx.ForEachRow(rows, into, func() error {
-		tables[c.Table] = append(tables[c.Table], c)
-		return nil
-	}); err != nil {
-		return nil, fmt.Errorf("read the column types: %w", err)
+	for _, columns := range tables {
+		for i := range columns {
+			if c := &columns[i]; c.Kind == "d" {
+				row := conn.QueryRow(ctx, domainQuery, c.OID)
+				if err := row.Scan(&c.OID, &c.Type, &c.Kind, &c.Category, &c.Elem, &c.ElemKind); err != nil {
+					return nil, fmt.Errorf("read the type of column %s: %w", c.Name, err)
+				}
+			}
+		}
 	}
 	return tables, nil
 }

@@ -1,0 +1,56 @@
+package projections_test
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/uptrace/bun"
+
+	"github.com/viewschema/projector/projections"
+)
+
+// An account that is opened and gets money, and the table that an application reads it from.
+func Example() {
+	type Opened struct {
+		Owner string `json:"owner"`
+	}
+	type Deposited struct {
+		Amount int64 `json:"amount"`
+	}
+	type Account struct {
+		bun.BaseModel `bun:"table:accounts"`
+		ID            uuid.UUID `bun:"id,pk"`
+		Owner         string    `bun:"owner"`
+		Balance       int64     `bun:"balance"`
+	}
+
+	accounts := projections.NewRows(func(a *Account) uuid.UUID { return a.ID })
+	projector := &projections.Projector{
+		Name:   "accounts",
+		Tables: []projections.Table{accounts},
+		Handlers: []projections.Handler{
+			projections.On(func(s *projections.Store, e projections.Event[Opened]) error {
+				return accounts.Create(s, Account{ID: e.AggregateID.UUID(), Owner: e.Data.Owner})
+			}),
+			projections.On(func(s *projections.Store, e projections.Event[Deposited]) error {
+				return accounts.Update(s, e.AggregateID.UUID(), func(a *Account) { a.Balance += e.Data.Amount })
+			}),
+		},
+	}
+	set, err := projections.NewSet([]projections.EventType{
+		projections.JSON[Opened]("AccountOpened"),
+		projections.JSON[Deposited]("MoneyDeposited"),
+	}, projector)
+	if err != nil {
+		panic(err)
+	}
+
+	// Live: where the application appends its events, and in the same transaction.
+	_ = func(ctx context.Context, tx pgx.Tx, account uuid.UUID, amount int64) error {
+		return set.Project(ctx, projections.Pgx(tx), projections.New{
+			Meta: projections.Meta{AggregateID: projections.UUID(account), Sequence: 2},
+			Data: Deposited{Amount: amount},
+		})
+	}
+}
