@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,17 +17,10 @@ type Cut struct {
 	Reason   string
 }
 
-// Writer is a transaction that may still bring events at or below the cut.
-type Writer struct {
-	Transaction string // virtual transaction id; of a prepared transaction: -1/ and its xid
-	PID         int32  // 0 for a prepared transaction
-	About       string // who and since when, for people
-}
-
 // Wait tells how long to wait for a cut, and whom to tell.
 type Wait struct {
-	Limit   time.Duration  // 0: until ctx ends
-	Blocked func([]Writer) // called at the first look that finds writers, and whenever their number has changed; may be nil
+	Limit   time.Duration      // 0: until ctx ends
+	Blocked func(about string) // called when writers outlast an instant, and when their number has changed; may be nil
 }
 
 // ErrUnsettled is returned by Settle when writers outlast Wait.Limit. The text names them.
@@ -63,7 +55,7 @@ func (r *Reader) Settle(ctx context.Context, db pg.Querier, wait Wait) (Cut, err
 
 // outwait returns when none of the writers is open any more. Those that came later do not matter: what they draw is above
 // the highest position that was read before the first look.
-func (r *Reader) outwait(ctx context.Context, db pg.Querier, sequence uint32, writers []Writer, wait Wait) error {
+func (r *Reader) outwait(ctx context.Context, db pg.Querier, sequence uint32, writers []pg.Holder, wait Wait) error {
 	if wait.Limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, wait.Limit, ErrUnsettled)
@@ -73,11 +65,11 @@ func (r *Reader) outwait(ctx context.Context, db pg.Querier, sequence uint32, wr
 	for pause := 2 * time.Millisecond; len(writers) > 0; pause = min(2*pause, 200*time.Millisecond) {
 		if pause > 100*time.Millisecond && len(writers) != told && wait.Blocked != nil { // most are gone before anybody reads
 			told = len(writers)
-			wait.Blocked(writers)
+			wait.Blocked(pg.Describe(writers))
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s: %w", describe(writers), context.Cause(ctx))
+			return fmt.Errorf("waiting for %s: %w", pg.Describe(writers), context.Cause(ctx))
 		case <-time.After(pause):
 		}
 		now, err := r.writers(ctx, db, sequence)
@@ -99,46 +91,16 @@ func (r *Reader) outwait(ctx context.Context, db pg.Querier, sequence uint32, wr
 	return nil
 }
 
-// writers lists the transactions that hold a write lock on the event table, a partition of it, or its sequence. They go by
-// virtual transaction and not by process: a prepared transaction has no process, and a process goes on to its next
-// transaction. ShareUpdateExclusiveLock is VACUUM's and ANALYZE's, which write no event.
-func (r *Reader) writers(ctx context.Context, db pg.Querier, sequence uint32) ([]Writer, error) {
-	rows, err := db.Query(ctx, `
-		select l.virtualtransaction, coalesce(l.pid, 0),
-			coalesce(format('pid %s, %s, user %s, open since %s', l.pid, coalesce(nullif(a.application_name, ''), 'no application name'),
-				a.usename, to_char(a.xact_start, 'HH24:MI:SS')), 'prepared transaction ' || l.virtualtransaction)
-		from (
-			select distinct virtualtransaction, pid
-			from pg_catalog.pg_locks
-			where locktype = 'relation'
-			  and granted
-			  and database = (select oid from pg_catalog.pg_database where datname = current_database())
-			  and mode in ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
-			  and relation in (select $1::oid union all select $2::oid union all select relid from pg_partition_tree($1::oid::regclass))
-			  and pid is distinct from pg_backend_pid()
-		) l
-		left join pg_catalog.pg_stat_activity a on a.pid = l.pid
-		order by a.xact_start nulls first`, r.oid, sequence)
-	if err != nil {
-		return nil, fmt.Errorf("looking for open writers of %s: %w", r.relation, err)
-	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Writer])
-	if err != nil {
-		return nil, fmt.Errorf("looking for open writers of %s: %w", r.relation, err)
-	}
-	return list, nil
+// writers lists the transactions that hold a write lock on the event table, a partition of it, or its sequence.
+func (r *Reader) writers(ctx context.Context, db pg.Querier, sequence uint32) ([]pg.Holder, error) {
+	return pg.Holders(ctx, db, []uint32{r.oid, sequence}, pg.RowExclusive, pg.ShareRowExclusive, pg.Exclusive, pg.AccessExclusive)
 }
 
-func describe(writers []Writer) string {
-	list := make([]string, 0, len(writers))
-	for i, w := range writers {
-		if i == 3 {
-			list = append(list, fmt.Sprintf("%d more", len(writers)-i))
-			break
-		}
-		list = append(list, w.About)
-	}
-	return strings.Join(list, "; ")
+// Blockers names the transactions that keep HoldWriters waiting; it is empty if there are none.
+func (r *Reader) Blockers(ctx context.Context, db pg.Querier) (string, error) {
+	holders, err := pg.Holders(ctx, db, []uint32{r.oid}, pg.RowExclusive, pg.ShareUpdateExclusive, pg.Share, pg.ShareRowExclusive,
+		pg.Exclusive, pg.AccessExclusive)
+	return pg.Describe(holders), err
 }
 
 // Distrust says why the positions of this store cannot be settled, from the catalogue: an empty reason means that they

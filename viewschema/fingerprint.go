@@ -51,7 +51,7 @@ func build() string {
 	if !ok {
 		return "unknown"
 	}
-	var parts = []string{info.Main.Path, info.Main.Version}
+	parts := []string{info.Main.Path, info.Main.Version}
 	for _, s := range info.Settings {
 		if s.Key == "vcs.revision" || s.Key == "vcs.modified" {
 			parts = append(parts, s.Value)

@@ -187,7 +187,7 @@ func TestBadEvents(t *testing.T) {
 		},
 		"projector's error": {
 			event: `('` + nobody + `', 1, 'AccountOpened', '{}'), ('` + nobody + `', 2, 'AccountOpened', '{}')`,
-			want: `projector accounts: event \d+ \(AccountOpened, aggregate ` + nobody + `, sequence 2\): accounts ` + nobody + `: .*exists`,
+			want:  `projector accounts: event \d+ \(AccountOpened, aggregate ` + nobody + `, sequence 2\): accounts ` + nobody + `: .*exists`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

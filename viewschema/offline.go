@@ -1,9 +1,13 @@
 package viewschema
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -87,6 +91,7 @@ func (s *Schema) shorten(ctx context.Context, job *replay.Job, result *Result) e
 // cutover tries the transaction until it succeeds, fails for another reason than a lock, or LockWait is over.
 func (s *Schema) cutover(ctx context.Context, job *replay.Job, m *migration, plan *Plan, result *Result) error {
 	deadline := time.Now().Add(s.opts.LockWait)
+	var told time.Time
 	for try := 1; ; try++ {
 		var asked time.Time
 		var pass replay.Pass
@@ -103,16 +108,48 @@ func (s *Schema) cutover(ctx context.Context, job *replay.Job, m *migration, pla
 		if !pg.IsLockTimeout(err) && !pg.IsRetryable(err) {
 			return fmt.Errorf("cutting over to version %d: %w", m.to, err)
 		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%w within %s: %w; see who holds them with: status", ErrLockWait, s.opts.LockWait, err)
+		over := time.Now().After(deadline)
+		if over || time.Since(told) > tellEvery {
+			told = time.Now()
+			blockers, lookErr := s.blockers(ctx, job, m, plan)
+			if over {
+				return errors.Join(fmt.Errorf("%w within %s: %w; in the way: %s", ErrLockWait, s.opts.LockWait, err, blockers), lookErr)
+			}
+			s.opts.Log.Info().Err(err).Int("try", try).Str("in_the_way", blockers).Msg("gave the locks back; trying again")
 		}
-		s.opts.Log.Info().Err(err).Int("try", try).Msg("gave the locks back; trying again")
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(time.Duration(rand.Int64N(int64(min(try, 10)) * int64(100*time.Millisecond)))):
 		}
 	}
+}
+
+// tellEvery is how often a cutover that waits for locks says so.
+const tellEvery = 5 * time.Second
+
+// blockers names who keeps the cutover from its locks at this moment: on the events, whoever keeps writers out or writes;
+// on the guard and the live tables, everybody. Autovacuum of the event table is among them; it is waited out.
+func (s *Schema) blockers(ctx context.Context, job *replay.Job, m *migration, plan *Plan) (string, error) {
+	events, err := job.Source.Blockers(ctx, s.db)
+	if err != nil {
+		return "", err
+	}
+	relations := []string{pg.Table(s.def.Schema, guardName(m.from))}
+	for _, t := range plan.Tables {
+		relations = append(relations, pg.Table(s.def.Schema, t.Table))
+	}
+	var oids []uint32
+	err = s.db.QueryRow(ctx, "select array(select to_regclass(r)::oid from unnest($1::text[]) r where to_regclass(r) is not null)", relations).Scan(&oids)
+	if err != nil {
+		return "", fmt.Errorf("looking up the live tables: %w", err)
+	}
+	holders, err := pg.Holders(ctx, s.db, oids)
+	if err != nil {
+		return "", err
+	}
+	return cmp.Or(strings.Join(slices.DeleteFunc([]string{events, pg.Describe(holders)}, func(s string) bool { return s == "" }), "; "),
+		"nobody any more"), nil
 }
 
 // swap is the cutover's transaction. Its locks are taken in the order in which a guarded application takes them, so that

@@ -165,10 +165,8 @@ func (s *Schema) begin(ctx context.Context, plan *Plan, source *eventstore.Reade
 // firstCut waits for writers for as long as the options allow. Nobody is held off by it. A cut of 0 is never wrong: the
 // ledger then has a row for every event that the rebuild reads.
 func (s *Schema) firstCut(ctx context.Context, source *eventstore.Reader) (eventstore.Cut, error) {
-	cut, err := source.Settle(ctx, s.db, eventstore.Wait{Limit: s.opts.CutTimeout, Blocked: func(writers []eventstore.Writer) {
-		for _, w := range writers {
-			s.opts.Log.Warn().Str("writer", w.About).Msg("waiting for a transaction that may still bring events")
-		}
+	cut, err := source.Settle(ctx, s.db, eventstore.Wait{Limit: s.opts.CutTimeout, Blocked: func(about string) {
+		s.opts.Log.Warn().Str("writers", about).Msg("waiting for transactions that may still bring events")
 	}})
 	if errors.Is(err, eventstore.ErrUnsettled) {
 		return eventstore.Cut{Reason: err.Error()}, nil
@@ -281,8 +279,10 @@ func (s *Schema) CatchUp(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	return Result{From: m.from, To: m.to, State: replay.Built, Nothing: pass.Events == 0, Events: pass.Events, Rows: pass.Rows,
-		Cut: pass.Cut, Waiting: pass.Open, Elapsed: pass.Elapsed}, nil
+	return Result{
+		From: m.from, To: m.to, State: replay.Built, Nothing: pass.Events == 0, Events: pass.Events, Rows: pass.Rows,
+		Cut: pass.Cut, Waiting: pass.Open, Elapsed: pass.Elapsed,
+	}, nil
 }
 
 // catchUpWait is how long a catch-up waits for open writers before it goes on with the old cut: long enough for ordinary

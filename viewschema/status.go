@@ -99,8 +99,10 @@ func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationS
 	if err != nil {
 		return nil, err
 	}
-	st := &MigrationStatus{From: m.from, To: m.to, State: m.state, Phase: p.Phase.String(), Batches: p.Batches, BatchesDone: p.BatchesDone,
-		Events: p.Events, EventsDone: p.EventsDone, Rows: p.Rows}
+	st := &MigrationStatus{
+		From: m.from, To: m.to, State: m.state, Phase: p.Phase.String(), Batches: p.Batches, BatchesDone: p.BatchesDone,
+		Events: p.Events, EventsDone: p.EventsDone, Rows: p.Rows,
+	}
 	err = s.db.QueryRow(ctx, s.sql(`
 		select m.cut, m.cut_reason, m.created_at,
 			(select count(*) from %SCHEMA%.projector_replayed_ids r where r.migration_id = m.id)
