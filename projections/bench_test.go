@@ -26,7 +26,7 @@ func history(account int) []projections.Raw {
 	add("AccountOpened", fmt.Sprintf(`{"owner_name":"Ada Lovelace","iban":"NL%020d"}`, account))
 	add("AccountRenamed", `{"owner_name":"Ada King, Countess of Lovelace"}`)
 	for range 28 {
-		add("MoneyDeposited", `{"amount":1250,"counterparty":"NL00BANK0123456789","description":"monthly contribution, second instalment"}`)
+		add("MoneyDeposited", `{"amount":1250,"counterparty":"NL00BANK0123456789","description":"monthly contribution, second installment"}`)
 	}
 	return events
 }
@@ -102,7 +102,7 @@ func batch(b *testing.B, tx pgx.Tx, run *projections.Run, ids []projections.ID, 
 	}
 }
 
-// An operation is a deposit projected in a transaction of its own: its share of begin, commit, catalogue, loading and
+// An operation is a deposit projected in a transaction of its own: its share of begin, commit, catalog, loading and
 // storing.
 func BenchmarkProject(b *testing.B) {
 	pool := pgtest.Database(b, setupBank)

@@ -73,10 +73,10 @@ func (b *bindingRun[P]) apply(e *Raw) (err error) {
 
 func (b *bindingRun[P]) applyValue(m Meta, data any) error {
 	switch d := data.(type) {
-	case P:
-		b.data = d
 	case *P:
 		b.data = *d
+	case P:
+		b.data = d
 	}
 	if m.Type == "" {
 		m.Type = b.event.name

@@ -210,22 +210,25 @@ func encodeTime(days bool) encoder {
 }
 
 func encodeJSON(t reflect.Type, versioned bool) encoder {
-	text := func(v reflect.Value) ([]byte, error) { return json.Marshal(v.Interface()) }
-	switch {
-	case t.Kind() == reflect.String && !implements[json.Marshaler](t):
-		text = func(v reflect.Value) ([]byte, error) { return []byte(v.String()), nil }
-	case t == bytesType || t == rawMessageType:
-		text = func(v reflect.Value) ([]byte, error) { return v.Bytes(), nil }
-	}
+	isText := t.Kind() == reflect.String && !implements[json.Marshaler](t)
+	isBytes := t == bytesType || t == rawMessageType
 	nilable := t.Kind() == reflect.Map || t.Kind() == reflect.Slice || t.Kind() == reflect.Interface
 	return func(buf []byte, p unsafe.Pointer) ([]byte, error) {
 		v := reflect.NewAt(t, p).Elem()
 		if nilable && v.IsNil() {
 			return appendNull(buf), nil
 		}
-		b, err := text(v)
-		if err != nil {
-			return buf, err
+		var b []byte
+		switch {
+		case isText:
+			b = []byte(v.String())
+		case isBytes:
+			b = v.Bytes()
+		default:
+			var err error
+			if b, err = json.Marshal(v.Interface()); err != nil {
+				return buf, err
+			}
 		}
 		if versioned {
 			buf = append(binary.BigEndian.AppendUint32(buf, uint32(len(b)+1)), 1)

@@ -60,11 +60,11 @@ type (
 )
 
 const endsSQL = `
-create type mood as enum ('sad', 'ok', 'happy');
+create type feeling as enum ('sad', 'ok', 'happy');
 create domain zip as integer check (value > 0);
 create table people (
   id uuid primary key, name text not null, note varchar(40), amount numeric not null, at timestamptz not null, seen timestamp,
-  day date not null, doc jsonb, tags text[], mood mood not null, moods mood[], blob bytea, score float8 not null,
+  day date not null, doc jsonb, tags text[], mood feeling not null, moods feeling[], blob bytea, score float8 not null,
   level smallint not null, flag boolean, home_street text not null, home_zip zip
 );
 create table lines (
@@ -142,7 +142,7 @@ var peopleProjector = &projections.Projector{
 			if err != nil {
 				return err
 			}
-			p.Name = fmt.Sprint(p.At, p.Seen, p.Day, len(p.Doc), p.Doc == nil, len(p.Tags), p.Tags == nil, p.Amount, p.Home.Zip == nil, p.Blob)
+			p.Name = fmt.Sprint(p.At, p.Seen, p.Day, len(p.Doc), p.Doc == nil, len(p.Tags), p.Tags == nil, p.Amount, p.Home.Zip == nil, len(p.Blob), p.Blob == nil)
 			return people.Put(s, p)
 		}
 		return nil

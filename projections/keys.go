@@ -20,8 +20,8 @@ func checkKey(m *model, key, t reflect.Type) {
 	case reflect.Array:
 		checkKey(m, key, t.Elem())
 	case reflect.Struct:
-		for i := range t.NumField() {
-			checkKey(m, key, t.Field(i).Type)
+		for f := range t.Fields() {
+			checkKey(m, key, f.Type)
 		}
 	case reflect.String, reflect.Bool,
 		reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -159,22 +160,16 @@ func (s *Set) typeOf(e New) (string, error) {
 	case e.Type == "":
 		return names[0], nil
 	}
-	for _, name := range names {
-		if name == e.Type {
-			return name, nil
-		}
+	if slices.Contains(names, e.Type) {
+		return e.Type, nil
 	}
 	return e.Type, fmt.Errorf("its data is a %v, which is the payload of %s", t, strings.Join(names, ", "))
 }
 
 func (s *Set) ignores(name string) bool {
 	for _, t := range s.events {
-		if t.payload() == nil {
-			for _, n := range t.names() {
-				if n == name {
-					return true
-				}
-			}
+		if t.payload() == nil && slices.Contains(t.names(), name) {
+			return true
 		}
 	}
 	return false

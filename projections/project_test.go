@@ -125,4 +125,5 @@ func (d otherDriver) Commit() error                                { return nil 
 func (d otherDriver) Rollback() error                              { return nil }
 func (d otherDriver) NumInput() int                                { return -1 }
 func (d otherDriver) Exec([]driver.Value) (driver.Result, error)   { return driver.ResultNoRows, nil }
-func (d otherDriver) Query([]driver.Value) (driver.Rows, error)    { return nil, errors.New("none") }
+
+func (d otherDriver) Query([]driver.Value) (driver.Rows, error) { return nil, errors.New("none") }

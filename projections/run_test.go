@@ -141,12 +141,10 @@ func TestErrorsReadWell(t *testing.T) {
 		},
 		{
 			name: "panic",
-			projector: custom(func(*projections.Store, projections.Meta) error {
-				var m map[string]int
-				m["x"]++
-				return nil
+			projector: custom(func(_ *projections.Store, m projections.Meta) error {
+				return []error{}[m.Sequence]
 			}),
-			want: "aggregate 01020304-0506-0708-090a-0b0c0d0e0f10, sequence 1): panic: assignment to entry in nil map (",
+			want: "aggregate 01020304-0506-0708-090a-0b0c0d0e0f10, sequence 1): panic: runtime error: index out of range [1] with length 0 (",
 			and:  "run_test.go:",
 		},
 		{

@@ -111,9 +111,10 @@ func (t *target) write(ctx context.Context, conn *pgx.Conn) (rows int64, err err
 	if err != nil {
 		return 0, err
 	}
-	sets, oids := make([]string, len(t.plan.columns)), make([]uint32, len(t.plan.columns))
+	var sets []string
+	var oids []uint32
 	for i, c := range t.plan.columns {
-		sets[i], oids[i] = fmt.Sprintf("%s = $%d", c.sql(), i+1), c.oid
+		sets, oids = append(sets, fmt.Sprintf("%s = $%d", c.sql(), i+1)), append(oids, c.oid)
 	}
 	keyed, keyOIDs = t.keyed(len(sets) + 1)
 	updated, err := t.each(ctx, conn, "update "+t.relation+" set "+strings.Join(sets, ", ")+" where "+keyed, append(oids, keyOIDs...), t.updates)
