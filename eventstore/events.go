@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/projections"
 )

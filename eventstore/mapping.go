@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
 	"github.com/viewschema/projector/internal/pg"
 )
 
@@ -67,7 +68,7 @@ func Open(ctx context.Context, q pg.Querier, m Mapping) (*Reader, error) {
 		return nil, fmt.Errorf("looking up event table %s: %w", m.Relation, err)
 	}
 	r.isView = kind == "v"
-	if !strings.Contains("rpvm", kind) {
+	if !slices.Contains([]string{"r", "p", "v", "m"}, kind) {
 		return nil, fmt.Errorf("%w: %s is neither a table nor a view", ErrMapping, r.relation)
 	}
 	types, err := columnTypes(ctx, q, r.oid)
@@ -81,22 +82,21 @@ func Open(ctx context.Context, q pg.Querier, m Mapping) (*Reader, error) {
 func (r *Reader) bind(types map[string]string) error {
 	var problems []string
 	list := make([]string, 0, 6)
-	column := func(name, role, cast string, allowed ...string) string {
+	column := func(name, role, cast string, allowed ...string) {
 		t, ok := types[name]
 		switch {
 		case !ok:
 			problems = append(problems, fmt.Sprintf("%s has no column %q for the %s", r.relation, name, role))
-			return ""
+			return
 		case !slices.Contains(allowed, t):
 			problems = append(problems, fmt.Sprintf("%s.%s is %s; the %s must be %s", r.relation, name, t, role, strings.Join(allowed, ", ")))
-			return ""
+			return
 		}
 		sql := "e." + pgx.Identifier{name}.Sanitize()
 		if cast != "" && cast != t {
 			sql += "::" + cast
 		}
 		list = append(list, sql)
-		return t
 	}
 	m := r.mapping
 	column(m.Position, "position", "int8", "int8", "int4")

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
 	"github.com/viewschema/projector/internal/pg"
 )
 
@@ -103,7 +104,7 @@ func (r *Reader) Blockers(ctx context.Context, db pg.Querier) (string, error) {
 	return pg.Describe(holders), err
 }
 
-// Distrust says why the positions of this store cannot be settled, from the catalogue: an empty reason means that they
+// Distrust says why the positions of this store cannot be settled, from the catalog: an empty reason means that they
 // can, by watching the table and the sequence that is returned. highest is the highest position seen.
 func (r *Reader) Distrust(ctx context.Context, db pg.Querier, highest int64) (sequence uint32, reason string, err error) {
 	if r.isView {
@@ -124,7 +125,7 @@ func (r *Reader) Distrust(ctx context.Context, db pg.Querier, highest int64) (se
 			where dep.classid = 'pg_class'::regclass and dep.refclassid = 'pg_class'::regclass
 			  and dep.refobjid = a.attrelid and dep.refobjsubid = a.attnum and dep.deptype = 'i'
 			union all
-			select dep.refobjid -- the one that the default draws from
+			select dep.refobjid -- the one of a nextval default
 			from pg_catalog.pg_depend dep
 			join pg_catalog.pg_class c on c.oid = dep.refobjid and c.relkind = 'S'
 			where dep.classid = 'pg_attrdef'::regclass and dep.objid = d.oid and dep.refclassid = 'pg_class'::regclass

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
 	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/projections"
@@ -92,7 +93,7 @@ func (j *Job) lacking(ctx context.Context) (list []eventstore.AggregateCount, er
 	return list, err
 }
 
-// groups joins neighbouring aggregates until a group has about size events.
+// groups joins neighboring aggregates until a group has about size events.
 func groups(list []eventstore.AggregateCount, size int64) [][]projections.ID {
 	var all [][]projections.ID
 	var group []projections.ID

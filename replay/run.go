@@ -6,6 +6,7 @@ import (
 
 	"github.com/alitto/pond/v2"
 	"github.com/jackc/pgx/v5"
+
 	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/projections"
 )

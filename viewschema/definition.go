@@ -9,10 +9,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/xrash/smetrics"
+
 	"github.com/viewschema/projector"
 	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/projections"
-	"github.com/xrash/smetrics"
 )
 
 // DefaultSchema is the PostgreSQL schema of the view tables if the definition names none.

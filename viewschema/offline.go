@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
 	"github.com/viewschema/projector"
 	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/internal/pg"
@@ -247,9 +249,7 @@ func (s *Schema) archive(ctx context.Context, tx pgx.Tx, m *migration, t TableCh
 func (s *Schema) publish(ctx context.Context, tx pgx.Tx, t TableChange, archived bool) error {
 	plain := s.def.files[t.Table+".sql"].names(t.Built[len(t.Table):])
 	if f, ok := s.def.files[t.Table+".indexes.sql"]; ok {
-		for built, name := range f.names(t.Built[len(t.Table):]) {
-			plain[built] = name
-		}
+		maps.Copy(plain, f.names(t.Built[len(t.Table):]))
 	}
 	if err := s.rename(ctx, tx, t.Built, t.Table, plain); err != nil {
 		return err

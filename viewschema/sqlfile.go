@@ -86,8 +86,9 @@ func (f sqlFile) checkStatements() error {
 		at := offset + len(statement) - len(strings.TrimLeft(statement, " \t\r\n"))
 		offset += len(statement)
 		s := strings.TrimRight(strings.TrimSpace(statement), ";")
+		endsBody := strings.HasPrefix(strings.ToLower(s), "end") && atomicBody.MatchString(f.code)
 		switch {
-		case endsTransaction.MatchString(s) && !(strings.HasPrefix(strings.ToLower(s), "end") && atomicBody.MatchString(f.code)):
+		case endsTransaction.MatchString(s) && !endsBody:
 			errs = append(errs, fmt.Errorf("%s: %q: files run in a transaction of ours and must not begin or end one", f.at(at), firstLine(f.text[at:])))
 		case copyFromStdin.MatchString(s):
 			errs = append(errs, fmt.Errorf("%s: copy from stdin: there is no input to a file", f.at(at)))
@@ -105,10 +106,10 @@ func (f sqlFile) checkCreates(table, owner string) error {
 	found := false
 	for _, m := range createTable.FindAllStringSubmatchIndex(f.code, -1) {
 		n := unquote(f.text[m[2]:m[3]])
-		switch {
-		case n == table+suffixMark:
+		switch n {
+		case table + suffixMark:
 			found = true
-		case n == table:
+		case table:
 			errs = append(errs, fmt.Errorf("%s: creates %s without %s, which is the live table", f.at(m[2]), n, suffixMark))
 		default:
 			errs = append(errs, fmt.Errorf("%s: creates table %s, but the table of projector %s is %s%s", f.at(m[2]), n, owner, table, suffixMark))
@@ -137,7 +138,7 @@ func (f sqlFile) at(offset int) string {
 
 func versionSuffix(version int) string { return "_" + strconv.Itoa(version) }
 
-// unquote returns a name as the catalogue has it: unquoted names are folded to lower case, the mark stays.
+// unquote returns a name as the catalog has it: unquoted names are folded to lower case, the mark stays.
 func unquote(n string) string {
 	if strings.HasPrefix(n, `"`) {
 		return strings.ReplaceAll(strings.Trim(n, `"`), `""`, `"`)
@@ -169,9 +170,9 @@ func blank(text string) string {
 			break
 		}
 		from, to := at+m[0], at+m[1]
-		switch tag := text[from:to]; {
-		case tag[0] == '"':
-		case tag[0] == '$':
+		switch tag := text[from:to]; tag[0] {
+		case '"':
+		case '$':
 			if end := strings.Index(text[to:], tag); end >= 0 {
 				to += end + len(tag)
 			} else {

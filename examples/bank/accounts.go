@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/uptrace/bun"
+
 	"github.com/viewschema/projector/projections"
 )
 

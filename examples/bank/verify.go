@@ -26,7 +26,7 @@ func Verify(ctx context.Context, conn *pgx.Conn, version int) ([]Comparison, err
 	if err != nil {
 		return nil, err
 	}
-	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // only temporary tables were written
+	defer tx.Rollback(context.WithoutCancel(ctx)) // only temporary tables were written
 	if err := replay(ctx, tx); err != nil {
 		return nil, fmt.Errorf("replaying by hand: %w", err)
 	}

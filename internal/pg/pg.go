@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -26,7 +27,7 @@ type Beginner interface {
 const cleanUp = 5 * time.Second
 
 // InTx runs fn in a transaction of its own, commits if fn returns nil and rolls back otherwise. The roll-back does not
-// depend on ctx, so a cancelled batch gives its locks back at once, and it never hides fn's error.
+// depend on ctx, so a canceled batch gives its locks back at once, and it never hides fn's error.
 //
 // A commit that fails may have happened all the same, if the connection was lost while it was under way.
 func InTx(ctx context.Context, db Beginner, o pgx.TxOptions, fn func(tx pgx.Tx) error) (err error) {
@@ -39,7 +40,7 @@ func InTx(ctx context.Context, db Beginner, o pgx.TxOptions, fn func(tx pgx.Tx) 
 		if !done {
 			c, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
 			defer cancel()
-			_ = tx.Rollback(c) //nolint:errcheck // the first error is the one to report; the pool drops a broken connection
+			_ = tx.Rollback(c) // the first error is the one to report; the pool drops a broken connection
 		}
 	}()
 	if err := fn(tx); err != nil {
@@ -89,13 +90,5 @@ func UniqueViolation(err error) (table, constraint string, ok bool) {
 
 func is(err error, codes ...string) bool {
 	var e *pgconn.PgError
-	if !errors.As(err, &e) {
-		return false
-	}
-	for _, c := range codes {
-		if e.Code == c {
-			return true
-		}
-	}
-	return false
+	return errors.As(err, &e) && slices.Contains(codes, e.Code)
 }

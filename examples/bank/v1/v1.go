@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/uptrace/bun"
+
 	"github.com/viewschema/projector"
 	"github.com/viewschema/projector/examples/bank"
 	"github.com/viewschema/projector/projections"
