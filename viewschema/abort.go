@@ -27,7 +27,10 @@ func (s *Schema) Abort(ctx context.Context) (Result, error) {
 		return Result{}, fmt.Errorf("aborting the migration to version %d: %w", m.to, err)
 	}
 	err = pg.InTx(ctx, s.db, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		if _, err := m.Own(ctx, tx, replay.Aborting); err != nil {
+		if _, err := m.Own(ctx, tx, replay.Aborting); err != nil { // for as long as a batch takes; nobody waits behind us
+			return err
+		}
+		if err := boundLocks(ctx, tx); err != nil {
 			return err
 		}
 		return s.remove(ctx, tx, m)

@@ -15,6 +15,7 @@ import (
 	v1 "github.com/viewschema/projector/examples/bank/v1"
 	"github.com/viewschema/projector/internal/pgtest"
 	"github.com/viewschema/projector/projections"
+	"github.com/viewschema/projector/replay"
 	"github.com/viewschema/projector/viewschema"
 )
 
@@ -378,5 +379,41 @@ func TestCreateTablesAndReplay(t *testing.T) {
 			t.Errorf("replayed %d events of 10,000", r.Events)
 		}
 		verify(t, db, 3)
+	}
+}
+
+// At or below the cut, events that no projector of the plan handles are not even read.
+func TestIrrelevantEventsAreNotRead(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	_, err := db.Exec(t.Context(), "insert into events (aggregate_id, sequence_number, event_type, data) select gen_random_uuid(), 1, 'NewsletterSent', '{}' from generate_series(1, 500)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, db, version2())
+	plan, err := s.Plan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(plan.Unknown) != 1 || plan.Unknown[0].Type != "NewsletterSent" || plan.Unknown[0].Sample != 500 {
+		t.Errorf("unknown types: %+v", plan.Unknown)
+	}
+	if r := online(t, s); r.Events != 10_000 {
+		t.Errorf("read %d events", r.Events)
+	}
+}
+
+// A rebuild that meets no new events writes nothing into the ledger.
+func TestLedgerIsEmptyWithoutNewEvents(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	s := open(t, db, version2())
+	online(t, s)
+	st, err := s.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := st.Migration; m.Ledger != 0 || m.Tail != 0 || m.Cut != 10_000 || m.State != replay.Built || m.Changed != "" {
+		t.Errorf("%+v", m)
 	}
 }

@@ -62,8 +62,10 @@ func (s *Schema) MigrateOffline(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	result := Result{From: m.from, To: m.to, State: replay.Active}
-	if err := s.shorten(ctx, job, &result); err != nil {
-		return Result{}, err
+	if len(plan.Projectors) > 0 {
+		if err := s.shorten(ctx, job, &result); err != nil {
+			return Result{}, err
+		}
 	}
 	if err := s.cutover(ctx, job, m, plan, &result); err != nil {
 		return Result{}, err
@@ -260,7 +262,8 @@ func (s *Schema) publish(ctx context.Context, tx pgx.Tx, t TableChange, archived
 	return s.carryRights(ctx, tx, t.Archived, t.Table)
 }
 
-// activate records the version and opens its guard.
+// activate records the version and opens its guard. The ledger stays: at this moment it tells for the old tables, too,
+// which events they hold.
 func (s *Schema) activate(ctx context.Context, tx pgx.Tx, m *migration) error {
 	_, err := tx.Exec(ctx, s.sql("update %SCHEMA%.projector_migrations set state = 'archived' where state = 'active'"))
 	if err != nil {
@@ -273,10 +276,6 @@ func (s *Schema) activate(ctx context.Context, tx pgx.Tx, m *migration) error {
 		where id = $1`), m.Migration)
 	if err != nil {
 		return fmt.Errorf("recording version %d: %w", m.to, err)
-	}
-	_, err = tx.Exec(ctx, s.sql("delete from %SCHEMA%.projector_replayed_ids where migration_id = $1"), m.Migration)
-	if err != nil {
-		return fmt.Errorf("clearing the ledger: %w", err)
 	}
 	return s.openGuard(ctx, tx, m.to)
 }

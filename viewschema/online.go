@@ -113,26 +113,16 @@ func (s *Schema) begin(ctx context.Context, plan *Plan, source *eventstore.Reade
 	if err := s.checkNames(ctx, s.db, plan); err != nil {
 		return nil, false, err
 	}
-	cut, err := s.firstCut(ctx, source)
+	cut, parts, err := s.survey(ctx, plan, source)
 	if err != nil {
 		return nil, false, err
-	}
-	var parts []eventstore.Part
-	if len(plan.Projectors) > 0 {
-		events, err := source.Estimate(ctx, s.db)
-		if err != nil {
-			return nil, false, err
-		}
-		if parts, err = source.Split(ctx, s.db, replay.BatchSize(events)); err != nil {
-			return nil, false, err
-		}
 	}
 	now, err := s.fingerprint(ctx, s.db)
 	if err != nil {
 		return nil, false, err
 	}
 	m = &migration{Ledger: replay.Ledger{Schema: s.def.Schema}, from: plan.From, to: plan.To, state: replay.Building, fingerprint: now}
-	err = pg.InTx(ctx, s.db, pgx.TxOptions{}, func(tx pgx.Tx) error {
+	err = s.inTx(ctx, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, s.sql(`
 			insert into %SCHEMA%.projector_migrations (from_version, to_version, state, cut, cut_reason, fingerprint)
 			values ($1, $2, $3, $4, $5, $6)
@@ -140,8 +130,12 @@ func (s *Schema) begin(ctx context.Context, plan *Plan, source *eventstore.Reade
 		if err != nil {
 			return err
 		}
-		if current, err := s.currentVersion(ctx, tx); err != nil || current != plan.From {
-			return errors.Join(err, fmt.Errorf("%w: version %d became current meanwhile; run the command again", ErrState, current))
+		current, err := s.currentVersion(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if current != plan.From {
+			return fmt.Errorf("%w: version %d became current meanwhile; run the command again", ErrState, current)
 		}
 		if err := s.makeTables(ctx, tx, plan, m); err != nil {
 			return err
@@ -161,6 +155,22 @@ func (s *Schema) begin(ctx context.Context, plan *Plan, source *eventstore.Reade
 	s.opts.Log.Info().Int("version", plan.To).Int64("cut", cut.Position).Str("cut_reason", cut.Reason).Int("batches", len(parts)).
 		Msg("migration begun")
 	return m, false, nil
+}
+
+// survey settles the first cut and cuts the store into the ranges of the batches, if there is anything to replay.
+func (s *Schema) survey(ctx context.Context, plan *Plan, source *eventstore.Reader) (cut eventstore.Cut, parts []eventstore.Part, err error) {
+	if len(plan.Projectors) == 0 {
+		return cut, nil, nil
+	}
+	if cut, err = s.firstCut(ctx, source); err != nil {
+		return cut, nil, err
+	}
+	events, err := source.Estimate(ctx, s.db)
+	if err != nil {
+		return cut, nil, err
+	}
+	parts, err = source.Split(ctx, s.db, replay.BatchSize(events))
+	return cut, parts, err
 }
 
 // firstCut waits for writers for as long as the options allow. Nobody is held off by it. A cut of 0 is never wrong: the

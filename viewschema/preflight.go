@@ -31,14 +31,14 @@ func (s *Schema) Plan(ctx context.Context) (*Plan, error) {
 	if plan.Nothing() {
 		return plan, nil
 	}
-	if err := s.survey(ctx, plan); err != nil {
+	if err := s.look(ctx, plan); err != nil {
 		return nil, err
 	}
 	return plan, s.hazards(ctx, plan)
 }
 
-// survey looks at the event store.
-func (s *Schema) survey(ctx context.Context, plan *Plan) error {
+// look fills in what the event store tells.
+func (s *Schema) look(ctx context.Context, plan *Plan) error {
 	source, err := s.source(ctx, s.db)
 	if err != nil {
 		return err

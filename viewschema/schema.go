@@ -50,6 +50,22 @@ func Open(db *pgxpool.Pool, d Definition, o Options) (*Schema, error) {
 // Target returns the definition's version.
 func (s *Schema) Target() int { return s.def.Versions.Target() }
 
+// inTx runs fn in a transaction that waits at most 10 s for each lock: whoever comes after us waits behind us. Only the
+// cutover takes locks that an application is likely to hold, and it has a bound of its own.
+func (s *Schema) inTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
+	return pg.InTx(ctx, s.db, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		if err := boundLocks(ctx, tx); err != nil {
+			return err
+		}
+		return fn(tx)
+	})
+}
+
+func boundLocks(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, "set local lock_timeout = '10s'")
+	return err
+}
+
 // sql fills the quoted name of the view schema in.
 func (s *Schema) sql(text string) string {
 	return strings.ReplaceAll(text, "%SCHEMA%", pgx.Identifier{s.def.Schema}.Sanitize())
@@ -79,7 +95,7 @@ func (s *Schema) Init(ctx context.Context) (applied []string, err error) {
 			return applied, err
 		}
 		did := false
-		err = pg.InTx(ctx, s.db, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		err = s.inTx(ctx, func(tx pgx.Tx) error {
 			did, err = s.initStep(ctx, tx, i+1, string(text))
 			return err
 		})
