@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/viewschema/projector/projections"
 )
@@ -18,8 +19,19 @@ func handle(t *testing.T, tables []projections.Table, fn func(s *projections.Sto
 	}}
 	pool, set := bank(t, p)
 	for name, run := range map[string]*projections.Run{"rebuild": set.Rebuild(), "catch-up": set.CatchUp()} {
-		_, err := apply(t.Context(), pool, run, ev(1, ada, 1, "MoneyDeposited", "{}"))
-		if err != nil {
+		done := errors.New("done: roll back")
+		if err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+			if err := run.Begin(t.Context(), tx, []projections.ID{projections.UUID(ada)}); err != nil {
+				return err
+			}
+			if err := run.Apply(ev(1, ada, 1, "MoneyDeposited", "{}")); err != nil {
+				return err
+			}
+			if _, err := run.Flush(); err != nil {
+				return err
+			}
+			return done
+		}); !errors.Is(err, done) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -77,6 +77,9 @@ func custom(fn func(s *projections.Store, m projections.Meta) error) *projection
 	}
 }
 
+// steadyJSON undoes that the JSON package words its errors differently in each process, so that nobody relies on them.
+var steadyJSON = strings.NewReplacer("\u00a0", " ", "unable to", "cannot")
+
 func TestErrorsReadWell(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -168,7 +171,7 @@ func TestErrorsReadWell(t *testing.T) {
 				if !ok || event.Position != c.event.Position || c.is != nil && !errors.Is(err, c.is) {
 					t.Errorf("%s: not the error it should be: %#v", name, err)
 				}
-				text := strings.ReplaceAll(err.Error(), "\u00a0", " ") // the JSON package varies its spaces on purpose
+				text := steadyJSON.Replace(err.Error())
 				if !strings.Contains(text, c.want) || !strings.Contains(text, c.and) {
 					t.Errorf("%s:\ngot  %s\nwant %s %s", name, text, c.want, c.and)
 				}

@@ -159,11 +159,9 @@ func (t *target) each(ctx context.Context, conn *pgx.Conn, sql string, oids []ui
 		return 0, nil
 	}
 	// The unnamed statement lasts until the next one is parsed, and leaves nothing behind.
-	if _, err := conn.PgConn().Prepare(ctx, "", sql, oids); err != nil {
-		return 0, tableError(t.name, err)
-	}
 	batch := &pgconn.Batch{}
-	for _, ps := range params {
+	batch.ExecParams(sql, params[0], oids, binaryFormat, nil)
+	for _, ps := range params[1:] {
 		batch.ExecPrepared("", ps, binaryFormat, nil)
 	}
 	results := conn.PgConn().ExecBatch(ctx, batch)
