@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"runtime"
 	"strings"
 	"time"
@@ -57,24 +58,31 @@ func (p *program) app() *urfave.App {
 			Usage:  "for development and tests: empty the live view tables and fill them from all events, holding everybody off",
 			Action: p.action(step((*viewschema.Schema).ReplayAll)),
 		},
+		{
+			Name:      "help",
+			Usage:     "show the commands, or the flags of one",
+			ArgsUsage: "[command]",
+			Action:    help,
+		},
 	}, p.extra...)
 	app := &urfave.App{
-		Name:            p.name,
-		HelpName:        p.name,
-		Usage:           "rebuild view tables from events, beside the running application",
-		Version:         p.buildVersion(),
-		Flags:           globalFlags(),
-		Commands:        commands,
-		Before:          p.before,
-		Action:          p.subcommand,
-		Reader:          p.Stdin,
-		Writer:          p.Stdout,
-		ErrWriter:       p.Stderr,
-		OnUsageError:    p.usageError,
-		CommandNotFound: func(c *urfave.Context, name string) { p.notFound = p.unknownCommand(c, name) },
-		ExitErrHandler:  func(*urfave.Context, error) {}, // never exits: Run returns the code
+		Name:           p.name,
+		HelpName:       p.name,
+		Usage:          "rebuild view tables from events, beside the running application",
+		Flags:          globalFlags(),
+		Commands:       commands,
+		Before:         p.before,
+		Action:         p.subcommand,
+		Reader:         p.Stdin,
+		Writer:         p.Stdout,
+		ErrWriter:      p.Stderr,
+		OnUsageError:   p.usageError,
+		ExitErrHandler: func(*urfave.Context, error) {}, // never exits: Run returns the code
+		HideHelp:       true,                            // urfave's help is one value for all apps, and written to: see help
+		HideVersion:    true,                            // the same
 	}
 	showVariables(app.Flags)
+	app.Flags = append(app.Flags, versionFlag(), helpFlag())
 	p.prepare(app.Commands)
 	return app
 }
@@ -127,12 +135,23 @@ func (p *program) prepare(commands []*urfave.Command) {
 	for _, c := range commands {
 		c.OnUsageError = p.usageError
 		showVariables(c.Flags)
+		c.HideHelp = true
+		c.Flags = append(c.Flags, helpFlag())
 		before := c.Before
 		c.Before = func(ctx *urfave.Context) error {
 			if err := p.fromEnvironment(ctx); err != nil || before == nil {
 				return err
 			}
 			return before(ctx)
+		}
+		if len(c.Subcommands) == 0 && !c.Args && c.ArgsUsage == "" {
+			action := c.Action
+			c.Action = func(ctx *urfave.Context) error {
+				if ctx.Args().Present() {
+					return p.unexpected(ctx)
+				}
+				return action(ctx)
+			}
 		}
 		p.prepare(c.Subcommands)
 	}
@@ -141,15 +160,31 @@ func (p *program) prepare(commands []*urfave.Command) {
 func (p *program) before(c *urfave.Context) error {
 	err := p.fromEnvironment(c)
 	p.json = c.Bool("json")
+	if c.Bool("version") {
+		fmt.Fprintf(p.Stdout, "%s version %s\n", p.name, p.buildVersion())
+		return &quietError{exitDone}
+	}
 	return err
 }
 
-// action makes an action of a command: it takes no arguments and works on the view schema.
+func versionFlag() urfave.Flag {
+	return &urfave.BoolFlag{DisableDefaultText: true, Name: "version", Usage: "print the version of the binary"}
+}
+
+// helpFlag has the name by which urfave finds out that help is asked for.
+func helpFlag() urfave.Flag {
+	return &urfave.BoolFlag{DisableDefaultText: true, Name: "help", Aliases: []string{"h"}, Usage: "show help"}
+}
+
+// help makes "help plan" of "plan --help".
+func help(c *urfave.Context) error {
+	line := append([]string{c.App.Name}, c.Args().Slice()...)
+	return c.App.RunContext(c.Context, append(line, "--help"))
+}
+
+// action makes the action of a command that works on the view schema.
 func (p *program) action(run func(context.Context, *session) error) urfave.ActionFunc {
 	return func(c *urfave.Context) error {
-		if c.Args().Present() {
-			return p.unexpected(c)
-		}
 		s, err := p.open(c)
 		if err != nil {
 			return err

@@ -28,7 +28,7 @@ func Main(d viewschema.Definition, options ...Option) {
 type Process struct {
 	Args   []string // the program's name and its arguments, like os.Args
 	Stdin  io.Reader
-	Stdout io.Writer // for answers
+	Stdout io.Writer // for answers; nil: nobody reads them
 	Stderr io.Writer // for logs and progress; a terminal gets a bar
 	// Getenv looks up an environment variable; nil: there are none. The PG… variables of libpq are an exception: pgx reads
 	// them from the process itself.
@@ -48,16 +48,17 @@ func WithVersion(version string) Option {
 	return func(p *program) { p.version = version }
 }
 
-// WithCommand adds a command. Its flags can be given as environment variables, too, and what its action returns becomes an
-// exit code like any other error; one with an ExitCode method chooses its own. c is changed by Run, so make a new one for
-// each.
+// WithCommand adds a command. Like the others, its flags can be given as environment variables, and it takes no arguments
+// unless it has an ArgsUsage. What its action returns becomes an exit code like any other error; one with an ExitCode
+// method chooses its own. c is changed by Run, so make a new one for each.
 func WithCommand(c *urfave.Command) Option {
 	return func(p *program) { p.extra = append(p.extra, c) }
 }
 
-// Run runs one command line for d and returns the exit code. When ctx ends, so does the command.
+// Run runs one command line for d and returns the exit code. When ctx ends, so does the command. Several may run at once.
 func Run(ctx context.Context, d viewschema.Definition, process Process, options ...Option) (exit int) {
 	p := &program{definition: d, Process: process}
+	p.Stdout, p.Stderr = cmp.Or(p.Stdout, io.Discard), cmp.Or(p.Stderr, io.Discard)
 	if len(p.Args) == 0 {
 		p.Args = []string{"projector"}
 	}
@@ -67,8 +68,7 @@ func Run(ctx context.Context, d viewschema.Definition, process Process, options 
 	}
 	// Until the flags are parsed, this says how an error about them is to be reported.
 	p.json = slices.Contains(p.Args, "--json")
-	err := p.app().RunContext(ctx, p.Args)
-	return p.end(ctx, cmp.Or(p.notFound, err))
+	return p.end(ctx, p.app().RunContext(ctx, p.Args))
 }
 
 // program is one run of the command line.
@@ -79,7 +79,6 @@ type program struct {
 	version    string
 	extra      []*urfave.Command
 	json       bool
-	notFound   error // a help topic
 }
 
 func (p *program) getenv(name string) string {

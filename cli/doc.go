@@ -21,9 +21,9 @@
 // # Output
 //
 // Standard output is the answer; standard error is logs and progress: a bar on a terminal, otherwise a log line every 10
-// seconds. With --json the answer is one line of JSON with a "type". The commands that replay events then also write lines
-// of the type "progress", every second, before the last one, of the type "result". A command that fails writes a line of
-// the type "error", and the same text to standard error. Durations are seconds.
+// seconds. With --json the answer is one line of JSON with a "type"; before it, migrate online writes a line of the type
+// "progress" every second. A command that fails ends with a line of the type "error", and the same text goes to standard
+// error. Durations are seconds.
 //
 // # Exit codes
 //
@@ -32,6 +32,6 @@
 //	2    usage, or refused: nothing was touched
 //	3    a migration is pending; only version --check and plan --check
 //	4    a migration to another version is under way
-//	5    the migration, or the database, is not in the state that the command needs
+//	5    the migration is not in the state that the command needs, or the database is ahead of the definition
 //	130  interrupted
 package cli

@@ -18,7 +18,7 @@ func (p *program) fromEnvironment(c *urfave.Context) error {
 	for _, f := range c.Command.Flags {
 		name := f.Names()[0]
 		value := p.getenv(variable(name))
-		if value == "" || f == urfave.HelpFlag || f == urfave.VersionFlag || c.IsSet(name) {
+		if value == "" || name == "help" || name == "version" || c.IsSet(name) {
 			continue
 		}
 		if err := c.Set(name, value); err != nil {
@@ -36,6 +36,8 @@ func showVariables(flags []urfave.Flag) {
 		case *urfave.BoolFlag:
 			f.Usage += hint
 		case *urfave.IntFlag:
+			f.Usage += hint
+		case *urfave.Uint64Flag:
 			f.Usage += hint
 		case *urfave.StringFlag:
 			f.Usage += hint

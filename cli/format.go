@@ -42,6 +42,9 @@ func duration(d time.Duration) string {
 	return d.Round(time.Second).String()
 }
 
+// seconds is a duration in JSON.
+func seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
+
 // size writes a number of bytes as PostgreSQL's pg_size_pretty does, in powers of 1024.
 func size(bytes int64) string {
 	if bytes < 1024 {

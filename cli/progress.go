@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -103,10 +104,10 @@ type progressView struct {
 func newProgressView(r reading) progressView {
 	v := progressView{
 		Type: "progress", Phase: r.Phase.String(), Batches: r.Batches, BatchesDone: r.BatchesDone, Events: r.Events,
-		EventsDone: r.EventsDone, Rows: r.Rows, Rate: r.Rate, Elapsed: r.Elapsed.Seconds(),
+		EventsDone: r.EventsDone, Rows: r.Rows, Rate: math.Round(r.Rate), Elapsed: seconds(r.Elapsed),
 	}
 	if r.Rate > 0 {
-		left := r.Left.Seconds()
+		left := seconds(r.Left)
 		v.Left = &left
 	}
 	return v

@@ -66,7 +66,7 @@ func newResultView(command string, r viewschema.Result) resultView {
 	return resultView{
 		Type: "result", Command: command, From: r.From, To: r.To, State: r.State, Nothing: r.Nothing, Resumed: r.Resumed,
 		Events: r.Events, Rows: r.Rows, Cut: r.Cut, Reason: r.CutReason, Waiting: r.Waiting,
-		HeldOff: r.HeldOff.Seconds(), Elapsed: r.Elapsed.Seconds(), result: r,
+		HeldOff: seconds(r.HeldOff), Elapsed: seconds(r.Elapsed), result: r,
 	}
 }
 

@@ -15,8 +15,6 @@ import (
 	"github.com/viewschema/projector/internal/pgtest"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
-
 // TestScripts runs testdata/script: whole lives of a view schema, as an operator types them, each on a database of its own
 // with the bank's events in it. Beside testscript's own commands there are v1, v2 and v3, the bank's releases; exits, which
 // runs one of them and wants an exit code; sql; and
@@ -97,14 +95,14 @@ func run(ts *testscript.TestScript, name string, args []string, want int) {
 func sql(ts *testscript.TestScript, _ bool, args []string) {
 	conn := connect(ts)
 	defer conn.Close(context.Background())
-	exec(ts, conn, args)
+	execute(ts, conn, args)
 }
 
 func hold(ts *testscript.TestScript, _ bool, args []string) {
 	conn := connect(ts)
 	ts.Defer(func() { ts.Check(conn.Close(context.Background())) })
-	exec(ts, conn, []string{"begin"})
-	exec(ts, conn, args)
+	execute(ts, conn, []string{"begin"})
+	execute(ts, conn, args)
 }
 
 func connect(ts *testscript.TestScript) *pgx.Conn {
@@ -113,7 +111,7 @@ func connect(ts *testscript.TestScript) *pgx.Conn {
 	return conn
 }
 
-func exec(ts *testscript.TestScript, conn *pgx.Conn, statements []string) {
+func execute(ts *testscript.TestScript, conn *pgx.Conn, statements []string) {
 	for _, statement := range statements {
 		_, err := conn.PgConn().Exec(context.Background(), statement).ReadAll()
 		ts.Check(err)

@@ -45,7 +45,11 @@ func migration(t io.Writer, m *viewschema.MigrationStatus) {
 	if m.Batches > 0 {
 		fmt.Fprintf(t, "batches\t%s of %s\n", number(int64(m.BatchesDone)), number(int64(m.Batches)))
 	}
-	fmt.Fprintf(t, "events\t%s of about %s\n", number(m.EventsDone), number(m.Events))
+	if m.State == replay.Built {
+		fmt.Fprintf(t, "events\t%s\n", number(m.EventsDone))
+	} else {
+		fmt.Fprintf(t, "events\t%s of about %s\n", number(m.EventsDone), number(m.Events))
+	}
 	fmt.Fprintf(t, "rows\t%s\n", number(m.Rows))
 	fmt.Fprintf(t, "cut\t%s\n", number(m.Cut))
 	if m.CutReason != "" {
