@@ -256,6 +256,7 @@ func TestSettle(t *testing.T) {
 		"in a savepoint rolled back": {writer: "savepoint a; select nextval(pg_get_serial_sequence('events', 'position')); rollback to a", waits: true},
 		"vacuum-like lock":           {writer: "lock table events in share update exclusive mode", waits: false},
 		"another table":              {before: "create table other (a int)", writer: "insert into other values (1)", waits: false},
+		"through a view":             {before: "alter table events rename to real; create view events as select * from real", writer: "insert into real (aggregate_id, sequence_number, event_type, data) values (gen_random_uuid(), 1, 'Opened', '{}')", waits: true},
 		"prepared transaction":       {writer: insert + "; prepare transaction 'late'", waits: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -305,7 +306,11 @@ func TestDistrust(t *testing.T) {
 		"cache":             {"create sequence s cache 10; create table events (position bigint default nextval('s'), " + columns + ")", "cache 10"},
 		"increment":         {"create sequence s increment 2; create table events (position bigint default nextval('s'), " + columns + ")", "increment 2"},
 		"explicit position": {"create table events (position bigserial, " + columns + "); insert into events values (100)", "reached 100"},
-		"view":              {"create table real (position bigserial, " + columns + "); create view events as select * from real", "is a view"},
+		"view":              {"create table real (\"No\" bigserial, " + columns + "); create view events as select \"No\" as position, aggregate_id, sequence_number, event_type, data from real where data is not null", ""},
+		"view of a view":    {"create table real (position bigserial, " + columns + "); create view v as select * from real; create view events as select * from v", ""},
+		"computed position": {"create table real (position bigserial, " + columns + "); create view events as select position * 2 as position, aggregate_id, sequence_number, event_type, data from real", "is not a column"},
+		"numbered rows":     {"create table real (position bigserial, " + columns + "); create view events as select row_number() over () as position, aggregate_id, sequence_number, event_type, data from real", "is not a column"},
+		"view of a join":    {"create table real (position bigserial, " + columns + "); create table types (t text); create view events as select real.* from real join types on t = event_type", "a view of 2 tables"},
 		"partitioned":       {"create sequence s; create table events (position bigint default nextval('s'), " + columns + ") partition by hash (aggregate_id); create table events_0 partition of events for values with (modulus 1, remainder 0)", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

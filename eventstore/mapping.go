@@ -45,6 +45,7 @@ type Reader struct {
 	columns  string // the select list, in the order that scan expects
 	idType   string // uuid or text
 	isView   bool
+	base     base // where the positions come from
 }
 
 // Relation returns the quoted and qualified name of the event table.
@@ -75,7 +76,16 @@ func Open(ctx context.Context, q pg.Querier, m Mapping) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the columns of %s: %w", r.relation, err)
 	}
-	return r, r.bind(types)
+	if err := r.bind(types); err != nil {
+		return nil, err
+	}
+	r.base = base{table: r.oid, position: r.mapping.Position}
+	if r.isView {
+		if r.base, err = r.findBase(ctx, q); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
 }
 
 // bind checks the columns and makes the select list: every column in a type that scan can read, in binary.

@@ -28,10 +28,36 @@ type Wait struct {
 var ErrUnsettled = errors.New("transactions that may still bring events are open")
 
 // Settle waits until no transaction can bring an event at or below the highest position any more, and returns that
-// position. It holds nothing while it waits: no snapshot, no transaction, no lock.
-//
-// If the connection is lost, Settle has to be called again: the writers that it had seen are forgotten with it.
+// position. It holds nothing while it waits: no snapshot, no transaction, no lock. If the connection is lost, it starts
+// over: the server may have restarted, and virtual transaction ids then mean other transactions.
 func (r *Reader) Settle(ctx context.Context, db pg.Querier, wait Wait) (Cut, error) {
+	if wait.Limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, wait.Limit, ErrUnsettled)
+		defer cancel()
+	}
+	for try := 1; ; try++ {
+		cut, err := r.settle(ctx, db, wait.Blocked)
+		switch {
+		case err == nil:
+			return cut, nil
+		case ctx.Err() != nil:
+			return cut, errors.Join(err, context.Cause(ctx))
+		case try == connectTries || !pg.IsConnectionLost(err):
+			return cut, err
+		}
+		select {
+		case <-ctx.Done():
+			return cut, errors.Join(err, context.Cause(ctx))
+		case <-time.After(time.Duration(try) * 200 * time.Millisecond):
+		}
+	}
+}
+
+// connectTries bounds how often a lost connection starts a wait over: with growing pauses, about ten seconds.
+const connectTries = 10
+
+func (r *Reader) settle(ctx context.Context, db pg.Querier, blocked func(string)) (Cut, error) {
 	var highest int64
 	sql := fmt.Sprintf("select coalesce(max(%s), 0)::int8 from %s e", r.column(r.mapping.Position), r.relation)
 	if err := db.QueryRow(ctx, sql).Scan(&highest); err != nil {
@@ -48,7 +74,7 @@ func (r *Reader) Settle(ctx context.Context, db pg.Querier, wait Wait) (Cut, err
 	if err != nil {
 		return Cut{}, err
 	}
-	if err := r.outwait(ctx, db, sequence, writers, wait); err != nil {
+	if err := r.outwait(ctx, db, sequence, writers, blocked); err != nil {
 		return Cut{}, err
 	}
 	return Cut{Position: highest}, nil
@@ -56,17 +82,12 @@ func (r *Reader) Settle(ctx context.Context, db pg.Querier, wait Wait) (Cut, err
 
 // outwait returns when none of the writers is open any more. Those that came later do not matter: what they draw is above
 // the highest position that was read before the first look.
-func (r *Reader) outwait(ctx context.Context, db pg.Querier, sequence uint32, writers []pg.Holder, wait Wait) error {
-	if wait.Limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, wait.Limit, ErrUnsettled)
-		defer cancel()
-	}
+func (r *Reader) outwait(ctx context.Context, db pg.Querier, sequence uint32, writers []pg.Holder, blocked func(string)) error {
 	told := 0
 	for pause := 2 * time.Millisecond; len(writers) > 0; pause = min(2*pause, 200*time.Millisecond) {
-		if pause > 100*time.Millisecond && len(writers) != told && wait.Blocked != nil { // most are gone before anybody reads
+		if pause > 100*time.Millisecond && len(writers) != told && blocked != nil { // most are gone before anybody reads
 			told = len(writers)
-			wait.Blocked(pg.Describe(writers))
+			blocked(pg.Describe(writers))
 		}
 		select {
 		case <-ctx.Done():
@@ -75,7 +96,7 @@ func (r *Reader) outwait(ctx context.Context, db pg.Querier, sequence uint32, wr
 		}
 		now, err := r.writers(ctx, db, sequence)
 		if err != nil {
-			return errors.Join(err, context.Cause(ctx))
+			return err
 		}
 		open := map[string]bool{}
 		for _, w := range now {
@@ -94,21 +115,29 @@ func (r *Reader) outwait(ctx context.Context, db pg.Querier, sequence uint32, wr
 
 // writers lists the transactions that hold a write lock on the event table, a partition of it, or its sequence.
 func (r *Reader) writers(ctx context.Context, db pg.Querier, sequence uint32) ([]pg.Holder, error) {
-	return pg.Holders(ctx, db, []uint32{r.oid, sequence}, pg.RowExclusive, pg.ShareRowExclusive, pg.Exclusive, pg.AccessExclusive)
+	return pg.Holders(ctx, db, []uint32{r.base.table, sequence}, writeModes...)
 }
+
+// Writers names the transactions that write events at this moment; it is empty if there are none.
+func (r *Reader) Writers(ctx context.Context, db pg.Querier) (string, error) {
+	holders, err := pg.Holders(ctx, db, []uint32{r.oid, r.base.table}, writeModes...)
+	return pg.Describe(holders), err
+}
+
+// writeModes are the locks of those who write. ShareUpdateExclusiveLock is not among them: VACUUM and ANALYZE write no event.
+var writeModes = []string{pg.RowExclusive, pg.ShareRowExclusive, pg.Exclusive, pg.AccessExclusive}
 
 // Blockers names the transactions that keep HoldWriters waiting; it is empty if there are none.
 func (r *Reader) Blockers(ctx context.Context, db pg.Querier) (string, error) {
-	holders, err := pg.Holders(ctx, db, []uint32{r.oid}, pg.RowExclusive, pg.ShareUpdateExclusive, pg.Share, pg.ShareRowExclusive,
-		pg.Exclusive, pg.AccessExclusive)
+	holders, err := pg.Holders(ctx, db, []uint32{r.oid, r.base.table}, append([]string{pg.ShareUpdateExclusive, pg.Share}, writeModes...)...)
 	return pg.Describe(holders), err
 }
 
 // Distrust says why the positions of this store cannot be settled, from the catalog: an empty reason means that they
 // can, by watching the table and the sequence that is returned. highest is the highest position seen.
 func (r *Reader) Distrust(ctx context.Context, db pg.Querier, highest int64) (sequence uint32, reason string, err error) {
-	if r.isView {
-		return 0, r.relation + " is a view", nil
+	if r.base.table == 0 {
+		return 0, r.base.reason, nil
 	}
 	var increment, cache, last int64
 	var readable, subscribed bool
@@ -133,7 +162,7 @@ func (r *Reader) Distrust(ctx context.Context, db pg.Querier, highest int64) (se
 			limit 1
 		) owned on true
 		left join pg_catalog.pg_sequence s on s.seqrelid = owned.sequence
-		where a.attrelid = $1 and a.attname = $2`, r.oid, r.mapping.Position).
+		where a.attrelid = $1 and a.attname = $2`, r.base.table, r.base.position).
 		Scan(&sequence, &increment, &cache, &readable, &subscribed)
 	if err != nil {
 		return 0, "", fmt.Errorf("looking up the sequence of %s.%s: %w", r.relation, r.mapping.Position, err)
@@ -157,6 +186,17 @@ func (r *Reader) Distrust(ctx context.Context, db pg.Querier, highest int64) (se
 		return 0, fmt.Sprintf("%s has reached %d but its sequence stands at %d, so some numbers did not come from it", position, highest, last), nil
 	}
 	return sequence, "", nil
+}
+
+// MayHoldWriters says whether our role has a right that HoldWriters takes.
+func (r *Reader) MayHoldWriters(ctx context.Context, db pg.Querier) (may bool, err error) {
+	err = db.QueryRow(ctx, `
+		select has_table_privilege($1::oid, 'update, delete, truncate')
+			or case when current_setting('server_version_num')::int >= 170000 then has_table_privilege($1::oid, 'maintain') else false end`, r.oid).Scan(&may)
+	if err != nil {
+		return false, fmt.Errorf("looking up our rights on %s: %w", r.relation, err)
+	}
+	return may, nil
 }
 
 // HoldWriters keeps everybody from writing events until the transaction ends; readers go on. It waits for writers that

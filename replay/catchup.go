@@ -21,6 +21,8 @@ type Pass struct {
 	Settled bool  // false: open writers outlasted the wait and the old cut stands; Open names them
 	Open    string
 	Elapsed time.Duration
+	// Applying is the part of Elapsed in which events were looked for and applied.
+	Applying time.Duration
 }
 
 // groupSize is about how many events a group of a catch-up holds. Its events and rows are in memory at once.
@@ -44,6 +46,7 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 	default:
 		p.Settled = true
 	}
+	settled := time.Now()
 	lacking, err := j.lacking(ctx)
 	if err != nil {
 		return p, err
@@ -59,7 +62,8 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 	if err != nil {
 		return p, err
 	}
-	err = j.attempt(ctx, never, func(tx pgx.Tx) error {
+	p.Applying = time.Since(settled)
+	err = j.attempt(ctx, pg.PointCut, never, func(tx pgx.Tx) error {
 		if _, err := j.Own(ctx, tx, Built); err != nil {
 			return err
 		}
@@ -82,7 +86,7 @@ func (l Ledger) lacks(cut int64, aggregates []projections.ID) eventstore.Selecti
 
 // lacking lists the aggregates that have events which the ledger lacks.
 func (j *Job) lacking(ctx context.Context) (list []eventstore.AggregateCount, err error) {
-	err = j.attempt(ctx, never, func(tx pgx.Tx) error {
+	err = j.attempt(ctx, pg.PointList, never, func(tx pgx.Tx) error {
 		cut, err := j.enter(ctx, tx, Built)
 		if err != nil {
 			return err
@@ -122,7 +126,7 @@ func (j *Job) applyGroups(ctx context.Context, all [][]projections.ID, p *Pass) 
 		run := j.Projections.CatchUp()
 		for group := range work {
 			var done Pass
-			err := j.attempt(ctx, isRecorded, func(tx pgx.Tx) error {
+			err := j.attempt(ctx, pg.PointGroup, isRecorded, func(tx pgx.Tx) error {
 				cut, err := j.enter(ctx, tx, Built)
 				if err != nil {
 					return err

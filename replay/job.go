@@ -67,7 +67,8 @@ func (p Phase) String() string {
 	return fmt.Sprintf("phase %d", int(p))
 }
 
-func (j *Job) workers() int {
+// Parallelism is how many transactions the job runs at once.
+func (j *Job) Parallelism() int {
 	if j.Workers > 0 {
 		return j.Workers
 	}
@@ -94,20 +95,52 @@ func settings(ctx context.Context, tx pgx.Tx) error {
 // rows, so even one failure is rare; the bound is there so that a permanent error is reported and not repeated for ever.
 const tries = 5
 
-// attempt runs fn in a READ COMMITTED transaction and again if it fails with a deadlock, a serialization failure, or if
-// again says so. READ COMMITTED matters: fn's later statements have to see what was committed while it waited for a lock.
-func (j *Job) attempt(ctx context.Context, again func(error) bool, fn func(tx pgx.Tx) error) error {
+// attempt runs fn in a transaction and again if it fails with a deadlock, a serialization failure, or if again says so.
+func (j *Job) attempt(ctx context.Context, point pg.Point, again func(error) bool, fn func(tx pgx.Tx) error) error {
 	for try := 1; ; try++ {
-		err := pg.InTx(ctx, j.DB, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+		err := pg.InTx(ctx, j.DB, point, func(tx pgx.Tx) error {
 			if err := settings(ctx, tx); err != nil {
 				return err
 			}
 			return fn(tx)
 		})
-		if err == nil || try == tries || ctx.Err() != nil || !pg.IsRetryable(err) && !again(err) {
+		switch {
+		case err == nil || ctx.Err() != nil:
+			return err
+		case pg.IsConnectionLost(err):
+			// Whether a commit that was under way has happened does not matter: what it would have done is read anew.
+			if !j.reconnect(ctx) {
+				return err
+			}
+			try-- // it says nothing about the transaction
+		case try == tries || !pg.IsRetryable(err) && !again(err):
 			return err
 		}
-		j.Log.Warn().Err(err).Int("try", try).Msg("trying the transaction again")
+		j.Log.Warn().Err(err).Msg("trying the transaction again")
+	}
+}
+
+// Retry runs fn in a transaction, again after a deadlock, a serialization failure or a lost connection.
+func (j *Job) Retry(ctx context.Context, point pg.Point, fn func(tx pgx.Tx) error) error {
+	return j.attempt(ctx, point, never, fn)
+}
+
+// patience is how long a server may be away, to restart after a crash or to fail over, before its absence is an error.
+const patience = time.Minute
+
+// reconnect waits until the server answers; false if it does not within patience.
+func (j *Job) reconnect(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		if j.DB.Ping(ctx) == nil {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pause):
+		}
 	}
 }
 

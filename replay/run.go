@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/projections"
 )
 
@@ -26,10 +27,10 @@ func (j *Job) Run(ctx context.Context) (Progress, error) {
 
 // parallel runs as many loops as the job has workers. The first that fails ends the others' context.
 func (j *Job) parallel(ctx context.Context, loop func(ctx context.Context) error) error {
-	pool := pond.NewPool(j.workers())
+	pool := pond.NewPool(j.Parallelism())
 	defer pool.StopAndWait()
 	group := pool.NewGroupContext(ctx)
-	for range j.workers() {
+	for range j.Parallelism() {
 		group.SubmitErr(func() error { return loop(group.Context()) })
 	}
 	err := group.Wait()
@@ -45,7 +46,7 @@ func (j *Job) worker(ctx context.Context, m *meter) error {
 		var b batch
 		var ok bool
 		var read int64
-		err := j.attempt(ctx, never, func(tx pgx.Tx) (err error) {
+		err := j.attempt(ctx, pg.PointBatch, never, func(tx pgx.Tx) (err error) {
 			m.inFlight.Add(-read) // of an attempt that failed
 			read = 0
 			cut, err := j.enter(ctx, tx, Building, Built) // built: by another process, which found all batches done
@@ -65,8 +66,8 @@ func (j *Job) worker(ctx context.Context, m *meter) error {
 			return err
 		}
 		j.Log.Debug().Stringer("batch", b).Int64("events", read).Msg("batch done")
-		if err := m.look(ctx, read); err != nil {
-			return err
+		if err := m.look(ctx, read); err != nil { // the batch is done all the same
+			j.Log.Debug().Err(err).Msg("cannot tell the progress")
 		}
 	}
 }

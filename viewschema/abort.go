@@ -22,11 +22,14 @@ func (s *Schema) Abort(ctx context.Context) (Result, error) {
 		return Result{Nothing: true}, nil
 	}
 	// First, so that workers stop: they would overtake us at the row for as long as they find batches.
-	_, err = s.db.Exec(ctx, s.sql("update %SCHEMA%.projector_migrations set state = 'aborting' where id = $1 and state in ('building', 'built')"), m.Migration)
+	err = s.inTx(ctx, pg.PointAborting, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, s.sql("update %SCHEMA%.projector_migrations set state = 'aborting' where id = $1 and state in ('building', 'built')"), m.Migration)
+		return err
+	})
 	if err != nil {
 		return Result{}, fmt.Errorf("aborting the migration to version %d: %w", m.to, err)
 	}
-	err = pg.InTx(ctx, s.db, pgx.TxOptions{}, func(tx pgx.Tx) error {
+	err = pg.InTx(ctx, s.db, pg.PointAbort, func(tx pgx.Tx) error {
 		if _, err := m.Own(ctx, tx, replay.Aborting); err != nil { // for as long as a batch takes; nobody waits behind us
 			return err
 		}

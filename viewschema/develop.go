@@ -36,7 +36,7 @@ func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	m := &migration{Ledger: replay.Ledger{Schema: s.def.Schema}, to: s.Target()}
-	err = s.inTx(ctx, func(tx pgx.Tx) error {
+	err = s.inTx(ctx, pg.PointCreateTables, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, s.sql(`
 			insert into %SCHEMA%.projector_migrations (from_version, to_version, state, fingerprint, built_at)
 			values (0, $1, 'built', $2, now())
@@ -90,7 +90,7 @@ func (s *Schema) ReplayAll(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	result := Result{From: current, To: current, State: replay.Active}
-	err = s.inTx(ctx, func(tx pgx.Tx) error {
+	err = s.inTx(ctx, pg.PointReplay, func(tx pgx.Tx) error {
 		if err := source.HoldWriters(ctx, tx); err != nil {
 			return err
 		}

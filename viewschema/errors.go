@@ -18,6 +18,10 @@ var (
 	ErrOtherMigration = errors.New("another migration is under way")
 	// ErrBelowCurrent: the database is at a higher version than the definition. Nothing was touched.
 	ErrBelowCurrent = errors.New("the database is ahead of the definition")
+	// ErrVersion is Guard's: the view schema is at another version than the code.
+	ErrVersion = errors.New("the view schema is at another version")
+	// ErrBookkeeping: the bookkeeping tables are damaged, or a newer Projector's. Nothing was touched.
+	ErrBookkeeping = errors.New("the bookkeeping tables are not as expected")
 	// ErrState: the migration is not in the state that the command needs.
 	ErrState = replay.ErrState
 	// ErrLockWait: the cutover could not get its locks in time. Nothing was changed; the migration is still built.

@@ -122,7 +122,7 @@ func (s *Schema) begin(ctx context.Context, plan *Plan, source *eventstore.Reade
 		return nil, false, err
 	}
 	m = &migration{Ledger: replay.Ledger{Schema: s.def.Schema}, from: plan.From, to: plan.To, state: replay.Building, fingerprint: now}
-	err = s.inTx(ctx, func(tx pgx.Tx) error {
+	err = s.inTx(ctx, pg.PointBegin, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, s.sql(`
 			insert into %SCHEMA%.projector_migrations (from_version, to_version, state, cut, cut_reason, fingerprint)
 			values ($1, $2, $3, $4, $5, $6)
@@ -267,57 +267,17 @@ func (s *Schema) exists(ctx context.Context, q pg.Querier, name string) (exists 
 
 // built marks the migration as built, once all batches are done. Another process may have done so.
 func (s *Schema) built(ctx context.Context, job *replay.Job) error {
-	_, err := s.db.Exec(ctx, s.sql(`
-		update %SCHEMA%.projector_migrations m
-		set state = 'built', built_at = now()
-		where id = $1
-		  and state = 'building'
-		  and not exists (select from %SCHEMA%.projector_batches b where b.migration_id = m.id and b.done_at is null)`), job.Migration)
+	err := s.inTx(ctx, pg.PointBuilt, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, s.sql(`
+			update %SCHEMA%.projector_migrations m
+			set state = 'built', built_at = now()
+			where id = $1
+			  and state = 'building'
+			  and not exists (select from %SCHEMA%.projector_batches b where b.migration_id = m.id and b.done_at is null)`), job.Migration)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("marking migration %d as built: %w", job.Migration, err)
 	}
 	return nil
-}
-
-// CatchUp applies the events that were appended since the migration was built, or since the last catch-up, while the
-// application runs. It returns ErrState if nothing is built.
-func (s *Schema) CatchUp(ctx context.Context) (Result, error) {
-	job, m, err := s.builtJob(ctx)
-	if err != nil {
-		return Result{}, err
-	}
-	pass, err := job.CatchUp(ctx, eventstore.Wait{Limit: catchUpWait})
-	if err != nil {
-		return Result{}, err
-	}
-	return Result{
-		From: m.from, To: m.to, State: replay.Built, Nothing: pass.Events == 0, Events: pass.Events, Rows: pass.Rows,
-		Cut: pass.Cut, Waiting: pass.Open, Elapsed: pass.Elapsed,
-	}, nil
-}
-
-// catchUpWait is how long a catch-up waits for open writers before it goes on with the old cut: long enough for ordinary
-// transactions.
-const catchUpWait = 2 * time.Second
-
-// builtJob returns the work of the migration to our target; ErrState if it is not built.
-func (s *Schema) builtJob(ctx context.Context) (*replay.Job, *migration, error) {
-	m, err := s.mine(ctx, s.db)
-	switch {
-	case err != nil:
-		return nil, nil, err
-	case m == nil:
-		return nil, nil, fmt.Errorf("%w: no migration to version %d is under way; begin with: migrate online", ErrState, s.Target())
-	case m.state == replay.Building:
-		return nil, nil, fmt.Errorf("%w: the migration to version %d is still building; go on with: migrate online", ErrState, m.to)
-	}
-	plan, err := s.def.reduce(m.from)
-	if err != nil {
-		return nil, nil, err
-	}
-	source, err := s.source(ctx, s.db)
-	if err != nil {
-		return nil, nil, err
-	}
-	return s.job(m, source, plan), m, nil
 }

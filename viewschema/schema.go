@@ -25,6 +25,12 @@ type Options struct {
 	Progress   func(replay.Progress) // see replay.Job
 	LockWait   time.Duration         // how long the cutover tries to get its locks; default 1 minute
 	CutTimeout time.Duration         // how long the first cut waits for open writers; default: without limit
+	// PauseBudget bounds how long the cutover holds off writers before it has all its locks; default 500 ms. It is kept
+	// below the server's deadlock_timeout.
+	PauseBudget time.Duration
+	// Maintenance cuts over without locking the event table, for a role that may not: the operator has stopped all writers,
+	// and the cutover rolls back if it finds one or an event that came meanwhile.
+	Maintenance bool
 }
 
 // Schema is a definition that was checked, and its database. It is safe for concurrent use.
@@ -44,6 +50,9 @@ func Open(db *pgxpool.Pool, d Definition, o Options) (*Schema, error) {
 	if o.LockWait <= 0 {
 		o.LockWait = time.Minute
 	}
+	if o.PauseBudget <= 0 {
+		o.PauseBudget = 500 * time.Millisecond
+	}
 	return &Schema{def: def, db: db, opts: o}, nil
 }
 
@@ -52,8 +61,8 @@ func (s *Schema) Target() int { return s.def.Versions.Target() }
 
 // inTx runs fn in a transaction that waits at most 10 s for each lock: whoever comes after us waits behind us. Only the
 // cutover takes locks that an application is likely to hold, and it has a bound of its own.
-func (s *Schema) inTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	return pg.InTx(ctx, s.db, pgx.TxOptions{}, func(tx pgx.Tx) error {
+func (s *Schema) inTx(ctx context.Context, point pg.Point, fn func(tx pgx.Tx) error) error {
+	return pg.InTx(ctx, s.db, point, func(tx pgx.Tx) error {
 		if err := boundLocks(ctx, tx); err != nil {
 			return err
 		}
@@ -95,7 +104,7 @@ func (s *Schema) Init(ctx context.Context) (applied []string, err error) {
 			return applied, err
 		}
 		did := false
-		err = s.inTx(ctx, func(tx pgx.Tx) error {
+		err = s.inTx(ctx, pg.PointInit, func(tx pgx.Tx) error {
 			did, err = s.initStep(ctx, tx, i+1, string(text))
 			return err
 		})
@@ -158,8 +167,17 @@ func (s *Schema) bookkeepingVersion(ctx context.Context, q pg.Querier) (number i
 	if err != nil || !exists {
 		return 0, err
 	}
-	err = q.QueryRow(ctx, s.sql("select coalesce(max(number), 0) from %SCHEMA%.projector_bookkeeping")).Scan(&number)
-	return number, err
+	if err := q.QueryRow(ctx, s.sql("select coalesce(max(number), 0) from %SCHEMA%.projector_bookkeeping")).Scan(&number); err != nil {
+		return 0, err
+	}
+	files, err := fs.Glob(bookkeeping, "bookkeeping/*.sql")
+	if err != nil {
+		return 0, err
+	}
+	if number > len(files) {
+		return 0, fmt.Errorf("%w: they were brought up to %d by a newer Projector, and this one knows %d; use the newer one", ErrBookkeeping, number, len(files))
+	}
+	return number, nil
 }
 
 // CurrentVersion returns the version that the database is at; 0 if there is none yet.
@@ -173,81 +191,11 @@ func (s *Schema) currentVersion(ctx context.Context, q pg.Querier) (version int,
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, nil
 	}
+	if pg.IsUndefined(err) {
+		return 0, fmt.Errorf("%w: %w", ErrBookkeeping, err)
+	}
 	if err != nil {
 		return 0, fmt.Errorf("reading the current version: %w", err)
 	}
 	return version, nil
-}
-
-// migration is a migration that is under way.
-type migration struct {
-	replay.Ledger
-	from, to    int
-	state       replay.State
-	fingerprint fingerprint
-}
-
-// underWay returns the migration that is building, built or aborting; nil if there is none.
-func (s *Schema) underWay(ctx context.Context, q pg.Querier) (*migration, error) {
-	if have, err := s.bookkeepingVersion(ctx, q); err != nil || have == 0 {
-		return nil, err
-	}
-	m := &migration{Ledger: replay.Ledger{Schema: s.def.Schema}}
-	err := q.QueryRow(ctx, s.sql(`
-		select id, from_version, to_version, state, fingerprint
-		from %SCHEMA%.projector_migrations
-		where state in ('building', 'built', 'aborting')`)).
-		Scan(&m.Migration, &m.from, &m.to, &m.state, &m.fingerprint)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("looking for a migration under way: %w", err)
-	}
-	return m, nil
-}
-
-// mine returns the migration under way if it is ours to go on with: to our target, from the current version, with the
-// same definition. It returns nil if there is none.
-func (s *Schema) mine(ctx context.Context, q pg.Querier) (*migration, error) {
-	m, err := s.underWay(ctx, q)
-	if err != nil || m == nil {
-		return nil, err
-	}
-	switch {
-	case m.state == replay.Aborting:
-		return nil, fmt.Errorf("%w: the migration to version %d is being aborted; finish it with: migrate abort", ErrState, m.to)
-	case m.to != s.Target():
-		return nil, fmt.Errorf("%w: to version %d (%s), and this definition's target is %d; finish it, or type: migrate abort", ErrOtherMigration, m.to, m.state, s.Target())
-	}
-	now, err := s.fingerprint(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	if diff := m.fingerprint.diff(now); diff != "" {
-		return nil, fmt.Errorf("%w: %s; go on with the binary that began it, or start over: migrate abort", ErrChanged, diff)
-	}
-	return m, nil
-}
-
-// job makes the work of a migration for package replay.
-func (s *Schema) job(m *migration, source *eventstore.Reader, plan *Plan) *replay.Job {
-	suffix := versionSuffix(m.to)
-	return &replay.Job{
-		Ledger:      m.Ledger,
-		Version:     m.to,
-		Projections: s.projections(plan, suffix),
-		Source:      source,
-		DB:          s.db,
-		Workers:     s.opts.Workers,
-		Index: func(ctx context.Context, tx pgx.Tx, table string) error {
-			return s.runFile(ctx, tx, s.def.files[table+".indexes.sql"], suffix)
-		},
-		Analyze: func(ctx context.Context, tx pgx.Tx, table string) error {
-			_, err := tx.Exec(ctx, "analyze "+pg.Table(s.def.Schema, table+suffix))
-			return err
-		},
-		Log:      s.opts.Log,
-		Progress: s.opts.Progress,
-	}
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/viewschema/projector/projections"
@@ -50,19 +49,17 @@ type Store struct {
 func (s *Store) Append(ctx context.Context, events ...projections.New) error {
 	for {
 		err := pgx.BeginFunc(ctx, s.DB, func(tx pgx.Tx) error { return s.append(ctx, tx, events) })
-		if !guardFailed(err) || len(s.Releases) < 2 {
+		if !errors.Is(err, viewschema.ErrVersion) || len(s.Releases) < 2 {
 			return err
 		}
 		s.Releases = s.Releases[1:]
 	}
 }
 
-var errGuard = errors.New("the view schema has moved on")
-
 func (s *Store) append(ctx context.Context, tx pgx.Tx, events []projections.New) error {
 	release := s.Releases[0]
-	if _, err := tx.Exec(ctx, viewschema.GuardQuery(viewschema.DefaultSchema, release.Version)); err != nil {
-		return fmt.Errorf("%w from version %d: %w", errGuard, release.Version, err)
+	if err := viewschema.Guard(ctx, tx, viewschema.DefaultSchema, release.Version); err != nil {
+		return err
 	}
 	for i := range events {
 		e := &events[i]
@@ -79,12 +76,6 @@ func (s *Store) append(ctx context.Context, tx pgx.Tx, events []projections.New)
 		}
 	}
 	return release.Projections.Project(ctx, projections.Pgx(tx), events...)
-}
-
-// guardFailed says whether the guard of a version is gone (undefined_table), or not yet visible (division_by_zero).
-func guardFailed(err error) bool {
-	var e *pgconn.PgError
-	return errors.Is(err, errGuard) && errors.As(err, &e) && (e.Code == "42P01" || e.Code == "22012")
 }
 
 // Fill creates n events of made-up customers in an empty event store, in bulk and without projecting them. The same seed

@@ -3,9 +3,10 @@ package pg
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io"
+	"net"
 	"slices"
-	"time"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -16,41 +17,6 @@ type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-}
-
-// Beginner starts transactions: a connection or a pool.
-type Beginner interface {
-	BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error)
-}
-
-// cleanUp bounds what still has to be said to the server after the caller's context has ended.
-const cleanUp = 5 * time.Second
-
-// InTx runs fn in a transaction of its own, commits if fn returns nil and rolls back otherwise. The roll-back does not
-// depend on ctx, so a canceled batch gives its locks back at once, and it never hides fn's error.
-//
-// A commit that fails may have happened all the same, if the connection was lost while it was under way.
-func InTx(ctx context.Context, db Beginner, o pgx.TxOptions, fn func(tx pgx.Tx) error) (err error) {
-	tx, err := db.BeginTx(ctx, o)
-	if err != nil {
-		return err
-	}
-	done := false
-	defer func() { // also when fn panics
-		if !done {
-			c, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
-			defer cancel()
-			_ = tx.Rollback(c) // the first error is the one to report; the pool drops a broken connection
-		}
-	}()
-	if err := fn(tx); err != nil {
-		return err
-	}
-	if err := tx.Commit(ctx); err != nil {
-		return fmt.Errorf("commit: %w", err)
-	}
-	done = true
-	return nil
 }
 
 // Table returns the quoted and qualified name of a relation.
@@ -66,6 +32,12 @@ const (
 	lockNotAvailable     = "55P03"
 	undefinedTable       = "42P01"
 	undefinedSchema      = "3F000"
+	adminShutdown        = "57P01"
+	crashShutdown        = "57P02"
+	cannotConnectNow     = "57P03"
+	divisionByZero       = "22012"
+	insufficientRights   = "42501"
+	queryCanceled        = "57014" // also statement_timeout
 )
 
 // IsRetryable says whether err asks for the same transaction again: a deadlock or a serialization failure.
@@ -73,11 +45,31 @@ func IsRetryable(err error) bool {
 	return is(err, serializationFailure, deadlockDetected)
 }
 
+// IsConnectionLost says whether the connection broke, or the server ended it: what was under way may be tried again on
+// another one. That a commit was under way is not known to have failed.
+func IsConnectionLost(err error) bool {
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		return strings.HasPrefix(e.Code, "08") || slices.Contains([]string{adminShutdown, crashShutdown, cannotConnectNow}, e.Code)
+	}
+	var network net.Error
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.As(err, &network) && !network.Timeout()
+}
+
 // IsLockTimeout says whether a lock could not be had within lock_timeout.
 func IsLockTimeout(err error) bool { return is(err, lockNotAvailable) }
 
 // IsUndefined says whether a table or its schema does not exist.
 func IsUndefined(err error) bool { return is(err, undefinedTable, undefinedSchema) }
+
+// IsForbidden says whether our role lacks a right.
+func IsForbidden(err error) bool { return is(err, insufficientRights) }
+
+// IsStatementTimeout says whether a statement took longer than statement_timeout allows, or was canceled by somebody.
+func IsStatementTimeout(err error) bool { return is(err, queryCanceled) }
+
+// IsDivisionByZero says whether a statement divided by zero.
+func IsDivisionByZero(err error) bool { return is(err, divisionByZero) }
 
 // UniqueViolation returns the table and the constraint that err violates.
 func UniqueViolation(err error) (table, constraint string, ok bool) {

@@ -1,0 +1,215 @@
+package viewschema
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/replay"
+)
+
+const (
+	// lockTimeout bounds each wait for a lock in the cutover. While we wait for a table, everybody who comes after us
+	// waits behind us, even readers: https://www.postgresql.org/docs/current/explicit-locking.html.
+	lockTimeout = 80 * time.Millisecond
+	// usualRate is how many events a second a cutover applies, as long as no catch-up has shown better.
+	usualRate = 5_000
+	// mostPasses bounds the catch-ups before the cutover, if the application appends faster than we apply.
+	mostPasses = 20
+	// tellEvery is how often a cutover that waits for locks says so.
+	tellEvery = 5 * time.Second
+)
+
+// cutover is one run of MigrateOffline.
+type cutover struct {
+	*Schema
+	job    *replay.Job
+	m      *migration
+	plan   *Plan
+	result *Result
+
+	budget time.Duration // from asking for the writers' lock to giving up
+	rate   float64       // events per second that the last catch-up applied
+	passes int
+	told   time.Time
+}
+
+// errBudget makes the transaction start again: the last events took longer than the budget allows.
+var errBudget = errors.New("the last events take longer than --pause-budget allows")
+
+// errWriters makes the transaction start again, in maintenance: somebody writes.
+var errWriters = errors.New("somebody writes events")
+
+// run tries the cutover's transaction until it succeeds, fails for a reason that does not pass by itself, or LockWait is
+// over.
+func (c *cutover) run(ctx context.Context) error {
+	if err := c.prepare(ctx); err != nil {
+		return err
+	}
+	deadline := time.Now().Add(c.opts.LockWait)
+	for try := 1; ; try++ {
+		if err := c.shorten(ctx); err != nil {
+			return err
+		}
+		err := c.attempt(ctx)
+		switch {
+		case err == nil:
+			return nil
+		case pg.IsConnectionLost(err):
+			if done, lookErr := c.happened(ctx); done || lookErr != nil {
+				return lookErr
+			}
+		case !pg.IsLockTimeout(err) && !pg.IsRetryable(err) && !errors.Is(err, errBudget) && !errors.Is(err, errWriters):
+			return fmt.Errorf("cutting over to version %d: %w", c.m.to, err)
+		}
+		if err := c.giveWay(ctx, try, deadline, err); err != nil {
+			return err
+		}
+	}
+}
+
+// prepare finds the budget and whether we may hold off writers. While we hold the events and wait for a view table, an
+// application that writes views before events would be in a deadlock with us; PostgreSQL looks for one after
+// deadlock_timeout, and by then we have given up.
+func (c *cutover) prepare(ctx context.Context) error {
+	var deadlock float64
+	err := c.db.QueryRow(ctx, "select extract(epoch from current_setting('deadlock_timeout')::interval)::float8").Scan(&deadlock)
+	if err != nil {
+		return fmt.Errorf("reading deadlock_timeout: %w", err)
+	}
+	c.budget = min(c.opts.PauseBudget, time.Duration(deadlock*float64(time.Second))*9/10)
+	if c.opts.Maintenance {
+		return nil
+	}
+	may, err := c.job.Source.MayHoldWriters(ctx, c.db)
+	if err != nil {
+		return err
+	}
+	if !may {
+		return fmt.Errorf("%w: our role may not lock %s, which takes the right to update, delete or truncate it; grant one, or stop all writers and type: migrate offline --maintenance",
+			ErrRefused, c.job.Source.Relation())
+	}
+	return nil
+}
+
+// shorten catches up: once at first, and then until what is left can be applied in half of the budget; the other half is
+// for locks and names.
+func (c *cutover) shorten(ctx context.Context) error {
+	if len(c.plan.Projectors) == 0 {
+		return nil
+	}
+	for {
+		if c.passes > 0 {
+			tail, err := c.job.Tail(ctx, c.db, c.job.Source)
+			if err != nil {
+				return err
+			}
+			needs := time.Duration(float64(tail) / c.rate * float64(time.Second))
+			if needs <= c.budget/2 {
+				return nil
+			}
+			if c.passes >= mostPasses {
+				return fmt.Errorf("%w: after %d catch-ups %d new events are left, which would hold writers off for about %s of the %s that --pause-budget and deadlock_timeout allow; slow the writers down, raise --pause-budget, or cut over at a quieter time",
+					ErrRefused, c.passes, tail, needs.Round(time.Millisecond), c.budget)
+			}
+		}
+		pass, err := c.job.CatchUp(ctx, eventstore.Wait{Limit: catchUpWait})
+		if err != nil {
+			return err
+		}
+		c.passes++
+		c.result.Events += pass.Events
+		c.result.Rows += pass.Rows
+		if pass.Events >= 100 && pass.Applying > 0 { // fewer say nothing about many
+			c.rate = float64(pass.Events) / pass.Applying.Seconds() / float64(c.job.Parallelism())
+		}
+	}
+}
+
+// attempt runs the transaction once.
+func (c *cutover) attempt(ctx context.Context) error {
+	var asked time.Time
+	var pass replay.Pass
+	err := pg.InTx(ctx, c.db, pg.PointCutover, func(tx pgx.Tx) (err error) {
+		asked, pass, err = c.swap(ctx, tx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	c.result.HeldOff = time.Since(asked)
+	c.result.Events += pass.Events
+	c.result.Rows += pass.Rows
+	return nil
+}
+
+// happened tells, after the connection was lost while COMMIT may have been under way, whether the cutover is done. The
+// lock waits for the old transaction, should the server still be at it.
+func (c *cutover) happened(ctx context.Context) (done bool, err error) {
+	err = c.job.Retry(ctx, pg.PointList, func(tx pgx.Tx) error {
+		var state replay.State
+		err := tx.QueryRow(ctx, c.sql(`
+			select state, coalesce(held_off, '0')
+			from %SCHEMA%.projector_migrations
+			where id = $1
+			for update`), c.m.Migration).Scan(&state, &c.result.HeldOff)
+		done = state == replay.Active
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("finding out whether the cutover to version %d has happened: %w; type: status", c.m.to, err)
+	}
+	return done, nil
+}
+
+// giveWay pauses before the next try, or ends the run if the time for it is over. It says who is in the way, now and then.
+func (c *cutover) giveWay(ctx context.Context, try int, deadline time.Time, cause error) error {
+	over := time.Now().After(deadline)
+	if over || time.Since(c.told) > tellEvery {
+		c.told = time.Now()
+		blockers, err := c.blockers(ctx)
+		if over {
+			return errors.Join(fmt.Errorf("%w within %s: %w; in the way: %s", ErrLockWait, c.opts.LockWait, cause, blockers), err)
+		}
+		c.opts.Log.Info().Err(cause).Int("try", try).Str("in_the_way", blockers).Msg("gave the locks back; trying again")
+	}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(time.Duration(rand.Int64N(int64(min(try, 10)) * int64(100*time.Millisecond)))):
+		return nil
+	}
+}
+
+// blockers names who keeps the cutover from its locks at this moment: on the events, whoever keeps writers out or writes;
+// on the guard and the live tables, everybody. Autovacuum of the event table is among them; it is waited out.
+func (c *cutover) blockers(ctx context.Context) (string, error) {
+	events, err := c.job.Source.Blockers(ctx, c.db)
+	if err != nil {
+		return "", err
+	}
+	relations := []string{pg.Table(c.def.Schema, guardName(c.m.from))}
+	for _, t := range c.plan.Tables {
+		relations = append(relations, pg.Table(c.def.Schema, t.Table))
+	}
+	var oids []uint32
+	err = c.db.QueryRow(ctx, "select array(select to_regclass(r)::oid from unnest($1::text[]) r where to_regclass(r) is not null)", relations).Scan(&oids)
+	if err != nil {
+		return "", fmt.Errorf("looking up the live tables: %w", err)
+	}
+	holders, err := pg.Holders(ctx, c.db, oids)
+	if err != nil {
+		return "", err
+	}
+	both := slices.DeleteFunc([]string{events, pg.Describe(holders)}, func(s string) bool { return s == "" })
+	return cmp.Or(strings.Join(both, "; "), "nobody any more"), nil
+}

@@ -1,0 +1,120 @@
+package viewschema
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/replay"
+)
+
+// migration is a migration that is under way.
+type migration struct {
+	replay.Ledger
+	from, to    int
+	state       replay.State
+	fingerprint fingerprint
+}
+
+// underWay returns the migration that is building, built or aborting; nil if there is none.
+func (s *Schema) underWay(ctx context.Context, q pg.Querier) (*migration, error) {
+	if have, err := s.bookkeepingVersion(ctx, q); err != nil || have == 0 {
+		return nil, err
+	}
+	m := &migration{Ledger: replay.Ledger{Schema: s.def.Schema}}
+	err := q.QueryRow(ctx, s.sql(`
+		select id, from_version, to_version, state, fingerprint
+		from %SCHEMA%.projector_migrations
+		where state in ('building', 'built', 'aborting')`)).
+		Scan(&m.Migration, &m.from, &m.to, &m.state, &m.fingerprint)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking for a migration under way: %w", err)
+	}
+	return m, nil
+}
+
+// mine returns the migration under way if it is ours to go on with: to our target, from the current version, with the
+// same definition. It returns nil if there is none.
+func (s *Schema) mine(ctx context.Context, q pg.Querier) (*migration, error) {
+	m, err := s.underWay(ctx, q)
+	if err != nil || m == nil {
+		return nil, err
+	}
+	switch {
+	case m.state == replay.Aborting:
+		return nil, fmt.Errorf("%w: the migration to version %d is being aborted; finish it with: migrate abort", ErrState, m.to)
+	case m.to != s.Target():
+		return nil, fmt.Errorf("%w: to version %d (%s), and this definition's target is %d; finish it, or type: migrate abort", ErrOtherMigration, m.to, m.state, s.Target())
+	}
+	if err := s.checkMigration(ctx, q, m); err != nil {
+		return nil, err
+	}
+	now, err := s.fingerprint(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	if diff := m.fingerprint.diff(now); diff != "" {
+		return nil, fmt.Errorf("%w: %s; go on with the binary that began it, or start over: migrate abort", ErrChanged, diff)
+	}
+	return m, nil
+}
+
+// checkMigration holds the bookkeeping of a migration against the database, in case somebody has edited one of them.
+func (s *Schema) checkMigration(ctx context.Context, q pg.Querier, m *migration) error {
+	current, err := s.currentVersion(ctx, q)
+	if err != nil {
+		return err
+	}
+	if current != m.from {
+		return fmt.Errorf("%w: the migration to version %d began at version %d, and version %d is current; type: migrate abort", ErrBookkeeping, m.to, m.from, current)
+	}
+	var missing []string
+	var pending int
+	err = q.QueryRow(ctx, s.sql(`
+		select array(select built_name from %SCHEMA%.projector_tables
+				where migration_id = $1 and built_name is not null and to_regclass(quote_ident($2) || '.' || quote_ident(built_name)) is null
+				order by built_name),
+			(select count(*) from %SCHEMA%.projector_batches where migration_id = $1 and done_at is null)`), m.Migration, s.def.Schema).
+		Scan(&missing, &pending)
+	switch {
+	case pg.IsUndefined(err):
+		return fmt.Errorf("%w: %w", ErrBookkeeping, err)
+	case err != nil:
+		return fmt.Errorf("checking migration %d: %w", m.Migration, err)
+	case len(missing) > 0:
+		return fmt.Errorf("%w: of the tables that were built for version %d, %s is gone; type: migrate abort", ErrBookkeeping, m.to, strings.Join(missing, ", "))
+	case m.state == replay.Built && pending > 0:
+		return fmt.Errorf("%w: the migration to version %d is marked as built, but %d batches are not done; type: migrate abort", ErrBookkeeping, m.to, pending)
+	}
+	return nil
+}
+
+// job makes the work of a migration for package replay.
+func (s *Schema) job(m *migration, source *eventstore.Reader, plan *Plan) *replay.Job {
+	suffix := versionSuffix(m.to)
+	return &replay.Job{
+		Ledger:      m.Ledger,
+		Version:     m.to,
+		Projections: s.projections(plan, suffix),
+		Source:      source,
+		DB:          s.db,
+		Workers:     s.opts.Workers,
+		Index: func(ctx context.Context, tx pgx.Tx, table string) error {
+			return s.runFile(ctx, tx, s.def.files[table+".indexes.sql"], suffix)
+		},
+		Analyze: func(ctx context.Context, tx pgx.Tx, table string) error {
+			_, err := tx.Exec(ctx, "analyze "+pg.Table(s.def.Schema, table+suffix))
+			return err
+		},
+		Log:      s.opts.Log,
+		Progress: s.opts.Progress,
+	}
+}

@@ -1,0 +1,212 @@
+package viewschema
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/viewschema/projector"
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/replay"
+)
+
+// swap is the cutover's transaction. Its locks are taken in the order in which a guarded application takes them, so that
+// they cannot deadlock: the guard, the events, the view tables. It returns when it asked for the writers' lock.
+func (c *cutover) swap(ctx context.Context, tx pgx.Tx) (asked time.Time, pass replay.Pass, err error) {
+	milliseconds := func(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }
+	_, err = tx.Exec(ctx, "select set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true)",
+		milliseconds(min(lockTimeout, c.budget/2)), milliseconds(c.budget))
+	if err != nil {
+		return asked, pass, err
+	}
+	cut, err := c.job.Own(ctx, tx, replay.Built)
+	if err != nil {
+		return asked, pass, err
+	}
+	asked = time.Now()
+	if err := c.closeGuard(ctx, tx, c.m.from); err != nil {
+		return asked, pass, err
+	}
+	if err := c.holdWriters(ctx, tx); err != nil {
+		return asked, pass, err
+	}
+	if len(c.plan.Projectors) > 0 {
+		pass, err = c.job.Finish(ctx, tx, cut)
+		if pg.IsStatementTimeout(err) || err == nil && time.Since(asked) > c.budget {
+			return asked, pass, fmt.Errorf("%w: %d events in %s", errBudget, pass.Events, time.Since(asked).Round(time.Millisecond))
+		}
+		if err != nil {
+			return asked, pass, err
+		}
+	}
+	if err := c.checkCutover(ctx, tx, c.plan); err != nil {
+		return asked, pass, err
+	}
+	if err := c.lockLive(ctx, tx, asked.Add(c.budget)); err != nil {
+		return asked, pass, err
+	}
+	// All locks are held: what follows waits for nobody, so nobody's patience matters but the operator's.
+	if _, err := tx.Exec(ctx, "set local statement_timeout = 0"); err != nil {
+		return asked, pass, err
+	}
+	for _, t := range c.plan.Tables {
+		if err := c.change(ctx, tx, c.m, t); err != nil {
+			return asked, pass, fmt.Errorf("table %s: %w", t.Table, err)
+		}
+	}
+	if err := c.activate(ctx, tx, c.m); err != nil {
+		return asked, pass, err
+	}
+	return asked, pass, c.prove(ctx, tx)
+}
+
+// holdWriters takes the writers' lock; in maintenance, where we have not the right to it, it looks that nobody writes.
+func (c *cutover) holdWriters(ctx context.Context, tx pgx.Tx) error {
+	if !c.opts.Maintenance {
+		return c.job.Source.HoldWriters(ctx, tx)
+	}
+	writers, err := c.job.Source.Writers(ctx, tx)
+	if err == nil && writers != "" {
+		err = fmt.Errorf("%w: %s", errWriters, writers)
+	}
+	return err
+}
+
+// prove is the last statement before the commit, in maintenance: nobody writes, and nothing was appended since the last
+// events were read. Without the lock this is all that can be known: an application that is still running could append
+// between here and the commit.
+func (c *cutover) prove(ctx context.Context, tx pgx.Tx) error {
+	if !c.opts.Maintenance || len(c.plan.Projectors) == 0 {
+		return nil
+	}
+	if err := c.holdWriters(ctx, tx); err != nil {
+		return err
+	}
+	appended, err := c.job.Tail(ctx, tx, c.job.Source)
+	if err != nil {
+		return err
+	}
+	if appended > 0 {
+		return fmt.Errorf("%w: %d events were appended during the cutover; stop all writers first", ErrRefused, appended)
+	}
+	return nil
+}
+
+// lockLive locks the live tables, in one order for all; from here on readers wait. A lock that cannot be had is tried again
+// from a savepoint, so that readers who queue behind us get through, while the writers' lock and the last events stay.
+func (c *cutover) lockLive(ctx context.Context, tx pgx.Tx, until time.Time) error {
+	for {
+		err := c.lockAll(ctx, tx)
+		if err == nil || !pg.IsLockTimeout(err) || time.Now().After(until) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(time.Duration(rand.Int64N(int64(20 * time.Millisecond)))):
+		}
+	}
+}
+
+func (c *cutover) lockAll(ctx context.Context, tx pgx.Tx) (err error) {
+	savepoint, err := tx.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = savepoint.Rollback(ctx) // the lock's failure is what matters; a broken transaction shows at the next statement
+			return
+		}
+		err = savepoint.Commit(ctx)
+	}()
+	for _, t := range c.plan.Tables {
+		exists, err := c.exists(ctx, savepoint, t.Table)
+		if err != nil {
+			return err
+		}
+		if !exists {
+			continue
+		}
+		if _, err := savepoint.Exec(ctx, "lock table "+pg.Table(c.def.Schema, t.Table)+" in access exclusive mode"); err != nil {
+			return fmt.Errorf("locking table %s: %w", t.Table, err)
+		}
+	}
+	return nil
+}
+
+// change does to one table what the plan says.
+func (s *Schema) change(ctx context.Context, tx pgx.Tx, m *migration, t TableChange) error {
+	switch t.Kind {
+	case projector.KindAlter:
+		for _, f := range t.alters {
+			if err := s.runFile(ctx, tx, f, ""); err != nil {
+				return err
+			}
+		}
+		return nil
+	case projector.KindReplay, projector.KindDrop:
+		archived, err := s.archive(ctx, tx, m, t)
+		if err != nil {
+			return err
+		}
+		if t.Kind == projector.KindReplay {
+			if err := s.publish(ctx, tx, t, archived); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// archive renames the live table out of the way, if there is one, and records its name.
+func (s *Schema) archive(ctx context.Context, tx pgx.Tx, m *migration, t TableChange) (archived bool, err error) {
+	exists, err := s.exists(ctx, tx, t.Table)
+	if err != nil || !exists {
+		return false, err
+	}
+	if err := s.rename(ctx, tx, t.Table, t.Archived, nil); err != nil {
+		return false, err
+	}
+	_, err = tx.Exec(ctx, s.sql("update %SCHEMA%.projector_tables set archived_name = $3 where migration_id = $1 and table_name = $2"),
+		m.Migration, t.Table, t.Archived)
+	return true, err
+}
+
+// publish gives the new table the plain name, and the owner and rights of the table that had it.
+func (s *Schema) publish(ctx context.Context, tx pgx.Tx, t TableChange, archived bool) error {
+	plain := s.def.files[t.Table+".sql"].names(t.Built[len(t.Table):])
+	if f, ok := s.def.files[t.Table+".indexes.sql"]; ok {
+		maps.Copy(plain, f.names(t.Built[len(t.Table):]))
+	}
+	if err := s.rename(ctx, tx, t.Built, t.Table, plain); err != nil {
+		return err
+	}
+	if !archived {
+		return nil
+	}
+	return s.carryRights(ctx, tx, t.Archived, t.Table)
+}
+
+// activate records the version and opens its guard. The ledger stays: at this moment it tells for the old tables, too,
+// which events they hold.
+func (s *Schema) activate(ctx context.Context, tx pgx.Tx, m *migration) error {
+	_, err := tx.Exec(ctx, s.sql("update %SCHEMA%.projector_migrations set state = 'archived' where state = 'active'"))
+	if err != nil {
+		return fmt.Errorf("archiving version %d: %w", m.from, err)
+	}
+	// now() is when the transaction began, which is when the cutover asked for its first lock.
+	_, err = tx.Exec(ctx, s.sql(`
+		update %SCHEMA%.projector_migrations
+		set state = 'active', active_at = clock_timestamp(), held_off = clock_timestamp() - now()
+		where id = $1`), m.Migration)
+	if err != nil {
+		return fmt.Errorf("recording version %d: %w", m.to, err)
+	}
+	return s.openGuard(ctx, tx, m.to)
+}
