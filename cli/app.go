@@ -27,9 +27,12 @@ func (p *program) app() *urfave.App {
 			Action: p.action(version),
 		},
 		{
-			Name:   "plan",
-			Usage:  "show what a migration would do; touches nothing",
-			Flags:  []urfave.Flag{&urfave.BoolFlag{DisableDefaultText: true, Name: "check", Usage: "exit with 3 if a migration is pending, with 2 if something blocks it"}},
+			Name:  "plan",
+			Usage: "show what a migration would do; touches nothing",
+			Flags: []urfave.Flag{
+				&urfave.BoolFlag{DisableDefaultText: true, Name: "check", Usage: "exit with 3 if a migration is pending, with 2 if something blocks it"},
+				&urfave.BoolFlag{DisableDefaultText: true, Name: "sql", Usage: "print the SQL files as the migration would run them"},
+			},
 			Action: p.action(plan),
 		},
 		{
@@ -92,24 +95,29 @@ func (p *program) migrate() []*urfave.Command {
 		{
 			Name:  "online",
 			Usage: "build the new tables beside the live ones; resumes, and shares the work with others that run it",
-			Flags: []urfave.Flag{&urfave.DurationFlag{
-				Name: "cut-timeout", DefaultText: "no limit",
-				Usage: "how long to wait for transactions that may still bring events, before the ledger takes every event",
-			}},
-			Action: p.action(step((*viewschema.Schema).MigrateOnline)),
+			Flags: []urfave.Flag{
+				&urfave.DurationFlag{
+					Name: "cut-timeout", DefaultText: "no limit",
+					Usage: "how long to wait for transactions that may still bring events, before the ledger takes every event",
+				},
+				followFlag(),
+			},
+			Action: p.action(online),
 		},
 		{
 			Name:   "catchup",
 			Usage:  "apply the events that came since; any number of times",
-			Action: p.action(step((*viewschema.Schema).CatchUp)),
+			Flags:  []urfave.Flag{followFlag()},
+			Action: p.action(catchUp),
 		},
 		{
 			Name:  "offline",
 			Usage: "the cutover: the last events, the new names, the new version, in one transaction",
-			Flags: []urfave.Flag{&urfave.DurationFlag{
-				Name: "lock-wait", Value: time.Minute,
-				Usage: "how long to try to get the locks",
-			}},
+			Flags: []urfave.Flag{
+				&urfave.DurationFlag{Name: "lock-wait", Value: time.Minute, Usage: "how long to try to get the locks"},
+				&urfave.DurationFlag{Name: "pause-budget", Value: 500 * time.Millisecond, Usage: "how long to hold off writers for a try; kept below deadlock_timeout"},
+				&urfave.BoolFlag{DisableDefaultText: true, Name: "maintenance", Usage: "all writers are stopped: do not lock the event table, and roll back if an event comes"},
+			},
 			Action: p.action(step((*viewschema.Schema).MigrateOffline)),
 		},
 		{
@@ -118,6 +126,10 @@ func (p *program) migrate() []*urfave.Command {
 			Action: p.action(step((*viewschema.Schema).Abort)),
 		},
 	}
+}
+
+func followFlag() urfave.Flag {
+	return &urfave.BoolFlag{DisableDefaultText: true, Name: "follow", Usage: "keep catching up until the cutover"}
 }
 
 func globalFlags() []urfave.Flag {

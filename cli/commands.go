@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"github.com/viewschema/projector/viewschema"
 )
@@ -37,11 +39,14 @@ func plan(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
+	if s.flags.Bool("sql") {
+		return s.answer(planSQLView{Type: "sql", Statements: s.schema.SQL(p)})
+	}
 	if err := s.answer(newPlanView(p)); err != nil || !s.flags.Bool("check") {
 		return err
 	}
 	for _, h := range p.Hazards {
-		if h.Blocks {
+		if h.Blocks != "" {
 			return &quietError{exitRefused}
 		}
 	}
@@ -57,6 +62,35 @@ func status(ctx context.Context, s *session) error {
 		return err
 	}
 	return s.answer(newStatusView(st))
+}
+
+// catchUp is one pass, or with --follow pass after pass until the cutover.
+func catchUp(ctx context.Context, s *session) error {
+	if !s.flags.Bool("follow") {
+		return step((*viewschema.Schema).CatchUp)(ctx, s)
+	}
+	return follow(ctx, s)
+}
+
+// online builds, and with --follow goes on with catch-ups.
+func online(ctx context.Context, s *session) error {
+	if err := step((*viewschema.Schema).MigrateOnline)(ctx, s); err != nil || !s.flags.Bool("follow") {
+		return err
+	}
+	return follow(ctx, s)
+}
+
+// followEvery is the pause between two passes that find little.
+const followEvery = time.Second
+
+func follow(ctx context.Context, s *session) error {
+	var failed error
+	err := s.schema.Follow(ctx, followEvery, func(r viewschema.Result) {
+		if r.Events > 0 && failed == nil {
+			failed = s.answer(newResultView("migrate catchup", r))
+		}
+	})
+	return errors.Join(failed, err)
 }
 
 // step runs a method that brings the database forward, or back.

@@ -9,7 +9,6 @@ import (
 
 	urfave "github.com/urfave/cli/v2"
 
-	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/viewschema"
 )
 
@@ -61,9 +60,9 @@ func exitCode(ctx context.Context, err error) int {
 		return exitFailed
 	case is(viewschema.ErrOtherMigration):
 		return exitOther
-	case is(viewschema.ErrState, viewschema.ErrBelowCurrent):
+	case is(viewschema.ErrState, viewschema.ErrBelowCurrent, viewschema.ErrBookkeeping):
 		return exitState
-	case is(viewschema.ErrDefinition, viewschema.ErrRefused, viewschema.ErrChanged, eventstore.ErrMapping):
+	case is(viewschema.ErrDefinition, viewschema.ErrRefused, viewschema.ErrChanged):
 		return exitRefused
 	}
 	return exitFailed

@@ -9,7 +9,6 @@ import (
 
 	urfave "github.com/urfave/cli/v2"
 
-	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/viewschema"
 )
 
@@ -30,7 +29,6 @@ func TestExitCodes(t *testing.T) {
 		{t.Context(), viewschema.ErrDefinition, 2},
 		{t.Context(), viewschema.ErrRefused, 2},
 		{t.Context(), viewschema.ErrChanged, 2},
-		{t.Context(), eventstore.ErrMapping, 2},
 		{t.Context(), &quietError{exitPending}, 3},
 		{t.Context(), viewschema.ErrOtherMigration, 4},
 		{t.Context(), viewschema.ErrState, 5},

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/viewschema/projector/replay"
 	"github.com/viewschema/projector/viewschema"
 )
 
@@ -36,9 +37,16 @@ func (v planView) text(w io.Writer, program string) {
 	v.tables(w)
 	section(w, "not needed", v.Omitted)
 	v.unknown(w)
-	if blocked := v.hazards(w); !blocked {
+	stage := viewschema.StageOnline
+	switch v.UnderWay {
+	case replay.Built:
+		stage = viewschema.StageOffline
+	case replay.Aborting:
+		stage = "migrate abort"
+	}
+	if blocked := v.hazards(w); !blocked[stage] {
 		fmt.Fprintln(w)
-		next(w, program, "migrate online")
+		next(w, program, string(stage))
 	}
 }
 
@@ -69,18 +77,18 @@ func (v planView) unknown(w io.Writer) {
 	t.Flush()
 }
 
-func (v planView) hazards(w io.Writer) (blocked bool) {
-	var blocking, others []string
+func (v planView) hazards(w io.Writer) (blocked map[viewschema.Stage]bool) {
+	blocked = map[viewschema.Stage]bool{}
+	by := map[viewschema.Stage][]string{}
 	for _, h := range v.Hazards {
-		if h.Blocks {
-			blocking = append(blocking, h.Text)
-		} else {
-			others = append(others, h.Text)
-		}
+		by[h.Blocks] = append(by[h.Blocks], h.Text)
+		blocked[h.Blocks] = true
 	}
-	section(w, "this blocks the migration", blocking)
-	section(w, "to know before", others)
-	return len(blocking) > 0
+	for _, stage := range []viewschema.Stage{viewschema.StageOnline, viewschema.StageOffline} {
+		section(w, "this blocks "+string(stage), by[stage])
+	}
+	section(w, "to know before", by[""])
+	return blocked
 }
 
 // section writes a heading and indented lines, or nothing if there are none.
@@ -91,5 +99,19 @@ func section(w io.Writer, heading string, lines []string) {
 	fmt.Fprintf(w, "\n%s\n", heading)
 	for _, line := range lines {
 		fmt.Fprintf(w, "  %s\n", line)
+	}
+}
+
+type planSQLView struct {
+	Type       string                 `json:"type"`
+	Statements []viewschema.Statement `json:"statements"`
+}
+
+func (v planSQLView) text(w io.Writer, _ string) {
+	for i, s := range v.Statements {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "-- %s: %s\n%s\n", s.Stage, s.File, strings.TrimRight(s.SQL, "\n"))
 	}
 }

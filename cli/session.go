@@ -28,7 +28,7 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 	if workers < 1 {
 		return nil, usagef("--workers %d: at least 1", workers)
 	}
-	for _, name := range []string{"lock-wait", "cut-timeout"} {
+	for _, name := range []string{"lock-wait", "cut-timeout", "pause-budget"} {
 		if c.IsSet(name) && c.Duration(name) <= 0 { // to viewschema, 0 is its default
 			return nil, usagef("--%s %s: more than 0", name, c.Duration(name))
 		}
@@ -44,11 +44,13 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 	s := &session{program: p, flags: c, pool: pool, screen: newScreen(p.Stderr)}
 	log := s.logger().Level(level)
 	s.schema, err = viewschema.Open(pool, p.definition, viewschema.Options{
-		Workers:    workers,
-		Log:        log,
-		Progress:   s.progress(log),
-		LockWait:   c.Duration("lock-wait"),
-		CutTimeout: c.Duration("cut-timeout"),
+		Workers:     workers,
+		Log:         log,
+		Progress:    s.progress(log),
+		LockWait:    c.Duration("lock-wait"),
+		CutTimeout:  c.Duration("cut-timeout"),
+		PauseBudget: c.Duration("pause-budget"),
+		Maintenance: c.Bool("maintenance"),
 	})
 	if err == nil {
 		err = ping(c.Context, pool)

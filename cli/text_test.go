@@ -51,7 +51,7 @@ func TestPlanText(t *testing.T) {
 		Unknown: []viewschema.TypeCount{{Type: "MoneyDepositd", Sample: 1_200, Hint: "did you mean MoneyDeposited?"}, {Type: "CardIssued", Sample: 3}},
 		Hazards: []viewschema.Hazard{
 			{Text: "no cut can be settled: the sequence has a cache of 10; the ledger will have a row for every event"},
-			{Blocks: true, Text: "view reporting.balances would stay behind with the archived table accounts_3; drop it before the cutover and create it again after"},
+			{Blocks: viewschema.StageOffline, Text: "view reporting.balances would stay behind with the archived table accounts_3; drop it before the cutover and create it again after"},
 		},
 	}
 	golden(t, "plan", newPlanView(full))

@@ -320,7 +320,7 @@ func TestDependentViewIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(plan.Hazards) != 1 || !plan.Hazards[0].Blocks || !strings.Contains(plan.Hazards[0].Text, "view rich") {
+	if len(plan.Hazards) != 1 || plan.Hazards[0].Blocks != viewschema.StageOffline || !strings.Contains(plan.Hazards[0].Text, "view rich") {
 		t.Errorf("hazards: %+v", plan.Hazards)
 	}
 	online(t, s)

@@ -152,8 +152,11 @@ func (s *Schema) begin(ctx context.Context, plan *Plan, source *eventstore.Reade
 	if err != nil {
 		return nil, false, fmt.Errorf("beginning the migration to version %d: %w", plan.To, err)
 	}
-	s.opts.Log.Info().Int("version", plan.To).Int64("cut", cut.Position).Str("cut_reason", cut.Reason).Int("batches", len(parts)).
-		Msg("migration begun")
+	log := s.opts.Log.Info().Int("version", plan.To).Int64("cut", cut.Position).Int("batches", len(parts))
+	if cut.Reason != "" {
+		log = log.Str("cut_reason", cut.Reason)
+	}
+	log.Msg("migration begun")
 	return m, false, nil
 }
 

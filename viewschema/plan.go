@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/viewschema/projector"
+	"github.com/viewschema/projector/replay"
 )
 
 // Plan is everything needed to get from the current version to the target.
@@ -19,6 +20,7 @@ type Plan struct {
 	Batches    int           `json:"batches"` // about how many transactions the replay takes
 	Unknown    []TypeCount   `json:"unknown_types"`
 	Hazards    []Hazard      `json:"hazards"`
+	UnderWay   replay.State  `json:"under_way"` // of a migration to this target that was begun; empty: none was
 }
 
 // TableChange is what a plan does with one table.
@@ -41,9 +43,18 @@ type TypeCount struct {
 
 // Hazard is something about the database that the operator has to know before the migration.
 type Hazard struct {
-	Blocks bool   `json:"blocks"` // the cutover is refused because of it
+	Blocks Stage  `json:"blocks"` // what is refused because of it; empty: nothing is
 	Text   string `json:"text"`
 }
+
+// Stage is a step of a migration.
+type Stage string
+
+// The steps that a hazard can block.
+const (
+	StageOnline  Stage = "migrate online"
+	StageOffline Stage = "migrate offline"
+)
 
 // Nothing says whether the database is at the target already.
 func (p *Plan) Nothing() bool { return p.From == p.To }

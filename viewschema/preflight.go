@@ -82,21 +82,27 @@ func (s *Schema) hazards(ctx context.Context, plan *Plan) error {
 	if err != nil {
 		return err
 	}
-	checks := []func(context.Context, pg.Querier, *Plan) error{s.checkCutover}
-	if m == nil {
-		checks = append(checks, s.checkNames)
-	}
-	for _, check := range checks {
-		err := check(ctx, s.db, plan)
-		var refused *refusal
-		switch {
-		case errors.As(err, &refused):
-			for _, text := range refused.reasons {
-				plan.Hazards = append(plan.Hazards, Hazard{Blocks: true, Text: text})
-			}
-		case err != nil:
+	switch {
+	case m == nil:
+		if err := plan.refusedBy(StageOnline, s.checkNames(ctx, s.db, plan)); err != nil {
 			return err
 		}
+	case m.to == plan.To:
+		plan.UnderWay = m.state
+	default:
+		plan.Hazards = append(plan.Hazards, Hazard{Blocks: StageOnline, Text: fmt.Sprintf("a migration to version %d is under way (%s)", m.to, m.state)})
+	}
+	return plan.refusedBy(StageOffline, s.checkCutover(ctx, s.db, plan))
+}
+
+// refusedBy turns a refusal into hazards that block the stage, and returns any other error.
+func (p *Plan) refusedBy(stage Stage, err error) error {
+	refused, ok := errors.AsType[*refusal](err)
+	if !ok {
+		return err
+	}
+	for _, text := range refused.reasons {
+		p.Hazards = append(p.Hazards, Hazard{Blocks: stage, Text: text})
 	}
 	return nil
 }

@@ -81,7 +81,11 @@ func (s *Schema) sql(text string) string {
 }
 
 func (s *Schema) source(ctx context.Context, q pg.Querier) (*eventstore.Reader, error) {
-	return eventstore.Open(ctx, q, s.def.Source)
+	r, err := eventstore.Open(ctx, q, s.def.Source)
+	if errors.Is(err, eventstore.ErrMapping) {
+		return nil, fmt.Errorf("%w: %w", ErrDefinition, err)
+	}
+	return r, err
 }
 
 //go:embed bookkeeping/*.sql

@@ -48,8 +48,7 @@ func IsRetryable(err error) bool {
 // IsConnectionLost says whether the connection broke, or the server ended it: what was under way may be tried again on
 // another one. That a commit was under way is not known to have failed.
 func IsConnectionLost(err error) bool {
-	var e *pgconn.PgError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return strings.HasPrefix(e.Code, "08") || slices.Contains([]string{adminShutdown, crashShutdown, cannotConnectNow}, e.Code)
 	}
 	var network net.Error
