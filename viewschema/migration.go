@@ -13,29 +13,49 @@ import (
 	"github.com/viewschema/projector/replay"
 )
 
-// migration is a migration that is under way.
+// migration is a migration that is under way, with what is needed to tell whether its bookkeeping is sound.
 type migration struct {
 	replay.Ledger
 	from, to    int
 	state       replay.State
 	fingerprint fingerprint
+	current     int      // the database's version
+	missing     []string // tables that are recorded as built and do not exist
+	pending     int      // batches
 }
 
-// underWay returns the migration that is building, built or aborting; nil if there is none.
+// underWay returns the migration that is building, built or aborting; nil if there is none. It is one statement, and names
+// are looked up in pg_class and not with to_regclass, which does not go by the statement's snapshot: a cutover that commits
+// meanwhile is seen as a whole or not at all.
 func (s *Schema) underWay(ctx context.Context, q pg.Querier) (*migration, error) {
 	if have, err := s.bookkeepingVersion(ctx, q); err != nil || have == 0 {
 		return nil, err
 	}
 	m := &migration{Ledger: replay.Ledger{Schema: s.def.Schema}}
 	err := q.QueryRow(ctx, s.sql(`
-		select id, from_version, to_version, state, fingerprint
-		from %SCHEMA%.projector_migrations
-		where state in ('building', 'built', 'aborting')`)).
-		Scan(&m.Migration, &m.from, &m.to, &m.state, &m.fingerprint)
-	if errors.Is(err, pgx.ErrNoRows) {
+		select m.id, m.from_version, m.to_version, m.state, m.fingerprint,
+			coalesce((select to_version from %SCHEMA%.projector_migrations where state = 'active'), 0),
+			array(
+				select t.built_name
+				from %SCHEMA%.projector_tables t
+				where t.migration_id = m.id
+				  and t.built_name is not null
+				  and not exists (
+					select
+					from pg_catalog.pg_class c
+					join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+					where n.nspname = $1 and c.relname = t.built_name)
+				order by t.built_name),
+			(select count(*) from %SCHEMA%.projector_batches b where b.migration_id = m.id and b.done_at is null)
+		from %SCHEMA%.projector_migrations m
+		where m.state in ('building', 'built', 'aborting')`), s.def.Schema).
+		Scan(&m.Migration, &m.from, &m.to, &m.state, &m.fingerprint, &m.current, &m.missing, &m.pending)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
 		return nil, nil
-	}
-	if err != nil {
+	case pg.IsUndefined(err):
+		return nil, fmt.Errorf("%w: %w", ErrBookkeeping, err)
+	case err != nil:
 		return nil, fmt.Errorf("looking for a migration under way: %w", err)
 	}
 	return m, nil
@@ -54,7 +74,7 @@ func (s *Schema) mine(ctx context.Context, q pg.Querier) (*migration, error) {
 	case m.to != s.Target():
 		return nil, fmt.Errorf("%w: to version %d (%s), and this definition's target is %d; finish it, or type: migrate abort", ErrOtherMigration, m.to, m.state, s.Target())
 	}
-	if err := s.checkMigration(ctx, q, m); err != nil {
+	if err := m.check(); err != nil {
 		return nil, err
 	}
 	now, err := s.fingerprint(ctx, q)
@@ -67,32 +87,15 @@ func (s *Schema) mine(ctx context.Context, q pg.Querier) (*migration, error) {
 	return m, nil
 }
 
-// checkMigration holds the bookkeeping of a migration against the database, in case somebody has edited one of them.
-func (s *Schema) checkMigration(ctx context.Context, q pg.Querier, m *migration) error {
-	current, err := s.currentVersion(ctx, q)
-	if err != nil {
-		return err
-	}
-	if current != m.from {
-		return fmt.Errorf("%w: the migration to version %d began at version %d, and version %d is current; type: migrate abort", ErrBookkeeping, m.to, m.from, current)
-	}
-	var missing []string
-	var pending int
-	err = q.QueryRow(ctx, s.sql(`
-		select array(select built_name from %SCHEMA%.projector_tables
-				where migration_id = $1 and built_name is not null and to_regclass(quote_ident($2) || '.' || quote_ident(built_name)) is null
-				order by built_name),
-			(select count(*) from %SCHEMA%.projector_batches where migration_id = $1 and done_at is null)`), m.Migration, s.def.Schema).
-		Scan(&missing, &pending)
+// check holds the bookkeeping of the migration against the database, in case somebody has edited one of them.
+func (m *migration) check() error {
 	switch {
-	case pg.IsUndefined(err):
-		return fmt.Errorf("%w: %w", ErrBookkeeping, err)
-	case err != nil:
-		return fmt.Errorf("checking migration %d: %w", m.Migration, err)
-	case len(missing) > 0:
-		return fmt.Errorf("%w: of the tables that were built for version %d, %s is gone; type: migrate abort", ErrBookkeeping, m.to, strings.Join(missing, ", "))
-	case m.state == replay.Built && pending > 0:
-		return fmt.Errorf("%w: the migration to version %d is marked as built, but %d batches are not done; type: migrate abort", ErrBookkeeping, m.to, pending)
+	case m.current != m.from:
+		return fmt.Errorf("%w: the migration to version %d began at version %d, and version %d is current; type: migrate abort", ErrBookkeeping, m.to, m.from, m.current)
+	case len(m.missing) > 0:
+		return fmt.Errorf("%w: of the tables that were built for version %d, %s is gone; type: migrate abort", ErrBookkeeping, m.to, strings.Join(m.missing, ", "))
+	case m.state == replay.Built && m.pending > 0:
+		return fmt.Errorf("%w: the migration to version %d is marked as built, but %d batches are not done; type: migrate abort", ErrBookkeeping, m.to, m.pending)
 	}
 	return nil
 }
