@@ -2,8 +2,6 @@ package viewschema_test
 
 import (
 	"context"
-	"os/exec"
-	"regexp"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -108,16 +106,3 @@ func verify(t *testing.T, db *pgxpool.Pool, version int) {
 		}
 	}
 }
-
-// dump is the database's schema as text, to compare before and after.
-func dump(t *testing.T, db *pgxpool.Pool) string {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "pg_dump", "--schema-only", "--dbname", db.Config().ConnString()).CombinedOutput()
-	if err != nil {
-		t.Fatalf("pg_dump: %v\n%s", err, out)
-	}
-	return restrictKey.ReplaceAllString(string(out), "")
-}
-
-// restrictKey is random in each dump.
-var restrictKey = regexp.MustCompile(`(?m)^\\(un)?restrict .*$`)
