@@ -2,6 +2,7 @@ package projections_test
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -45,6 +46,7 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
+	fmt.Println("handles", set.Types())
 
 	// Live: where the application appends its events, and in the same transaction.
 	_ = func(ctx context.Context, tx pgx.Tx, account uuid.UUID, amount int64) error {
@@ -53,4 +55,5 @@ func Example() {
 			Data: Deposited{Amount: amount},
 		})
 	}
+	// Output: handles [AccountOpened MoneyDeposited]
 }

@@ -36,7 +36,6 @@ const (
 	crashShutdown        = "57P02"
 	cannotConnectNow     = "57P03"
 	divisionByZero       = "22012"
-	insufficientRights   = "42501"
 	queryCanceled        = "57014" // also statement_timeout
 )
 
@@ -60,9 +59,6 @@ func IsLockTimeout(err error) bool { return is(err, lockNotAvailable) }
 
 // IsUndefined says whether a table or its schema does not exist.
 func IsUndefined(err error) bool { return is(err, undefinedTable, undefinedSchema) }
-
-// IsForbidden says whether our role lacks a right.
-func IsForbidden(err error) bool { return is(err, insufficientRights) }
 
 // IsStatementTimeout says whether a statement took longer than statement_timeout allows, or was canceled by somebody.
 func IsStatementTimeout(err error) bool { return is(err, queryCanceled) }
