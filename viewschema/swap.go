@@ -44,10 +44,10 @@ func (c *cutover) swap(ctx context.Context, tx pgx.Tx) (asked time.Time, pass re
 			return asked, pass, err
 		}
 	}
-	if err := c.checkCutover(ctx, tx, c.plan); err != nil {
+	if err := c.lockLive(ctx, tx, asked.Add(c.budget)); err != nil {
 		return asked, pass, err
 	}
-	if err := c.lockLive(ctx, tx, asked.Add(c.budget)); err != nil {
+	if err := c.checkCutover(ctx, tx, c.plan); err != nil { // again: from here on nobody can make anything that depends on them
 		return asked, pass, err
 	}
 	// All locks are held: what follows waits for nobody, so nobody's patience matters but the operator's.
