@@ -299,6 +299,7 @@ func TestDistrust(t *testing.T) {
 	const columns = "aggregate_id uuid, sequence_number int, event_type text, data jsonb"
 	for name, test := range map[string]struct{ sql, reason string }{
 		"identity":          {"create table events (position bigint generated always as identity, " + columns + ")", ""},
+		"drawn ahead":       {"create table events (position bigserial, " + columns + ")", "drawn ahead"},
 		"serial":            {"create table events (position bigserial, " + columns + ")", ""},
 		"shared sequence":   {"create sequence s; create table events (position bigint default nextval('s'), " + columns + ")", ""},
 		"no default":        {"create table events (position bigint, " + columns + ")", "no sequence"},
@@ -316,7 +317,7 @@ func TestDistrust(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			db := store(t, test.sql)
-			cut, err := reader(t, db, eventstore.Mapping{}).Settle(t.Context(), db, eventstore.Wait{})
+			cut, err := reader(t, db, eventstore.Mapping{DrawnAhead: name == "drawn ahead"}).Settle(t.Context(), db, eventstore.Wait{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -24,6 +24,9 @@ type Mapping struct {
 	Data        string // json, jsonb, text, or bytea with the payload
 	Time        string // timestamp; left out if not named and there is no created_at
 	Where       string // SQL: only rows for which this holds are events
+	// DrawnAhead says that positions are drawn in an earlier transaction than the one that inserts the event, as Hibernate's
+	// pooled generators and Marten do. The catalog cannot tell; no cut is settled then.
+	DrawnAhead bool
 }
 
 func (m Mapping) withDefaults() Mapping {

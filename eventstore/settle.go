@@ -136,7 +136,10 @@ func (r *Reader) Blockers(ctx context.Context, db pg.Querier) (string, error) {
 // Distrust says why the positions of this store cannot be settled, from the catalog: an empty reason means that they
 // can, by watching the table and the sequence that is returned. highest is the highest position seen.
 func (r *Reader) Distrust(ctx context.Context, db pg.Querier, highest int64) (sequence uint32, reason string, err error) {
-	if r.base.table == 0 {
+	switch {
+	case r.mapping.DrawnAhead:
+		return 0, "the mapping says that positions are drawn ahead of the transactions that insert events", nil
+	case r.base.table == 0:
 		return 0, r.base.reason, nil
 	}
 	var increment, cache, last int64
