@@ -68,7 +68,11 @@ func Run(ctx context.Context, d viewschema.Definition, process Process, options 
 	}
 	// Until the flags are parsed, this says how an error about them is to be reported.
 	p.json = slices.Contains(p.Args, "--json")
-	return p.end(ctx, p.app().RunContext(ctx, p.Args))
+	ctx, err := p.withFault(ctx)
+	if err == nil {
+		err = p.app().RunContext(ctx, p.Args)
+	}
+	return p.end(ctx, err)
 }
 
 // program is one run of the command line.

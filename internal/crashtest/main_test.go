@@ -1,0 +1,227 @@
+package crashtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/viewschema/projector/cli"
+	"github.com/viewschema/projector/examples/bank"
+	v1 "github.com/viewschema/projector/examples/bank/v1"
+	"github.com/viewschema/projector/internal/pgtest"
+	"github.com/viewschema/projector/viewschema"
+)
+
+// asBank makes the test binary the command line of the bank's second release; its value names a definition.
+const asBank = "CRASHTEST_AS_BANK"
+
+var definitions = map[string]func() viewschema.Definition{"plain": version2, "obstacle": withObstacle}
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(asBank); name != "" {
+		cli.Main(definitions[name]())
+	}
+	pgtest.Main(m)
+}
+
+func version2() viewschema.Definition {
+	d := bank.Definition
+	d.Versions = d.Versions.UpTo(2)
+	return d
+}
+
+// filledStore is a database with 6,000 events: three batches of them.
+func filledStore(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, bank.EventTable); err != nil {
+		return err
+	}
+	return bank.Fill(ctx, conn, 6_000, 1)
+}
+
+// atVersion1 is a database whose first release is live.
+func atVersion1(ctx context.Context, conn *pgx.Conn) error {
+	if err := filledStore(ctx, conn); err != nil {
+		return err
+	}
+	db, err := pgxpool.New(ctx, conn.Config().ConnString())
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	s, err := viewschema.Open(db, v1.Definition, viewschema.Options{})
+	if err != nil {
+		return err
+	}
+	if _, err := s.MigrateOnline(ctx); err != nil {
+		return err
+	}
+	_, err = s.MigrateOffline(ctx)
+	return err
+}
+
+// releases are the bank's, for an application that goes on from one to the next at the cutover.
+func releases(t *testing.T) (list []bank.Release) {
+	t.Helper()
+	for _, d := range []viewschema.Definition{v1.Definition, version2()} {
+		r, err := bank.NewRelease(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// appendEvents lets customers act, old ones and new ones, until there are so many new events or a few more.
+func appendEvents(t *testing.T, db *pgxpool.Pool, n int) {
+	t.Helper()
+	customers := bank.NewCustomers(2)
+	if err := customers.Adopt(t.Context(), db, 0, 1); err != nil {
+		t.Fatal(err)
+	}
+	store := &bank.Store{DB: db, Releases: releases(t)}
+	for left := n; left > 0; {
+		events := customers.Act()
+		for len(events) < min(left, 500) {
+			events = append(events, customers.Act()...)
+		}
+		if err := store.Append(t.Context(), events...); err != nil {
+			t.Fatal(err)
+		}
+		left -= len(events)
+	}
+}
+
+// verify holds the live tables against a replay by hand.
+func verify(t *testing.T, db *pgxpool.Pool, version int) {
+	t.Helper()
+	conn, err := db.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	tables, err := bank.Verify(t.Context(), conn.Conn(), version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range tables {
+		if c.Rows == 0 {
+			t.Errorf("%s: there is nothing to compare", c.Table)
+		}
+		if !c.Same() {
+			t.Errorf("version %d, %s: of %d rows, %d are missing and %d too many: %v", version, c.Table, c.Rows, c.Missing, c.Surplus, c.Examples)
+		}
+	}
+}
+
+// kills counts the command lines that died of SIGKILL.
+var kills atomic.Int64
+
+// command is a run of the command line as a process of its own.
+type command struct {
+	*exec.Cmd
+	stdout, stderr bytes.Buffer
+}
+
+func newCommand(ctx context.Context, db *pgxpool.Pool, definition, fault string, args ...string) *command {
+	c := &command{Cmd: exec.CommandContext(ctx, os.Args[0], args...)} // which kills with SIGKILL when ctx ends
+	c.Env = append(os.Environ(), asBank+"="+definition, "PROJECTOR_FAULT="+fault, "DATABASE_URL="+db.Config().ConnString())
+	c.Stdout, c.Stderr = &c.stdout, &c.stderr
+	return c
+}
+
+// killed says whether a process that has ended died of SIGKILL. That it failed by itself is an error.
+func (c *command) killed(t *testing.T) bool {
+	t.Helper()
+	status, _ := c.ProcessState.Sys().(syscall.WaitStatus)
+	switch {
+	case status.Signaled() && status.Signal() == syscall.SIGKILL:
+		kills.Add(1)
+		return true
+	case !c.ProcessState.Success():
+		t.Errorf("%s: %s\n%s", strings.Join(c.Args[1:], " "), c.ProcessState, &c.stderr)
+	}
+	return false
+}
+
+// patience ends a command that hangs. It is shorter than the time-out that ends the claim of a worker that hangs: nothing
+// here may depend on that one.
+const patience = 2 * time.Minute
+
+// run runs a command line in this process and wants it to succeed.
+func run(t *testing.T, db *pgxpool.Pool, args ...string) (stdout string) {
+	t.Helper()
+	exit, stdout, stderr := exits(t, db, "plain", args...)
+	if exit != 0 {
+		t.Fatalf("%s: exit code %d\n%s", strings.Join(args, " "), exit, stderr)
+	}
+	return stdout
+}
+
+func exits(t *testing.T, db *pgxpool.Pool, definition string, args ...string) (exit int, stdout, stderr string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var out, log bytes.Buffer
+	environment := map[string]string{"DATABASE_URL": db.Config().ConnString()}
+	exit = cli.Run(ctx, definitions[definition](), cli.Process{
+		Args: append([]string{"bank"}, args...), Stdout: &out, Stderr: &log,
+		Getenv: func(name string) string { return environment[name] },
+	})
+	return exit, out.String(), log.String()
+}
+
+// state is what version and status say, in a few words. It holds the live tables against the version that they are said
+// to have: whatever the migration has got to, they are whole.
+func state(t *testing.T, db *pgxpool.Pool) string {
+	t.Helper()
+	var version struct{ Current, Target int }
+	var status viewschema.Status
+	for command, into := range map[string]any{"version": &version, "status": &status} {
+		if err := json.Unmarshal([]byte(run(t, db, "--json", command)), into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if version.Current != status.Current || version.Target != 2 || status.Target != 2 {
+		t.Errorf("version says %v and status %d, %d", version, status.Current, status.Target)
+	}
+	words := fmt.Sprintf("version %d", status.Current)
+	if m := status.Migration; m != nil {
+		words += fmt.Sprintf(", %s, %s %d", m.State, m.Phase, m.BatchesDone)
+		if m.Tail > 0 {
+			words += ", tail"
+		}
+		if m.Ledger > 0 {
+			words += ", ledger"
+		}
+	}
+	var exist, empty bool
+	if err := db.QueryRow(t.Context(), "select to_regclass('view_schema.accounts') is not null").Scan(&exist); err != nil {
+		t.Fatal(err)
+	}
+	if exist != (status.Current > 0) {
+		t.Errorf("at version %d, it is %t that accounts exists", status.Current, exist)
+	}
+	if !exist {
+		return words
+	}
+	if err := db.QueryRow(t.Context(), "select not exists (select from view_schema.accounts)").Scan(&empty); err != nil {
+		t.Fatal(err)
+	}
+	if empty {
+		return words + ", empty"
+	}
+	verify(t, db, status.Current)
+	return words
+}
