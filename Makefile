@@ -1,4 +1,5 @@
 EVENTS ?= 100000
+VERSIONS ?= 14 15 16 17 18
 # The race detector makes tests several times slower: it is for CI and for make race.
 RACE := $(if $(CI),-race)
 TOOL := go tool -modfile=tools.mod
@@ -7,7 +8,7 @@ TOOL := go tool -modfile=tools.mod
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: build
 build: ## compile the programs into bin/
@@ -21,6 +22,15 @@ test: postgres ## run every test (with the race detector if CI is set)
 .PHONY: race
 race: postgres ## run every test with the race detector
 	go test -race -timeout 20m ./...
+
+.PHONY: test-matrix
+test-matrix: ## run every test on PostgreSQL 14 to 18 (VERSIONS="14 18" for some of them)
+	@failed=; for version in $(VERSIONS); do \
+		bin=$$(scripts/postgres-matrix.sh $$version) || exit; \
+		echo "PostgreSQL $$version"; \
+		env -u DATABASE_URL PROJECTOR_PG_BIN="$$bin" go test -timeout 20m ./... || failed="$$failed $$version"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "tests fail on PostgreSQL$$failed"; exit 1; fi
 
 .PHONY: lint
 lint: ## check format, style, import direction and unused code
