@@ -1,5 +1,6 @@
 EVENTS ?= 100000
 VERSIONS ?= 14 15 16 17 18
+SOAK ?= 3m
 # The race detector makes tests several times slower: it is for CI and for make race.
 RACE := $(if $(CI),-race)
 TOOL := go tool -modfile=tools.mod
@@ -31,6 +32,10 @@ test-matrix: ## run every test on PostgreSQL 14 to 18 (VERSIONS="14 18" for some
 		env -u DATABASE_URL PROJECTOR_PG_BIN="$$bin" go test -timeout 20m ./... || failed="$$failed $$version"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "tests fail on PostgreSQL$$failed"; exit 1; fi
+
+.PHONY: soak
+soak: postgres ## migrate back and forth under load, with random kills (SOAK=10m for longer)
+	go test -v -count=1 -timeout 0 ./internal/soak -length $(SOAK) $(if $(SEED),-seed $(SEED))
 
 .PHONY: lint
 lint: ## check format, style, import direction and unused code
