@@ -41,6 +41,7 @@ type Server struct {
 	folder  string
 	owner   *os.File // open for as long as the folder is in use
 	process *process
+	start   func(ctx context.Context) error // of an initialized cluster
 	stop    func() error
 }
 
@@ -88,10 +89,29 @@ func Start(ctx context.Context, binaries Binaries, options Options) (_ *Server, 
 	if err := initialize(ctx, binaries, options, folder, a); err != nil {
 		return nil, err
 	}
-	if err := s.launch(ctx, binaries, a); err != nil {
+	s.start = func(ctx context.Context) error { return s.launch(ctx, binaries, a) }
+	if err := s.start(ctx); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// Crash kills a private server and starts it again; it returns when the server has recovered and accepts connections.
+// Nothing else may use s meanwhile.
+func (s *Server) Crash(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if err := s.process.Kill(); err != nil {
+		return fmt.Errorf("kill PostgreSQL, process %d: %w", s.PID(), err)
+	}
+	<-s.process.done
+	for {
+		err := s.start(ctx)
+		// The sessions find out by themselves that the server is gone, and keep the next one from starting until they do.
+		if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "shared memory block") {
+			return err
+		}
+	}
 }
 
 // initialize makes the data folder and writes its settings.

@@ -94,6 +94,36 @@ func TestDurable(t *testing.T) {
 	}
 }
 
+func TestCrash(t *testing.T) {
+	t.Parallel()
+	server, err := start(t.Context(), pglocal.Options{Durable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = server.Stop() }()
+	conn, err := pgx.Connect(t.Context(), server.URL(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	if _, err := conn.Exec(t.Context(), "create table kept as select 'it is there' as text"); err != nil {
+		t.Fatal(err)
+	}
+	before := server.PID()
+	if err := server.Crash(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if server.PID() == before || alive(before) {
+		t.Errorf("process %d was %d", server.PID(), before)
+	}
+	if err := conn.Ping(t.Context()); err == nil {
+		t.Error("a session has survived")
+	}
+	if got, err := query(t.Context(), server.URL(""), "select text from kept"); err != nil || got != "it is there" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 func TestAStartThatFailsShowsTheLogAndLeavesNothing(t *testing.T) {
 	t.Parallel()
 	temp := openTemp(t)
