@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,7 +52,7 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 	if err != nil {
 		return p, err
 	}
-	err = j.applyGroups(ctx, groups(lacking, groupSize), &p)
+	err = j.applyGroups(ctx, groups(lacking, cmp.Or(j.groupSize, groupSize)), &p)
 	if _, _, unique := pg.UniqueViolation(err); unique {
 		// A value that one aggregate freed and another took: together they fit.
 		j.Log.Info().Err(err).Msg("catching up again as one group")

@@ -30,6 +30,8 @@ type Job struct {
 	Log     zerolog.Logger
 	// Progress is called now and then, at most every 100 ms, from one goroutine at a time, and once at the end; may be nil.
 	Progress func(Progress)
+
+	groupSize int64 // for tests; 0: groupSize
 }
 
 // Progress is how far the migration has come, over all processes that work on it.

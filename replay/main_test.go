@@ -1,0 +1,9 @@
+package replay_test
+
+import (
+	"testing"
+
+	"github.com/viewschema/projector/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }

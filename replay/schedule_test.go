@@ -1,0 +1,268 @@
+package replay_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
+	"pgregory.net/rapid"
+
+	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/replay"
+)
+
+// hook is called before each statement of a migration whose context carries it. The statement is not sent until the hook
+// returns, so what the hook does happens between two statements of the migration, at a place that does not depend on time.
+// When the statement has ended, it is called without one.
+type hook func(conn *pgx.Conn, sql string)
+
+type hookKey struct{}
+
+func withHook(ctx context.Context, h hook) context.Context {
+	return context.WithValue(ctx, hookKey{}, h)
+}
+
+// tracer calls hooks.
+type tracer struct{}
+
+func (tracer) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if h, ok := ctx.Value(hookKey{}).(hook); ok {
+		h(conn, data.SQL)
+	}
+	return ctx
+}
+
+func (tracer) TraceQueryEnd(ctx context.Context, conn *pgx.Conn, _ pgx.TraceQueryEndData) {
+	if h, ok := ctx.Value(hookKey{}).(hook); ok {
+		h(conn, "")
+	}
+}
+
+func (tracer) TraceBatchStart(ctx context.Context, conn *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	if h, ok := ctx.Value(hookKey{}).(hook); ok {
+		h(conn, "a batch of statements")
+	}
+	return ctx
+}
+
+func (tracer) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (t tracer) TraceBatchEnd(ctx context.Context, conn *pgx.Conn, _ pgx.TraceBatchEndData) {
+	t.TraceQueryEnd(ctx, conn, pgx.TraceQueryEndData{})
+}
+
+// action is something that happens between two statements of the migration.
+type action struct {
+	Gap       int // statements after the action before
+	Do        string
+	Writer    int
+	Aggregate string
+	How       how
+}
+
+// The actions. The last two do not come from writers: another process works on the migration, from its first statement
+// until it is done or has to wait for us; and our session is ended by the server.
+const (
+	doAdd      = "add"
+	doNote     = "note" // an event that nobody handles
+	doDraw     = "draw"
+	doPrepare  = "prepare"
+	doCommit   = "commit"
+	doRollBack = "roll back"
+	doRival    = "rival"
+	doCrash    = "crash"
+)
+
+const rivalName = "rival"
+
+var actions = rapid.Custom(func(t *rapid.T) action {
+	return action{
+		Gap: rapid.IntRange(0, 6).Draw(t, "gap"),
+		Do: rapid.SampledFrom([]string{ // rapid prefers the first and the last
+			doAdd, doAdd, doAdd, doAdd, doAdd, doAdd, doAdd, doDraw, doDraw, doNote, doNote, doPrepare, doRival, doCrash, doRival,
+			doAdd, doAdd, doAdd, doRollBack, doRollBack, doCommit, doCommit, doCommit, doCommit, doCommit,
+		}).Draw(t, "do"),
+		Writer:    rapid.IntRange(0, 2).Draw(t, "writer"),
+		Aggregate: rapid.SampledFrom(aggregates).Draw(t, "aggregate"),
+		How: how{
+			drawn: rapid.Bool().Draw(t, "drawn"),
+			leaf:  rapid.Bool().Draw(t, "leaf"),
+			undo:  rapid.IntRange(0, 5).Draw(t, "undo") == 5,
+		},
+	}
+})
+
+// schedule does the actions, each at its place.
+type schedule struct {
+	mu      sync.Mutex // workers run side by side
+	world   *world
+	job     *replay.Job
+	phase   string
+	left    []action
+	gap     int
+	patient bool // the settling under way waits without limit
+	looks   int  // of a settling that waits for writers, one after the other
+	rival   chan error
+	err     error // the first that happened in a hook
+	count   func(what string)
+}
+
+// hook is called by the migration's sessions.
+func (s *schedule) hook(conn *pgx.Conn, sql string) {
+	if sql == "" {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ctx := context.Background() // whatever happens to the migration's statement
+	s.looks++
+	if !strings.Contains(sql, "pg_locks") {
+		s.looks = 0
+	}
+	if s.looks > 1 {
+		s.count("looked again for open writers")
+	}
+	if s.looks > 3 && s.patient {
+		s.keep(s.finishAll(ctx))
+	}
+	for s.gap--; s.gap <= 0 && len(s.left) > 0 && s.err == nil; {
+		a := s.left[0]
+		s.left = s.left[1:]
+		if len(s.left) > 0 {
+			s.gap = s.left[0].Gap
+		}
+		s.keep(s.do(ctx, a, conn))
+	}
+}
+
+func (s *schedule) keep(err error) {
+	if s.err == nil {
+		s.err = err
+	}
+}
+
+func (s *schedule) finishAll(ctx context.Context) error {
+	for _, wr := range s.world.writers {
+		if err := s.end(ctx, wr, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// do does one action; what does not fit the moment is left out.
+func (s *schedule) do(ctx context.Context, a action, conn *pgx.Conn) (err error) {
+	wr := s.world.writers[a.Writer]
+	switch a.Do {
+	case doAdd:
+		err = wr.append(ctx, a.Aggregate, "Added", a.How)
+	case doNote:
+		err = wr.append(ctx, a.Aggregate, "Noted", a.How)
+	case doDraw:
+		err = wr.draw(ctx)
+	case doPrepare:
+		err = wr.prepare(ctx)
+	case doCommit, doRollBack:
+		err = s.end(ctx, wr, a.Do == doCommit)
+	case doRival:
+		err = s.startRival(ctx)
+	case doCrash:
+		if conn != nil && conn.PgConn().TxStatus() == 'T' {
+			s.count("session ended in " + s.phase)
+			_, err = s.world.admin.Exec(ctx, "select pg_terminate_backend($1, 5000)", int32(conn.PgConn().PID()))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%+v: %w", a, err)
+	}
+	return nil
+}
+
+// end ends a writer's transaction and counts the commits that come late: a higher position has been committed before.
+func (s *schedule) end(ctx context.Context, wr *writer, commit bool) error {
+	if commit && len(wr.pending) > 0 {
+		var highest int64
+		if err := s.world.admin.QueryRow(ctx, "select coalesce(max(position), 0) from events").Scan(&highest); err != nil {
+			return err
+		}
+		if wr.pending[0] < highest {
+			s.count("late commit in " + s.phase)
+		}
+		if wr.prepared {
+			s.count("prepared commit in " + s.phase)
+		}
+	}
+	return wr.finish(ctx, commit)
+}
+
+// startRival lets another process work on the migration until it is done or waits for a lock of ours.
+func (s *schedule) startRival(ctx context.Context) error {
+	if s.rival != nil || s.job.Migration == 0 {
+		return nil
+	}
+	job := *s.job
+	job.DB, job.Workers = s.world.rivals, 1
+	done := make(chan error, 1)
+	s.rival = done
+	building := s.phase == phaseRun
+	changed := make(chan struct{}, 1)
+	var mayWait atomic.Bool // the statement that runs takes locks
+	work := withHook(ctx, func(_ *pgx.Conn, sql string) {
+		mayWait.Store(sql != "" && (!strings.HasPrefix(strings.TrimSpace(sql), "select") || strings.Contains(sql, "for ")))
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})
+	go func() {
+		var err error
+		if building {
+			_, err = job.Run(work)
+		} else {
+			_, err = job.CatchUp(work, eventstore.Wait{Limit: impatience})
+		}
+		done <- err
+	}()
+	for {
+		select {
+		case err := <-done:
+			s.count("rival in " + s.phase)
+			s.rival = nil
+			return rivalError(err)
+		case <-changed:
+		}
+		for mayWait.Load() {
+			var waits bool
+			err := s.world.admin.QueryRow(ctx, `
+				select exists (select from pg_stat_activity
+					where datname = current_database() and application_name = $1 and cardinality(pg_blocking_pids(pid)) > 0)`, rivalName).Scan(&waits)
+			if err != nil {
+				return err
+			}
+			if waits {
+				s.count("rival that waits in " + s.phase)
+				return nil
+			}
+		}
+	}
+}
+
+// join waits for the rival, which waits for nobody any more.
+func (s *schedule) join() error {
+	if s.rival == nil {
+		return nil
+	}
+	err := <-s.rival
+	s.rival = nil
+	return rivalError(err)
+}
+
+func rivalError(err error) error {
+	if err == nil || errors.Is(err, replay.ErrState) { // the step was over before the rival began
+		return nil
+	}
+	return fmt.Errorf("rival: %w", err)
+}

@@ -1,0 +1,194 @@
+package replay_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/uptrace/bun"
+
+	"github.com/viewschema/projector"
+	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/internal/pgtest"
+	"github.com/viewschema/projector/projections"
+	"github.com/viewschema/projector/viewschema"
+)
+
+// kind is how an event store gives out its positions.
+type kind string
+
+const (
+	plain       kind = "plain"
+	partitioned kind = "partitioned" // writers also insert into the partitions themselves
+	cached      kind = "cached"      // a number can be drawn in an earlier transaction
+)
+
+var kinds = []kind{plain, partitioned, cached}
+
+// aggregates are few, so that writers, batches and passes meet in them.
+var aggregates = []string{"a", "b", "c", "d"}
+
+func (k kind) table() string {
+	const columns = `(position bigint not null default nextval('positions'), aggregate_id text not null, sequence_number int not null,
+		event_type text not null, data jsonb not null, unique (aggregate_id, sequence_number))`
+	switch k {
+	case partitioned:
+		return "create sequence positions; create table events " + columns + ` partition by list (aggregate_id);
+			create table events_ab partition of events for values in ('a', 'b') with (autovacuum_enabled = off);
+			create table events_cd partition of events for values in ('c', 'd') with (autovacuum_enabled = off)`
+	case cached:
+		return "create sequence positions cache 3; create table events " + columns + " with (autovacuum_enabled = off)"
+	}
+	return "create sequence positions; create table events " + columns + " with (autovacuum_enabled = off)"
+}
+
+// leaf is the partition of an aggregate.
+func leaf(aggregate string) string {
+	if aggregate < "c" {
+		return "events_ab"
+	}
+	return "events_cd"
+}
+
+// tally is the row of an aggregate: which events it has seen, in their order. An event that is lost is not in it, one that
+// is applied twice is in it twice.
+type tally struct {
+	bun.BaseModel `bun:"table:tallies"`
+	ID            string `bun:"id,pk"`
+	Total         int64  `bun:"total"`
+	Last          int64  `bun:"last"`
+	Seen          string `bun:"seen"`
+}
+
+type added struct {
+	Amount int64 `json:"amount"`
+}
+
+var tallies = projections.NewRows(func(t *tally) string { return t.ID })
+
+// talliesProjector is strict: an event that comes again, or after a later one of its aggregate, is an error.
+var talliesProjector = &projections.Projector{
+	Name:   "tallies",
+	Tables: []projections.Table{tallies},
+	Handlers: []projections.Handler{projections.On(func(s *projections.Store, e projections.Event[added]) error {
+		var late error
+		err := tallies.Upsert(s, e.AggregateID.String(), func(t *tally, _ bool) {
+			if e.Sequence <= t.Last {
+				late = fmt.Errorf("event %d came after event %d", e.Sequence, t.Last)
+			}
+			t.ID = e.AggregateID.String()
+			t.add(e.Sequence, e.Data.Amount)
+		})
+		return errors.Join(err, late)
+	})},
+}
+
+const talliesSQL = "create table tallies%SUFFIX% (id text primary key, total bigint not null, last bigint not null, seen text not null)"
+
+// definition has events that nobody handles, too: they are Noted.
+var definition = viewschema.Definition{
+	Events:     []projections.EventType{projections.JSON[added]("Added"), projections.Ignore("Noted")},
+	Projectors: []*projections.Projector{talliesProjector},
+	Versions:   projector.Versions{1: {projector.Replay(talliesProjector)}},
+	Views:      fstest.MapFS{"tallies.sql": {Data: []byte(talliesSQL)}},
+}
+
+func (t *tally) add(sequence, amount int64) {
+	t.Total += amount
+	t.Last = sequence
+	t.Seen += fmt.Sprintf(" %d", sequence)
+}
+
+// world is a database with an event store, the migration's sessions and those of the writers.
+type world struct {
+	kind   kind
+	db     *pgxpool.Pool // the migration's: see hook
+	rivals *pgxpool.Pool // of another process that works on the same migration
+	admin  *pgx.Conn
+	source *eventstore.Reader
+
+	projections *projections.Set
+	writers     []*writer
+	owners      map[string]*writer // who has appended to the aggregate and is still open
+	amounts     int64
+}
+
+func newWorld(t *testing.T, k kind) *world {
+	t.Helper()
+	ctx := t.Context()
+	config, err := pgxpool.ParseConfig(pgtest.DatabaseURL(t, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{kind: k, owners: map[string]*writer{}}
+	connect := func() *pgx.Conn {
+		conn, err := pgx.ConnectConfig(ctx, config.ConnConfig.Copy())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(ctx)) })
+		return conn
+	}
+	pool := func(name string) *pgxpool.Pool {
+		c := config.Copy()
+		c.MaxConns = 4
+		c.ConnConfig.RuntimeParams["application_name"] = name
+		c.ConnConfig.Tracer = tracer{}
+		db, err := pgxpool.NewWithConfig(ctx, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(db.Close)
+		return db
+	}
+	w.db, w.rivals, w.admin = pool("migration"), pool(rivalName), connect()
+	schema, err := viewschema.Open(w.db, definition, viewschema.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := schema.Init(ctx); err != nil {
+		t.Fatal(err)
+	}
+	views := strings.ReplaceAll(talliesSQL, "%SUFFIX%", "")
+	if _, err := w.admin.Exec(ctx, k.table()+"; set search_path = view_schema, public; "+views); err != nil {
+		t.Fatal(err)
+	}
+	if w.source, err = eventstore.Open(ctx, w.db, eventstore.Mapping{}); err != nil {
+		t.Fatal(err)
+	}
+	set, err := projections.NewSet(definition.Events, definition.Projectors...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.projections = set.In("view_schema", "")
+	for i := range 3 {
+		w.writers = append(w.writers, &writer{world: w, conn: connect(), name: fmt.Sprintf("%s %d", w.db.Config().ConnConfig.Database, i)})
+		// While the cutover holds off writers, they give up at once.
+		if _, err := w.writers[i].conn.Exec(ctx, "set lock_timeout = '1ms'"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+// empty makes the world ready for the next migration.
+func (w *world) empty(ctx context.Context) error {
+	w.owners = map[string]*writer{}
+	for _, wr := range w.writers {
+		if err := wr.finish(ctx, false); err != nil {
+			return err
+		}
+		wr.drawn = nil
+	}
+	_, err := w.admin.Exec(ctx, `
+		delete from events;
+		delete from tallies;
+		delete from projector_replayed_ids;
+		delete from projector_migrations`)
+	return err
+}
