@@ -109,7 +109,11 @@ func (c *cutover) shorten(ctx context.Context) error {
 	}
 	for {
 		if c.passes > 0 {
-			tail, err := c.job.Tail(ctx, c.db, c.job.Source)
+			var tail int64
+			err := c.job.Retry(ctx, pg.PointList, func(tx pgx.Tx) (err error) {
+				tail, err = c.job.Tail(ctx, tx, c.job.Source)
+				return err
+			})
 			if err != nil {
 				return err
 			}

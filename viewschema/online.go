@@ -93,17 +93,19 @@ func (s *Schema) checkDirection(current int) error {
 
 // tell fills in what the bookkeeping knows about the migration.
 func (s *Schema) tell(ctx context.Context, job *replay.Job, r *Result) error {
-	p, err := job.Look(ctx, s.db)
-	if err != nil {
-		return err
-	}
-	r.Events, r.Rows = p.EventsDone, p.Rows
-	err = s.db.QueryRow(ctx, s.sql("select cut, cut_reason from %SCHEMA%.projector_migrations where id = $1"), job.Migration).
-		Scan(&r.Cut, &r.CutReason)
-	if err != nil {
-		return fmt.Errorf("reading the cut of migration %d: %w", job.Migration, err)
-	}
-	return nil
+	return job.Retry(ctx, pg.PointList, func(tx pgx.Tx) error {
+		p, err := job.Look(ctx, tx)
+		if err != nil {
+			return err
+		}
+		r.Events, r.Rows = p.EventsDone, p.Rows
+		err = tx.QueryRow(ctx, s.sql("select cut, cut_reason from %SCHEMA%.projector_migrations where id = $1"), job.Migration).
+			Scan(&r.Cut, &r.CutReason)
+		if err != nil {
+			return fmt.Errorf("reading the cut of migration %d: %w", job.Migration, err)
+		}
+		return nil
+	})
 }
 
 // begin starts the migration: it settles the first cut, outside any transaction; then, in one transaction, records the
@@ -270,7 +272,10 @@ func (s *Schema) exists(ctx context.Context, q pg.Querier, name string) (exists 
 
 // built marks the migration as built, once all batches are done. Another process may have done so.
 func (s *Schema) built(ctx context.Context, job *replay.Job) error {
-	err := s.inTx(ctx, pg.PointBuilt, func(tx pgx.Tx) error {
+	err := job.Retry(ctx, pg.PointBuilt, func(tx pgx.Tx) error {
+		if err := boundLocks(ctx, tx); err != nil {
+			return err
+		}
 		_, err := tx.Exec(ctx, s.sql(`
 			update %SCHEMA%.projector_migrations m
 			set state = 'built', built_at = now()

@@ -18,7 +18,7 @@ const (
 	PointBegin        Point = "begin"         // the migration, its tables and batches
 	PointBatch        Point = "batch"         // rows, ledger entries and done mark of a batch
 	PointBuilt        Point = "built"         // the end of the building
-	PointList         Point = "list"          // what a catch-up has to do; writes nothing
+	PointList         Point = "list"          // what there is to do or was done; writes nothing
 	PointGroup        Point = "group"         // rows and ledger entries of a group of a catch-up
 	PointCut          Point = "cut"           // the end of a catch-up
 	PointCutover      Point = "cutover"       // new names and new version

@@ -51,7 +51,8 @@ func IsConnectionLost(err error) bool {
 		return strings.HasPrefix(e.Code, "08") || slices.Contains([]string{adminShutdown, crashShutdown, cannotConnectNow}, e.Code)
 	}
 	var network net.Error
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.As(err, &network) && !network.Timeout()
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, pgconn.ErrConnClosed) ||
+		errors.As(err, &network) && !network.Timeout()
 }
 
 // IsLockTimeout says whether a lock could not be had within lock_timeout.
