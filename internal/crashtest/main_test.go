@@ -41,17 +41,21 @@ func version2() viewschema.Definition {
 	return d
 }
 
-// filledStore is a database with 6,000 events: three batches of them.
-func filledStore(ctx context.Context, conn *pgx.Conn) error {
+// filledStore is a database with events for three batches.
+func filledStore(ctx context.Context, conn *pgx.Conn) error { return fill(ctx, conn, 6_000) }
+
+// atVersion1 is the same with the first release live.
+func atVersion1(ctx context.Context, conn *pgx.Conn) error { return atVersion1With(ctx, conn, 6_000) }
+
+func fill(ctx context.Context, conn *pgx.Conn, events int) error {
 	if _, err := conn.Exec(ctx, bank.EventTable); err != nil {
 		return err
 	}
-	return bank.Fill(ctx, conn, 6_000, 1)
+	return bank.Fill(ctx, conn, events, 1)
 }
 
-// atVersion1 is a database whose first release is live.
-func atVersion1(ctx context.Context, conn *pgx.Conn) error {
-	if err := filledStore(ctx, conn); err != nil {
+func atVersion1With(ctx context.Context, conn *pgx.Conn, events int) error {
+	if err := fill(ctx, conn, events); err != nil {
 		return err
 	}
 	db, err := pgxpool.New(ctx, conn.Config().ConnString())
@@ -83,10 +87,13 @@ func releases(t *testing.T) (list []bank.Release) {
 	return list
 }
 
-// appendEvents lets customers act, old ones and new ones, until there are so many new events or a few more.
-func appendEvents(t *testing.T, db *pgxpool.Pool, n int) {
+// appendEvents lets customers act, old ones and new ones, until there are so many new events or a few more. Each call in a
+// test needs a seed of its own.
+func appendEvents(t *testing.T, url string, n int, seed uint64) {
 	t.Helper()
-	customers := bank.NewCustomers(2)
+	db := connect(t, url, "bank") // whatever has happened to the caller's connections
+	defer db.Close()
+	customers := bank.NewCustomers(seed)
 	if err := customers.Adopt(t.Context(), db, 0, 1); err != nil {
 		t.Fatal(err)
 	}
@@ -101,6 +108,25 @@ func appendEvents(t *testing.T, db *pgxpool.Pool, n int) {
 		}
 		left -= len(events)
 	}
+}
+
+// connect makes a pool whose sessions have that name.
+func connect(t *testing.T, url, name string, configure ...func(*pgxpool.Config)) *pgxpool.Pool {
+	t.Helper()
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.ConnConfig.RuntimeParams["application_name"] = name
+	for _, f := range configure {
+		f(config)
+	}
+	db, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	return db
 }
 
 // verify holds the live tables against a replay by hand.

@@ -69,7 +69,7 @@ func TestKilledAtEveryCommit(t *testing.T) {
 					run(t, db, strings.Fields(command)...)
 				}
 				if c.tail > 0 {
-					appendEvents(t, db, c.tail)
+					appendEvents(t, db.Config().ConnString(), c.tail, 2)
 				}
 
 				ctx, cancel := context.WithTimeout(t.Context(), patience)

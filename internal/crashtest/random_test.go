@@ -25,23 +25,23 @@ func TestKilledAtRandomMoments(t *testing.T) {
 	usual := durations(t)
 	before := kills.Load()
 	began := time.Now()
-	t.Run("lives", func(t *testing.T) {
-		for range lives {
-			seed := rand.Uint64()
-			t.Run("", func(t *testing.T) {
-				t.Parallel()
-				t.Logf("seed %d", seed)
-				random := rand.New(rand.NewPCG(seed, 0))
-				for n := 0; n < killsPerLife && !t.Failed(); {
-					n += killedLife(t, random, usual)
-				}
-			})
+	t.Cleanup(func() { // after all lives
+		n := kills.Load() - before // those of the tests beside this one included
+		t.Logf("%d kills in %s", n, time.Since(began).Round(time.Second))
+		if n < lives*killsPerLife {
+			t.Errorf("%d kills; want %d", n, lives*killsPerLife)
 		}
 	})
-	n := kills.Load() - before // those of other tests that run beside this one included
-	t.Logf("%d kills in %s", n, time.Since(began).Round(time.Second))
-	if n < lives*killsPerLife {
-		t.Errorf("%d kills; want %d", n, lives*killsPerLife)
+	for range lives {
+		seed := rand.Uint64()
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			t.Logf("seed %d", seed)
+			random := rand.New(rand.NewPCG(seed, 0))
+			for n := 0; n < killsPerLife && !t.Failed(); {
+				n += killedLife(t, random, usual)
+			}
+		})
 	}
 }
 
