@@ -79,14 +79,14 @@ func (c *cutover) run(ctx context.Context) error {
 
 // prepare finds the budget and whether we may hold off writers. While we hold the events and wait for a view table, an
 // application that writes views before events would be in a deadlock with us; PostgreSQL looks for one after
-// deadlock_timeout, and by then we have given up.
+// deadlock_timeout, and by then we have given up, even on a busy machine.
 func (c *cutover) prepare(ctx context.Context) error {
 	var deadlock float64
 	err := c.db.QueryRow(ctx, "select extract(epoch from current_setting('deadlock_timeout')::interval)::float8").Scan(&deadlock)
 	if err != nil {
 		return fmt.Errorf("reading deadlock_timeout: %w", err)
 	}
-	c.budget = min(c.opts.PauseBudget, time.Duration(deadlock*float64(time.Second))*9/10)
+	c.budget = min(c.opts.PauseBudget, time.Duration(deadlock*float64(time.Second))*3/4)
 	if c.opts.Maintenance {
 		return nil
 	}

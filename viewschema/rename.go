@@ -94,6 +94,35 @@ func fit(name, rest string) string {
 	return name[:min(len(name), max(0, maxName-len(rest)))] + rest
 }
 
+// advanceSequences sets the sequences that belong to columns of the table past the columns' values: rows that a projector
+// numbers itself do not draw from them, and the first that the application lets the database number would collide. Without
+// an index on such a column this reads the table.
+func (s *Schema) advanceSequences(ctx context.Context, tx pgx.Tx, table string) error {
+	rows, err := tx.Query(ctx, `
+		select format('select setval(%1$s, highest) from (select max(%2$I) as highest from %3$s) t
+				where highest > coalesce(pg_sequence_last_value(%1$s), 0) and highest <= %4$s',
+			q.seqrelid::oid, a.attname, $1::text, q.seqmax)
+		from pg_catalog.pg_depend d
+		join pg_catalog.pg_sequence q on q.seqrelid = d.objid
+		join pg_catalog.pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
+		where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
+		  and d.refobjid = $1::text::regclass and d.deptype in ('a', 'i')
+		  and q.seqincrement > 0 and a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)`, pg.Table(s.def.Schema, table))
+	if err != nil {
+		return fmt.Errorf("listing the sequences of %s: %w", table, err)
+	}
+	statements, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("listing the sequences of %s: %w", table, err)
+	}
+	for _, sql := range statements {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("advancing a sequence of %s: %w", table, err)
+		}
+	}
+	return nil
+}
+
 // carryRights gives table the owner and the grants of another.
 func (s *Schema) carryRights(ctx context.Context, tx pgx.Tx, from, to string) error {
 	rows, err := tx.Query(ctx, `

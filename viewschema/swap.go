@@ -18,7 +18,6 @@ import (
 // swap is the cutover's transaction. Its locks are taken in the order in which a guarded application takes them, so that
 // they cannot deadlock: the guard, the events, the view tables. It returns when it asked for the writers' lock.
 func (c *cutover) swap(ctx context.Context, tx pgx.Tx) (asked time.Time, pass replay.Pass, err error) {
-	milliseconds := func(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }
 	_, err = tx.Exec(ctx, "select set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true)",
 		milliseconds(min(lockTimeout, c.budget/2)), milliseconds(c.budget))
 	if err != nil {
@@ -51,7 +50,8 @@ func (c *cutover) swap(ctx context.Context, tx pgx.Tx) (asked time.Time, pass re
 		return asked, pass, err
 	}
 	// All locks are held: what follows waits for nobody, so nobody's patience matters but the operator's.
-	if _, err := tx.Exec(ctx, "set local statement_timeout = 0"); err != nil {
+	_, err = tx.Exec(ctx, "select set_config('lock_timeout', $1, true), set_config('statement_timeout', '0', true)", milliseconds(lockTimeout))
+	if err != nil {
 		return asked, pass, err
 	}
 	for _, t := range c.plan.Tables {
@@ -64,6 +64,9 @@ func (c *cutover) swap(ctx context.Context, tx pgx.Tx) (asked time.Time, pass re
 	}
 	return asked, pass, c.prove(ctx, tx)
 }
+
+// milliseconds is a time-out for PostgreSQL, to which 0 would mean none.
+func milliseconds(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }
 
 // holdWriters takes the writers' lock; in maintenance, where we have not the right to it, it looks that nobody writes.
 func (c *cutover) holdWriters(ctx context.Context, tx pgx.Tx) error {
@@ -101,7 +104,7 @@ func (c *cutover) prove(ctx context.Context, tx pgx.Tx) error {
 // from a savepoint, so that readers who queue behind us get through, while the writers' lock and the last events stay.
 func (c *cutover) lockLive(ctx context.Context, tx pgx.Tx, until time.Time) error {
 	for {
-		err := c.lockAll(ctx, tx)
+		err := c.lockAll(ctx, tx, until)
 		if err == nil || !pg.IsLockTimeout(err) || time.Now().After(until) {
 			return err
 		}
@@ -113,7 +116,8 @@ func (c *cutover) lockLive(ctx context.Context, tx pgx.Tx, until time.Time) erro
 	}
 }
 
-func (c *cutover) lockAll(ctx context.Context, tx pgx.Tx) (err error) {
+// lockAll waits for each lock as long as others may queue behind us, and for none after until.
+func (c *cutover) lockAll(ctx context.Context, tx pgx.Tx, until time.Time) (err error) {
 	savepoint, err := tx.Begin(ctx)
 	if err != nil {
 		return err
@@ -133,7 +137,9 @@ func (c *cutover) lockAll(ctx context.Context, tx pgx.Tx) (err error) {
 		if !exists {
 			continue
 		}
-		if _, err := savepoint.Exec(ctx, "lock table "+pg.Table(c.def.Schema, t.Table)+" in access exclusive mode"); err != nil {
+		sql := fmt.Sprintf("set local lock_timeout = %s; lock table %s in access exclusive mode",
+			milliseconds(min(lockTimeout, time.Until(until))), pg.Table(c.def.Schema, t.Table))
+		if _, err := savepoint.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
 			return fmt.Errorf("locking table %s: %w", t.Table, err)
 		}
 	}
@@ -185,6 +191,9 @@ func (s *Schema) publish(ctx context.Context, tx pgx.Tx, t TableChange, archived
 		maps.Copy(plain, f.names(t.Built[len(t.Table):]))
 	}
 	if err := s.rename(ctx, tx, t.Built, t.Table, plain); err != nil {
+		return err
+	}
+	if err := s.advanceSequences(ctx, tx, t.Table); err != nil {
 		return err
 	}
 	if !archived {

@@ -1,0 +1,136 @@
+package viewschema_test
+
+import (
+	"bytes"
+	"context"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/rs/zerolog"
+
+	"github.com/viewschema/projector/viewschema"
+)
+
+// watcher sees the statements of a pool and the lines of a log, both in order and as they happen: a test can wait for what
+// the cutover does, or do something itself between two of its statements. Either function may be nil.
+type watcher struct {
+	before func(sql string) // called before each statement; the statement waits for it
+	logged func(line string)
+
+	mu    sync.Mutex
+	lines bytes.Buffer
+}
+
+func (w *watcher) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if w.before != nil {
+		w.before(data.SQL)
+	}
+	return ctx
+}
+
+func (*watcher) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (w *watcher) Write(line []byte) (int, error) {
+	w.mu.Lock()
+	w.lines.Write(line)
+	w.mu.Unlock()
+	if w.logged != nil {
+		w.logged(string(line))
+	}
+	return len(line), nil
+}
+
+func (w *watcher) log() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lines.String()
+}
+
+// watched opens the definition on a pool of its own, whose statements and log go to w.
+func watched(t *testing.T, db *pgxpool.Pool, d viewschema.Definition, o viewschema.Options, w *watcher) *viewschema.Schema {
+	t.Helper()
+	config := db.Config()
+	config.ConnConfig.Tracer = w
+	own, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(own.Close)
+	o.Log = zerolog.New(w)
+	s, err := viewschema.Open(own, d, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// attempts calls back with the number of each try of the cutover's transaction that was rolled back.
+func attempts(back func(n int)) func(sql string) {
+	n := 0
+	return func(sql string) {
+		if sql == "rollback" {
+			n++
+			back(n)
+		}
+	}
+}
+
+// cutOver runs the cutover beside the test.
+func cutOver(t *testing.T, s *viewschema.Schema) chan error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.MigrateOffline(t.Context())
+		done <- err
+	}()
+	return done
+}
+
+func run(t *testing.T, db *pgxpool.Pool, sql string) {
+	t.Helper()
+	if _, err := db.Exec(t.Context(), sql); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func scan[T any](t *testing.T, db *pgxpool.Pool, sql string, args ...any) (value T) {
+	t.Helper()
+	if err := db.QueryRow(t.Context(), sql, args...).Scan(&value); err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+// hold begins a transaction, runs a statement in it and leaves it open. It returns the session's pid and what ends it.
+func hold(t *testing.T, db *pgxpool.Pool, sql string) (pid string, end func()) {
+	t.Helper()
+	tx, err := db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) })
+	if _, err := tx.Exec(t.Context(), sql); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.QueryRow(t.Context(), "select 'pid ' || pg_backend_pid()").Scan(&pid); err != nil {
+		t.Fatal(err)
+	}
+	return pid, func() {
+		t.Helper()
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// awaitLock returns when a session waits for a lock.
+func awaitLock(t *testing.T, db *pgxpool.Pool) {
+	t.Helper()
+	for !scan[bool](t, db, "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database())") {
+		if err := t.Context().Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
