@@ -185,7 +185,11 @@ func (j *Job) apply(ctx context.Context, tx pgx.Tx, run *projections.Run, sel ev
 // Tail counts the events that the ledger lacks. It takes no lock, so a catch-up that ends meanwhile may be counted in part.
 func (l Ledger) Tail(ctx context.Context, q pg.Querier, source *eventstore.Reader) (int64, error) {
 	var cut int64
-	if err := q.QueryRow(ctx, l.sql("select cut from %SCHEMA%.projector_migrations where id = $1"), l.Migration).Scan(&cut); err != nil {
+	err := q.QueryRow(ctx, l.sql("select cut from %SCHEMA%.projector_migrations where id = $1"), l.Migration).Scan(&cut)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return 0, l.gone()
+	case err != nil:
 		return 0, fmt.Errorf("reading the cut of migration %d: %w", l.Migration, err)
 	}
 	return source.Count(ctx, q, l.lacks(cut, nil))

@@ -52,13 +52,17 @@ func (l Ledger) lock(ctx context.Context, tx pgx.Tx, mode string, want ...State)
 	err = tx.QueryRow(ctx, l.sql("select state, cut from %SCHEMA%.projector_migrations where id = $1 ")+mode, l.Migration).Scan(&state, &cut)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return 0, fmt.Errorf("%w: migration %d is gone; it was aborted", ErrState, l.Migration)
+		return 0, l.gone()
 	case err != nil:
 		return 0, fmt.Errorf("locking migration %d: %w", l.Migration, err)
 	case !slices.Contains(want, state):
 		return 0, fmt.Errorf("%w: migration %d is %s and would have to be %s", ErrState, l.Migration, state, want[0])
 	}
 	return cut, nil
+}
+
+func (l Ledger) gone() error {
+	return fmt.Errorf("%w: migration %d is gone; it was aborted", ErrState, l.Migration)
 }
 
 // replayed is the relation of the positions above the cut that the tables hold, for eventstore.Selection.Except.

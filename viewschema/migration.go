@@ -111,7 +111,11 @@ func (s *Schema) job(m *migration, source *eventstore.Reader, plan *Plan) *repla
 		DB:          s.db,
 		Workers:     s.opts.Workers,
 		Index: func(ctx context.Context, tx pgx.Tx, table string) error {
-			return s.runFile(ctx, tx, s.def.files[table+".indexes.sql"], suffix)
+			f := s.def.files[table+".indexes.sql"]
+			if err := s.runFile(ctx, tx, f, suffix); err != nil {
+				return err
+			}
+			return s.checkStrays(ctx, tx, f, []string{table}, suffix)
 		},
 		Analyze: func(ctx context.Context, tx pgx.Tx, table string) error {
 			_, err := tx.Exec(ctx, "analyze "+pg.Table(s.def.Schema, table+suffix))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -225,6 +226,46 @@ func (s *Schema) createTables(ctx context.Context, tx pgx.Tx, tables []string, s
 		if !exists {
 			return fmt.Errorf("%w: %s ran, but there is no table %s afterwards; leave schema names out of it", ErrDefinition, f.name, pg.Table(s.def.Schema, table+suffix))
 		}
+		if err := s.checkStrays(ctx, tx, f, tables, suffix); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkStrays refuses what a file has made besides the table and what is dropped with it: an abort would leave it behind,
+// and the cutover would leave it with the name that it has now. tables are those that tx may have made.
+func (s *Schema) checkStrays(ctx context.Context, tx pgx.Tx, f sqlFile, tables []string, suffix string) error {
+	made := make([]string, len(tables))
+	for i, t := range tables {
+		made[i] = pg.Table(s.def.Schema, t+suffix)
+	}
+	// Everything that lives in a schema depends on it, unless it is a part of something else that does.
+	rows, err := tx.Query(ctx, `
+		with recursive ours (classid, objid) as (
+			select 'pg_class'::regclass::oid, to_regclass(t)::oid from unnest($1::text[]) t
+			union
+			select d.classid, d.objid
+			from pg_catalog.pg_depend d join ours o on d.refclassid = o.classid and d.refobjid = o.objid
+			where d.deptype in ('a', 'i')
+		)
+		select pg_describe_object(d.classid, d.objid, 0)
+		from pg_catalog.pg_depend d
+		where d.refclassid = 'pg_namespace'::regclass
+		  and d.deptype = 'n'
+		  and d.xmin = pg_current_xact_id()::xid
+		  and not exists (select from ours o where o.classid = d.classid and o.objid = d.objid)
+		order by 1`, made)
+	if err != nil {
+		return fmt.Errorf("looking for what %s has made: %w", f.name, err)
+	}
+	strays, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("looking for what %s has made: %w", f.name, err)
+	}
+	if len(strays) > 0 {
+		return fmt.Errorf("%w: %s makes %s, which is not dropped with its table; create it beforehand, outside of the view schema's files",
+			ErrDefinition, f.name, strings.Join(strays, ", "))
 	}
 	return nil
 }
