@@ -70,7 +70,7 @@ func TestMappingErrors(t *testing.T) {
 		mapping eventstore.Mapping
 		want    []string
 	}{
-		{eventstore.Mapping{Relation: "nowhere.events"}, []string{"there is no relation nowhere.events"}},
+		{eventstore.Mapping{Relation: "nowhere.events"}, []string{"has no relation nowhere.events"}},
 		{eventstore.Mapping{Relation: "s"}, []string{"neither a table nor a view"}},
 		{eventstore.Mapping{}, []string{"public.events.position is text; the position must be int8, int4", "aggregate_id is int4", `no column "sequence_number"`}},
 	} {

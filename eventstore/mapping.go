@@ -66,7 +66,12 @@ func Open(ctx context.Context, q pg.Querier, m Mapping) (*Reader, error) {
 		join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		where c.oid = to_regclass($1)`, m.Relation).Scan(&r.oid, &r.relation, &kind)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, fmt.Errorf("%w: there is no relation %s; name it with its schema, or set search_path", ErrMapping, m.Relation)
+		var database, path string
+		if err := q.QueryRow(ctx, "select current_database(), current_setting('search_path')").Scan(&database, &path); err != nil {
+			return nil, fmt.Errorf("looking up event table %s: %w", m.Relation, err)
+		}
+		return nil, fmt.Errorf("%w: database %s has no relation %s that our role can see (search_path is %s); name it, with its schema, in the definition's Source",
+			ErrMapping, database, m.Relation, path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("looking up event table %s: %w", m.Relation, err)

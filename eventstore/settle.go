@@ -41,14 +41,16 @@ func (r *Reader) Settle(ctx context.Context, db pg.Querier, wait Wait) (Cut, err
 		switch {
 		case err == nil:
 			return cut, nil
+		case ctx.Err() != nil && !errors.Is(err, context.Cause(ctx)):
+			return cut, fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		case ctx.Err() != nil:
-			return cut, errors.Join(err, context.Cause(ctx))
+			return cut, err
 		case try == connectTries || !pg.IsConnectionLost(err):
 			return cut, err
 		}
 		select {
 		case <-ctx.Done():
-			return cut, errors.Join(err, context.Cause(ctx))
+			return cut, fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		case <-time.After(time.Duration(try) * 200 * time.Millisecond):
 		}
 	}
@@ -144,9 +146,10 @@ func (r *Reader) Distrust(ctx context.Context, db pg.Querier, highest int64) (se
 	}
 	var increment, cache, last int64
 	var readable, subscribed bool
+	var name, role string
 	err = db.QueryRow(ctx, `
 		select coalesce(s.seqrelid, 0), coalesce(s.seqincrement, 0), coalesce(s.seqcache, 0),
-			coalesce(has_sequence_privilege(s.seqrelid, 'select,usage'), false),
+			coalesce(has_sequence_privilege(s.seqrelid, 'select,usage'), false), coalesce(s.seqrelid::regclass::text, ''), current_user,
 			exists (select from pg_catalog.pg_subscription_rel sr where sr.srrelid in (select relid from pg_partition_tree(a.attrelid::regclass) union select a.attrelid))
 		from pg_catalog.pg_attribute a
 		left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
@@ -166,7 +169,7 @@ func (r *Reader) Distrust(ctx context.Context, db pg.Querier, highest int64) (se
 		) owned on true
 		left join pg_catalog.pg_sequence s on s.seqrelid = owned.sequence
 		where a.attrelid = $1 and a.attname = $2`, r.base.table, r.base.position).
-		Scan(&sequence, &increment, &cache, &readable, &subscribed)
+		Scan(&sequence, &increment, &cache, &readable, &name, &role, &subscribed)
 	if err != nil {
 		return 0, "", fmt.Errorf("looking up the sequence of %s.%s: %w", r.relation, r.mapping.Position, err)
 	}
@@ -177,7 +180,7 @@ func (r *Reader) Distrust(ctx context.Context, db pg.Querier, highest int64) (se
 	case increment != 1 || cache != 1:
 		return 0, fmt.Sprintf("the sequence of %s has increment %d and cache %d, so a session can draw numbers ahead of its transactions", position, increment, cache), nil
 	case !readable:
-		return 0, "our role may not read the sequence of " + position, nil
+		return 0, fmt.Sprintf("our role may not read the sequence of %s; type: grant select on sequence %s to %s", position, name, role), nil
 	case subscribed:
 		return 0, r.relation + " is filled by logical replication", nil
 	}

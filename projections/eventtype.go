@@ -28,7 +28,8 @@ func Decode[P any](name string, decode func(data []byte, p *P) error) EventType 
 	return &typed[P]{name: name, decode: decode}
 }
 
-// Ignore names event types that no projector wants. Without it, an unknown type in the event store stops a rebuild.
+// Ignore names event types that no projector wants. Events of types that are neither decoded nor ignored are left out, too,
+// but whoever migrates is warned of them.
 func Ignore(names ...string) EventType { return ignored(names) }
 
 type typed[P any] struct {

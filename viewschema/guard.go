@@ -43,7 +43,7 @@ func guardError(err error, version int) error {
 	case err == nil:
 		return nil
 	case pg.IsUndefined(err), pg.IsDivisionByZero(err):
-		return fmt.Errorf("%w: not %d: %w", ErrVersion, version, err)
+		return fmt.Errorf("%w than %d: %w", ErrVersion, version, err)
 	}
 	return fmt.Errorf("looking whether the view schema is at version %d: %w", version, err)
 }
