@@ -11,14 +11,16 @@ import (
 	"github.com/jackc/pgx/v5"
 	"pgregory.net/rapid"
 
-	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/replay"
 )
 
 // hook is called before each statement of a migration whose context carries it. The statement is not sent until the hook
 // returns, so what the hook does happens between two statements of the migration, at a place that does not depend on time.
-// When the statement has ended, it is called without one.
+// When the statement has ended, it is called without one. The projector calls it before it handles an event, without a
+// connection: what it loads and stores then is hidden from the tracer.
 type hook func(conn *pgx.Conn, sql string)
+
+const handling = "an event"
 
 type hookKey struct{}
 
@@ -76,8 +78,6 @@ const (
 	doCrash    = "crash"
 )
 
-const rivalName = "rival"
-
 var actions = rapid.Custom(func(t *rapid.T) action {
 	return action{
 		Gap: rapid.IntRange(0, 6).Draw(t, "gap"),
@@ -99,12 +99,13 @@ var actions = rapid.Custom(func(t *rapid.T) action {
 type schedule struct {
 	mu      sync.Mutex // workers run side by side
 	world   *world
-	job     *replay.Job
 	phase   string
 	left    []action
 	gap     int
-	patient bool // the settling under way waits without limit
-	looks   int  // of a settling that waits for writers, one after the other
+	patient bool    // the settling under way waits without limit
+	looks   int     // of a settling that waits for writers, one after the other
+	locks   int     // that the cutover has asked for
+	rivals  process // another one, that works on the same migration; may be nil
 	rival   chan error
 	err     error // the first that happened in a hook
 	count   func(what string)
@@ -125,7 +126,10 @@ func (s *schedule) hook(conn *pgx.Conn, sql string) {
 	if s.looks > 1 {
 		s.count("looked again for open writers")
 	}
-	if s.looks > 3 && s.patient {
+	if strings.HasPrefix(sql, "lock table") {
+		s.locks++
+	}
+	if s.looks > 3 && s.patient || s.locks > 1 { // what waits without limit, or tries again and again
 		s.keep(s.finishAll(ctx))
 	}
 	for s.gap--; s.gap <= 0 && len(s.left) > 0 && s.err == nil; {
@@ -200,31 +204,30 @@ func (s *schedule) end(ctx context.Context, wr *writer, commit bool) error {
 
 // startRival lets another process work on the migration until it is done or waits for a lock of ours.
 func (s *schedule) startRival(ctx context.Context) error {
-	if s.rival != nil || s.job.Migration == 0 {
+	if s.rival != nil || s.rivals == nil || s.phase == phaseBegin {
 		return nil
 	}
-	job := *s.job
-	job.DB, job.Workers = s.world.rivals, 1
 	done := make(chan error, 1)
 	s.rival = done
 	building := s.phase == phaseRun
 	changed := make(chan struct{}, 1)
-	var mayWait atomic.Bool // the statement that runs takes locks
-	work := withHook(ctx, func(_ *pgx.Conn, sql string) {
-		mayWait.Store(sql != "" && (!strings.HasPrefix(strings.TrimSpace(sql), "select") || strings.Contains(sql, "for ")))
+	var mayWait atomic.Uint32 // the session whose statement takes locks
+	work := withHook(ctx, func(conn *pgx.Conn, sql string) {
+		mayWait.Store(0)
+		if conn != nil && sql != "" && (!strings.HasPrefix(strings.TrimSpace(sql), "select") || strings.Contains(sql, "for ")) {
+			mayWait.Store(conn.PgConn().PID())
+		}
 		select {
 		case changed <- struct{}{}:
 		default:
 		}
 	})
 	go func() {
-		var err error
 		if building {
-			_, err = job.Run(work)
+			done <- s.rivals.run(work)
 		} else {
-			_, err = job.CatchUp(work, eventstore.Wait{Limit: impatience})
+			done <- s.rivals.catchUp(work, false)
 		}
-		done <- err
 	}()
 	for {
 		select {
@@ -234,12 +237,9 @@ func (s *schedule) startRival(ctx context.Context) error {
 			return rivalError(err)
 		case <-changed:
 		}
-		for mayWait.Load() {
+		for pid := mayWait.Load(); pid != 0; pid = mayWait.Load() {
 			var waits bool
-			err := s.world.admin.QueryRow(ctx, `
-				select exists (select from pg_stat_activity
-					where datname = current_database() and application_name = $1 and cardinality(pg_blocking_pids(pid)) > 0)`, rivalName).Scan(&waits)
-			if err != nil {
+			if err := s.world.admin.QueryRow(ctx, "select cardinality(pg_blocking_pids($1)) > 0", int32(pid)).Scan(&waits); err != nil {
 				return err
 			}
 			if waits {

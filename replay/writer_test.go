@@ -49,6 +49,17 @@ func (wr *writer) draw(ctx context.Context) error {
 	return nil
 }
 
+// drawEarlier draws a position in a transaction that has ended. No catalog tells of an application that does so: only
+// while the insert is open is it seen.
+func (wr *writer) drawEarlier(ctx context.Context) error {
+	var position int64
+	if err := wr.world.admin.QueryRow(ctx, "select nextval('positions')").Scan(&position); err != nil {
+		return err
+	}
+	wr.drawn = append(wr.drawn, position)
+	return nil
+}
+
 // append adds an event to an aggregate: of a type that somebody handles, or of one that nobody does.
 func (wr *writer) append(ctx context.Context, aggregate, eventType string, how how) error {
 	w := wr.world
