@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -63,11 +65,42 @@ func ping(ctx context.Context, pool *pgxpool.Pool) error {
 		return nil
 	}
 	c := pool.Config().ConnConfig
-	reason := err.Error()
-	if failed, ok := errors.AsType[*pgconn.ConnectError](err); ok { // which has a line for each address that was tried
-		reason, _, _ = strings.Cut(failed.Unwrap().Error(), "\n")
+	hosts := addresses(&c.Config)
+	return &connectError{fmt.Sprintf("connecting to database %s at %s as %s: %s", c.Database, strings.Join(hosts, ", "), c.User, whyNot(err, hosts)), err}
+}
+
+// addresses lists where the server may be. pgx has an attempt for each, and one more without TLS if that may be left out.
+func addresses(c *pgconn.Config) []string {
+	list := []string{fmt.Sprintf("%s:%d", c.Host, c.Port)}
+	for _, f := range c.Fallbacks {
+		if address := fmt.Sprintf("%s:%d", f.Host, f.Port); !slices.Contains(list, address) {
+			list = append(list, address)
+		}
 	}
-	return &connectError{fmt.Sprintf("connecting to database %s at %s:%d as %s: %s", c.Database, c.Host, c.Port, c.User, reason), err}
+	return list
+}
+
+// whyNot picks one reason from those that pgx has, one for each attempt: what the server said, or else the last. With
+// several hosts it keeps the address that pgx has put before it.
+func whyNot(err error, hosts []string) string {
+	if said, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return said.Error()
+	}
+	if failed, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		err = failed.Unwrap()
+	}
+	if attempts, ok := err.(interface{ Unwrap() []error }); ok {
+		err = attempts.Unwrap()[len(attempts.Unwrap())-1]
+	}
+	if network, ok := errors.AsType[*net.OpError](err); ok && len(hosts) == 1 {
+		return network.Err.Error()
+	}
+	text := err.Error()
+	text = text[strings.LastIndexByte(text, '\n')+1:]
+	if _, reason, ok := strings.Cut(text, "): "); ok && len(hosts) == 1 { // after "127.0.0.1:5432 (localhost"
+		return reason
+	}
+	return text
 }
 
 type connectError struct {
