@@ -142,7 +142,7 @@ func bookkeeping(t *testing.T, db *pgxpool.Pool) string {
 // migration's row locked (a batch fails with 42P01).
 func TestAbortWhileWorkersRun(t *testing.T) {
 	t.Parallel()
-	for _, point := range []pg.Point{pg.PointBegin, pg.PointBatch} {
+	for _, point := range []pg.Point{pg.PointBegin, pg.PointBatch, pg.PointBuilt} {
 		t.Run(string(point), func(t *testing.T) {
 			t.Parallel()
 			db := pgtest.Database(t, atVersion1)

@@ -100,9 +100,13 @@ func (s *Schema) tell(ctx context.Context, job *replay.Job, r *Result) error {
 			return err
 		}
 		r.Events, r.Rows = p.EventsDone, p.Rows
-		err = tx.QueryRow(ctx, s.sql("select cut, cut_reason from %SCHEMA%.projector_migrations where id = $1"), job.Migration).
-			Scan(&r.Cut, &r.CutReason)
-		if err != nil {
+		var state replay.State
+		err = tx.QueryRow(ctx, s.sql("select state, cut, cut_reason from %SCHEMA%.projector_migrations where id = $1"), job.Migration).
+			Scan(&state, &r.Cut, &r.CutReason)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows), err == nil && state == replay.Aborting: // after our last batch
+			return fmt.Errorf("%w: migration %d was aborted", ErrState, job.Migration)
+		case err != nil:
 			return fmt.Errorf("reading the cut of migration %d: %w", job.Migration, err)
 		}
 		return nil
