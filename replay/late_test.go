@@ -229,6 +229,7 @@ func TestCommitBetweenThePassAndItsSettling(t *testing.T) {
 // Another pass goes as far as it can at each place of ours. Seen to fail:
 //   - before the events are read: with no lock on the migration's row, or with FOR KEY SHARE for FOR UPDATE;
 //   - before the ids are recorded: with conflicts ignored, or not tried again;
+//   - before the cut is moved: when it may move back;
 //   - before an event is handled: with the ids recorded after the load (the projector sees its event again).
 func TestTwoPassesAtOnce(t *testing.T) {
 	t.Parallel()
@@ -240,11 +241,53 @@ func TestTwoPassesAtOnce(t *testing.T) {
 			s.do(phaseRun, false)
 			s.add("a", "b", "c")
 			s.add("a", "b", "c")
-			s.do(phaseCatchUp, true, at(place, 1, func() { s.must(s.startRival(t.Context())) }))
+			rival := func() {
+				if s.phase != phaseCutover {
+					s.add("a") // only the rival finds it, unless we have still to read
+				}
+				s.must(s.startRival(t.Context()))
+			}
+			s.do(phaseCatchUp, true, at(place, 1, rival))
 			s.add("a")
-			s.do(phaseCutover, false, at(place, 1, func() { s.must(s.startRival(t.Context())) }))
+			s.do(phaseCutover, false, at(place, 1, rival))
 		})
 	}
+}
+
+// Another worker comes while ours is at a batch: it waits for it. Seen to fail without the lock on the batch.
+func TestTwoWorkersOneBatch(t *testing.T) {
+	t.Parallel()
+	for _, place := range []string{readEvents, handling, markDone} {
+		t.Run(place, func(t *testing.T) {
+			t.Parallel()
+			s := newStory(t, plain)
+			s.do(phaseBegin, true)
+			s.do(phaseRun, false, at(place, 1, func() {
+				s.add("a")
+				s.must(s.startRival(t.Context()))
+			}))
+			s.do(phaseCutover, false)
+		})
+	}
+}
+
+// A writer that comes while Settle waits for another is above the cut, though a higher position is committed before the
+// wait is over. Seen to lose its event with the highest position read after the wait.
+func TestWriterThatComesDuringTheWait(t *testing.T) {
+	t.Parallel()
+	s := newStory(t, plain)
+	first, second := s.world.writers[1], s.world.writers[2]
+	s.must(first.append(t.Context(), "a", "Added", how{}))
+	s.add("b")
+	s.do(phaseBegin, true, at(lookWriters, 2, func() {
+		s.must(second.append(t.Context(), "c", "Added", how{}))
+		s.add("d")
+		s.must(first.finish(t.Context(), true))
+	}))
+	s.do(phaseRun, false)
+	s.must(second.finish(t.Context(), true))
+	s.do(phaseCatchUp, true)
+	s.do(phaseCutover, false)
 }
 
 // The server ends a worker's session right before or after a commit: the work is done once. Seen to fail with the ids

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -103,6 +104,7 @@ type schedule struct {
 	left    []action
 	gap     int
 	patient bool    // the settling under way waits without limit
+	highest int64   // committed position
 	looks   int     // of a settling that waits for writers, one after the other
 	locks   int     // that the cutover has asked for
 	rivals  process // another one, that works on the same migration; may be nil
@@ -188,13 +190,10 @@ func (s *schedule) do(ctx context.Context, a action, conn *pgx.Conn) (err error)
 // end ends a writer's transaction and counts the commits that come late: a higher position has been committed before.
 func (s *schedule) end(ctx context.Context, wr *writer, commit bool) error {
 	if commit && len(wr.pending) > 0 {
-		var highest int64
-		if err := s.world.admin.QueryRow(ctx, "select coalesce(max(position), 0) from events").Scan(&highest); err != nil {
-			return err
-		}
-		if wr.pending[0] < highest {
+		if slices.Min(wr.pending) < s.highest {
 			s.count("late commit in " + s.phase)
 		}
+		s.highest = max(s.highest, slices.Max(wr.pending))
 		if wr.prepared {
 			s.count("prepared commit in " + s.phase)
 		}
