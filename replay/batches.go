@@ -65,10 +65,15 @@ type batch struct {
 }
 
 func (b batch) String() string {
-	if b.phase == PhaseReplay {
-		return "batch " + b.rng.Label()
+	switch {
+	case b.phase == PhaseIndex:
+		return "the indexes of " + b.table
+	case b.phase == PhaseAnalyze:
+		return "the statistics of " + b.table
+	case b.rng == eventstore.Range{}:
+		return "all events"
 	}
-	return b.phase.String() + " of " + b.table
+	return "batch " + b.rng.Label()
 }
 
 // pending selects the batches that may be worked on: those of the first phase that is not complete. To claim is to lock;

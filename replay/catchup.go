@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -52,12 +53,12 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 	if err != nil {
 		return p, err
 	}
-	err = j.applyGroups(ctx, groups(lacking, cmp.Or(j.groupSize, groupSize)), &p)
+	err = j.applyGroups(ctx, lacking, cmp.Or(j.groupSize, groupSize), &p)
 	if _, _, unique := pg.UniqueViolation(err); unique {
 		// A value that one aggregate freed and another took: together they fit.
 		j.Log.Info().Err(err).Msg("catching up again as one group")
 		if lacking, err = j.lacking(ctx); err == nil {
-			err = j.applyGroups(ctx, groups(lacking, 1<<62), &p)
+			err = j.applyGroups(ctx, lacking, 1<<62, &p)
 		}
 	}
 	if err != nil {
@@ -115,14 +116,27 @@ func groups(list []eventstore.AggregateCount, size int64) [][]projections.ID {
 	return all
 }
 
-// applyGroups applies groups in parallel, each in a transaction of its own.
-func (j *Job) applyGroups(ctx context.Context, all [][]projections.ID, p *Pass) error {
+// applyGroups applies what the aggregates lack in groups of about size events, in parallel, each in a transaction of its own.
+func (j *Job) applyGroups(ctx context.Context, lacking []eventstore.AggregateCount, size int64, p *Pass) error {
+	if len(lacking) == 0 {
+		return nil
+	}
+	all := groups(lacking, size)
 	work := make(chan []projections.ID, len(all))
 	for _, g := range all {
 		work <- g
 	}
 	close(work)
-	results := make(chan Pass, len(all))
+	var total int64
+	for _, a := range lacking {
+		total += a.Events
+	}
+	var events, rows atomic.Int64
+	began := time.Now()
+	stop := Report(ctx, j.Progress, func() Progress {
+		n := events.Load()
+		return Progress{Phase: PhaseReplay, Events: max(total, n), EventsDone: n, Rows: rows.Load(), Elapsed: time.Since(began)}
+	})
 	err := j.parallel(ctx, func(ctx context.Context) error {
 		run := j.Projections.CatchUp()
 		for group := range work {
@@ -138,15 +152,14 @@ func (j *Job) applyGroups(ctx context.Context, all [][]projections.ID, p *Pass) 
 			if err != nil {
 				return fmt.Errorf("catching up version %d: %w", j.Version, err)
 			}
-			results <- done
+			events.Add(done.Events)
+			rows.Add(done.Rows)
 		}
 		return nil
 	})
-	close(results)
-	for r := range results {
-		p.Events += r.Events
-		p.Rows += r.Rows
-	}
+	stop()
+	p.Events += events.Load()
+	p.Rows += rows.Load()
 	return err
 }
 

@@ -51,8 +51,14 @@ func (m *meter) progress() Progress {
 
 // start reports progress until the returned function is called, which returns and reports the last one.
 func (m *meter) start(ctx context.Context) (stop func() Progress) {
-	if m.job.Progress == nil {
-		return m.progress
+	return Report(ctx, m.job.Progress, m.progress)
+}
+
+// Report calls to with what read returns, every 100 ms, until the returned function is called, which reports once more and
+// returns it. A nil to is not called. There is one goroutine at a time that calls it.
+func Report(ctx context.Context, to func(Progress), read func() Progress) (stop func() Progress) {
+	if to == nil {
+		return read
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -65,15 +71,15 @@ func (m *meter) start(ctx context.Context) (stop func() Progress) {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				m.job.Progress(m.progress())
+				to(read())
 			}
 		}
 	}()
 	return func() Progress {
 		cancel()
 		<-done
-		p := m.progress()
-		m.job.Progress(p)
+		p := read()
+		to(p)
 		return p
 	}
 }

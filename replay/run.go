@@ -58,7 +58,11 @@ func (j *Job) worker(ctx context.Context, m *meter) error {
 			}
 			count := func() { read++; m.inFlight.Add(1) }
 			if err := j.work(ctx, tx, b, cut, run, count); err != nil {
-				return fmt.Errorf("replaying %s of version %d: %w", b, j.Version, err)
+				doing := "replaying"
+				if b.phase != PhaseReplay {
+					doing = "making"
+				}
+				return fmt.Errorf("%s %s of version %d: %w", doing, b, j.Version, err)
 			}
 			return nil
 		})

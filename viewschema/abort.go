@@ -19,7 +19,8 @@ func (s *Schema) Abort(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	if m == nil {
-		return Result{Nothing: true}, nil
+		current, err := s.CurrentVersion(ctx)
+		return Result{From: current, To: current, State: replay.Active, Nothing: true}, err
 	}
 	// First, so that workers stop: they would overtake us at the row for as long as they find batches.
 	err = s.inTx(ctx, pg.PointAborting, func(tx pgx.Tx) error {

@@ -39,12 +39,13 @@ type cutover struct {
 
 	budget time.Duration // from asking for the writers' lock to giving up
 	rate   float64       // events per second that the last catch-up applied
+	behind bool          // the last try took too long: catch up before the next
 	passes int
 	told   time.Time
 }
 
 // errBudget makes the transaction start again: the last events took longer than the budget allows.
-var errBudget = errors.New("the last events take longer than --pause-budget allows")
+var errBudget = errors.New("writers would be held off for longer than --pause-budget allows")
 
 // errWriters makes the transaction start again, in maintenance: somebody writes.
 var errWriters = errors.New("somebody writes events")
@@ -64,11 +65,14 @@ func (c *cutover) run(ctx context.Context) error {
 		switch {
 		case err == nil:
 			return nil
+		case errors.Is(err, errBudget):
+			c.behind = true
+			c.rate /= 2 // it was too high
 		case pg.IsConnectionLost(err):
 			if done, lookErr := c.happened(ctx); done || lookErr != nil {
 				return lookErr
 			}
-		case !pg.IsLockTimeout(err) && !pg.IsRetryable(err) && !errors.Is(err, errBudget) && !errors.Is(err, errWriters):
+		case !pg.IsLockTimeout(err) && !pg.IsRetryable(err) && !errors.Is(err, errWriters):
 			return fmt.Errorf("cutting over to version %d: %w", c.m.to, err)
 		}
 		if err := c.giveWay(ctx, try, deadline, err); err != nil {
@@ -86,9 +90,13 @@ func (c *cutover) prepare(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading deadlock_timeout: %w", err)
 	}
-	c.budget = min(c.opts.PauseBudget, time.Duration(deadlock*float64(time.Second))*3/4)
-	if c.opts.Maintenance {
+	c.budget = c.opts.PauseBudget
+	if c.opts.Maintenance { // nobody writes, so nobody waits for us
 		return nil
+	}
+	if most := time.Duration(deadlock*float64(time.Second)) * 3 / 4; c.budget > most {
+		c.budget = most
+		c.opts.Log.Warn().Stringer("pause_budget", most).Msg("the pause budget is kept below deadlock_timeout")
 	}
 	may, err := c.job.Source.MayHoldWriters(ctx, c.db)
 	if err != nil {
@@ -118,7 +126,7 @@ func (c *cutover) shorten(ctx context.Context) error {
 				return err
 			}
 			needs := time.Duration(float64(tail) / c.rate * float64(time.Second))
-			if needs <= c.budget/2 {
+			if needs <= c.budget/2 && !c.behind {
 				return nil
 			}
 			if c.passes >= mostPasses {
@@ -131,6 +139,7 @@ func (c *cutover) shorten(ctx context.Context) error {
 			return err
 		}
 		c.passes++
+		c.behind = false
 		c.result.Events += pass.Events
 		c.result.Rows += pass.Rows
 		if pass.Events >= 100 && pass.Applying > 0 { // fewer say nothing about many

@@ -2,8 +2,10 @@ package viewschema
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,8 +27,8 @@ func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	result := Result{From: current, To: s.Target(), State: replay.Active, Nothing: current == s.Target()}
-	if result.Nothing {
-		return result, nil
+	if err := s.checkDirection(current); err != nil || result.Nothing {
+		return result, err
 	}
 	if current != 0 {
 		return Result{}, fmt.Errorf("%w: the database is at version %d; from there, type: migrate online", ErrRefused, current)
@@ -46,6 +48,9 @@ func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
 		}
 		if err := s.createTables(ctx, tx, s.def.tables(), ""); err != nil {
 			return err
+		}
+		if err := s.def.set.In(s.def.Schema, "").Rebuild().Begin(ctx, tx, nil); err != nil {
+			return fmt.Errorf("%w: %w", ErrDefinition, err)
 		}
 		for _, p := range s.def.Projectors {
 			for _, t := range p.Tables {
@@ -82,8 +87,15 @@ func (s *Schema) ReplayAll(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	if err := s.checkDirection(current); err != nil {
+		return Result{}, err
+	}
 	if current != s.Target() {
-		return Result{}, fmt.Errorf("%w: the database is at version %d and the definition at %d; begin with: tables create", ErrState, current, s.Target())
+		begin := "tables create"
+		if current > 0 {
+			begin = "migrate online"
+		}
+		return Result{}, fmt.Errorf("%w: the database is at version %d and the definition at %d; begin with: %s", ErrState, current, s.Target(), begin)
 	}
 	source, err := s.source(ctx, s.db)
 	if err != nil {
@@ -93,6 +105,9 @@ func (s *Schema) ReplayAll(ctx context.Context) (Result, error) {
 	err = s.inTx(ctx, pg.PointReplay, func(tx pgx.Tx) error {
 		if err := source.HoldWriters(ctx, tx); err != nil {
 			return err
+		}
+		if now, err := s.currentVersion(ctx, tx); err != nil || now != s.Target() { // a cutover may have been faster
+			return errors.Join(err, fmt.Errorf("%w: the database is at version %d now", ErrState, now))
 		}
 		var quoted []string
 		for _, t := range s.def.tables() {
@@ -122,6 +137,13 @@ func (s *Schema) replayInto(ctx context.Context, tx pgx.Tx, source *eventstore.R
 	}
 	set := s.def.set.In(s.def.Schema, "")
 	run := set.Rebuild()
+	var done atomic.Int64
+	began := time.Now()
+	stop := replay.Report(ctx, s.opts.Progress, func() replay.Progress {
+		n := done.Load()
+		return replay.Progress{Phase: replay.PhaseReplay, Events: max(events, n), EventsDone: n, Elapsed: time.Since(began)}
+	})
+	defer stop()
 	for _, part := range parts {
 		if err := run.Begin(ctx, tx, nil); err != nil {
 			return err
@@ -134,6 +156,7 @@ func (s *Schema) replayInto(ctx context.Context, tx pgx.Tx, source *eventstore.R
 				return err
 			}
 			result.Events++
+			done.Add(1)
 		}
 		rows, err := run.Flush()
 		if err != nil {

@@ -178,12 +178,12 @@ func TestBadEvents(t *testing.T) {
 	for name, test := range map[string]struct{ event, want string }{
 		"row that does not exist": {
 			event: `('` + nobody + `', 1, 'MoneyDeposited', '{"amount": 5}')`,
-			want: `replaying batch \S+ of version 2: projector accounts: event \d+ \(MoneyDeposited, aggregate ` + nobody +
+			want: `replaying (batch \S+|all events) of version 2: projector accounts: event \d+ \(MoneyDeposited, aggregate ` + nobody +
 				`, sequence 1\): accounts ` + nobody + `: no such row`,
 		},
 		"undecodable payload": {
 			event: `('` + nobody + `', 1, 'MoneyDeposited', '{"amount": "much"}')`,
-			want: `replaying batch \S+ of version 2: event \d+ \(MoneyDeposited, aggregate ` + nobody +
+			want: `replaying (batch \S+|all events) of version 2: event \d+ \(MoneyDeposited, aggregate ` + nobody +
 				`, sequence 1\): decode into bank.Deposited: .*/amount`,
 		},
 		"projector's error": {

@@ -73,7 +73,7 @@ func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
 	job := s.job(m, source, plan)
 	if m.state == replay.Building {
 		if _, err := job.Run(ctx); err != nil {
-			return Result{}, err
+			return Result{}, advise(err)
 		}
 		if err := s.built(ctx, job); err != nil {
 			return Result{}, err
@@ -82,6 +82,14 @@ func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
 	result.State = replay.Built
 	result.Elapsed = time.Since(began)
 	return result, s.tell(ctx, job, &result)
+}
+
+// advise says what to type when an event cannot be projected.
+func advise(err error) error {
+	if _, ok := errors.AsType[*projections.EventError](err); ok {
+		return fmt.Errorf("%w; the live tables are untouched: mend the event and type migrate online, or mend the code and type migrate abort and migrate online", err)
+	}
+	return err
 }
 
 func (s *Schema) checkDirection(current int) error {
@@ -171,6 +179,14 @@ func (s *Schema) begin(ctx context.Context, plan *Plan, source *eventstore.Reade
 func (s *Schema) survey(ctx context.Context, plan *Plan, source *eventstore.Reader) (cut eventstore.Cut, parts []eventstore.Part, err error) {
 	if len(plan.Projectors) == 0 {
 		return cut, nil, nil
+	}
+	unknown, err := s.unknownTypes(ctx, source)
+	if err != nil {
+		return cut, nil, err
+	}
+	for _, t := range unknown { // never in silence: a misspelt name would leave all its events out
+		s.opts.Log.Warn().Str("type", t.Type).Int64("in_a_sample", t.Sample).Str("hint", t.Hint).
+			Msg("the definition does not know this event type and leaves its events out; decode it, or name it in projections.Ignore")
 	}
 	if cut, err = s.firstCut(ctx, source); err != nil {
 		return cut, nil, err

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/viewschema/projector"
+	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/replay"
 )
@@ -49,31 +51,31 @@ func (s *Schema) look(ctx context.Context, plan *Plan) error {
 	if len(plan.Projectors) > 0 {
 		plan.Batches = int(max(1, plan.Events/replay.BatchSize(plan.Events)))
 	}
-	types, err := source.Types(ctx, s.db)
-	if err != nil {
+	if plan.Unknown, err = s.unknownTypes(ctx, source); err != nil {
 		return err
-	}
-	known := map[string]bool{}
-	for _, t := range s.def.set.Known() {
-		known[t] = true
-	}
-	for _, t := range types {
-		if !known[t.Type] {
-			hint := strings.TrimPrefix(didYouMean(t.Type, func(yield func(string) bool) {
-				for k := range known {
-					if !yield(k) {
-						return
-					}
-				}
-			}), "; ")
-			plan.Unknown = append(plan.Unknown, TypeCount{Type: t.Type, Sample: t.Events, Hint: hint})
-		}
 	}
 	_, reason, err := source.Distrust(ctx, s.db, 0)
 	if err == nil && reason != "" && len(plan.Projectors) > 0 {
 		plan.Hazards = append(plan.Hazards, Hazard{Text: "no cut can be settled: " + reason + "; the ledger will have a row for every event"})
 	}
 	return err
+}
+
+// unknownTypes lists the event types in the store that the definition neither decodes nor ignores.
+func (s *Schema) unknownTypes(ctx context.Context, source *eventstore.Reader) ([]TypeCount, error) {
+	types, err := source.Types(ctx, s.db)
+	if err != nil {
+		return nil, err
+	}
+	known := s.def.set.Known()
+	unknown := []TypeCount{}
+	for _, t := range types {
+		if !slices.Contains(known, t.Type) {
+			hint := strings.TrimPrefix(didYouMean(t.Type, slices.Values(known)), "; ")
+			unknown = append(unknown, TypeCount{Type: t.Type, Sample: t.Events, Hint: hint})
+		}
+	}
+	return unknown, nil
 }
 
 // hazards collects what stands in the way of the plan in the database.
@@ -89,6 +91,17 @@ func (s *Schema) hazards(ctx context.Context, plan *Plan) error {
 		}
 	case m.to == plan.To:
 		plan.UnderWay = m.state
+		now, err := s.fingerprint(ctx, s.db)
+		if err != nil {
+			return err
+		}
+		if diff := m.fingerprint.diff(now); diff != "" {
+			stage := StageOnline
+			if m.state == replay.Built {
+				stage = StageOffline
+			}
+			plan.Hazards = append(plan.Hazards, Hazard{Blocks: stage, Text: fmt.Sprintf("%v: %s; go on with the binary that began it, or start over: migrate abort", ErrChanged, diff)})
+		}
 	default:
 		plan.Hazards = append(plan.Hazards, Hazard{Blocks: StageOnline, Text: fmt.Sprintf("a migration to version %d is under way (%s)", m.to, m.state)})
 	}

@@ -71,7 +71,7 @@ func (s *Schema) inTx(ctx context.Context, point pg.Point, fn func(tx pgx.Tx) er
 }
 
 func boundLocks(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, "set local lock_timeout = '10s'")
+	_, err := tx.Exec(ctx, "select set_config('lock_timeout', '10s', true), set_config('idle_in_transaction_session_timeout', '60s', true)")
 	return err
 }
 

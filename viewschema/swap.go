@@ -2,6 +2,7 @@ package viewschema
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -18,8 +19,11 @@ import (
 // swap is the cutover's transaction. Its locks are taken in the order in which a guarded application takes them, so that
 // they cannot deadlock: the guard, the events, the view tables. It returns when it asked for the writers' lock.
 func (c *cutover) swap(ctx context.Context, tx pgx.Tx) (asked time.Time, pass replay.Pass, err error) {
-	_, err = tx.Exec(ctx, "select set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true)",
-		milliseconds(min(lockTimeout, c.budget/2)), milliseconds(c.budget))
+	// Should this process hang or its machine be gone, the server gives the locks back for us.
+	_, err = tx.Exec(ctx, `
+		select set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true),
+			set_config('idle_in_transaction_session_timeout', $3, true), set_config('row_security', 'off', true)`,
+		milliseconds(min(lockTimeout, c.budget/2)), milliseconds(c.budget), milliseconds(2*c.budget))
 	if err != nil {
 		return asked, pass, err
 	}
@@ -35,11 +39,7 @@ func (c *cutover) swap(ctx context.Context, tx pgx.Tx) (asked time.Time, pass re
 		return asked, pass, err
 	}
 	if len(c.plan.Projectors) > 0 {
-		pass, err = c.job.Finish(ctx, tx, cut)
-		if pg.IsStatementTimeout(err) || err == nil && time.Since(asked) > c.budget {
-			return asked, pass, fmt.Errorf("%w: %d events in %s", errBudget, pass.Events, time.Since(asked).Round(time.Millisecond))
-		}
-		if err != nil {
+		if pass, err = c.finish(ctx, tx, cut, asked.Add(c.budget)); err != nil {
 			return asked, pass, err
 		}
 	}
@@ -63,6 +63,21 @@ func (c *cutover) swap(ctx context.Context, tx pgx.Tx) (asked time.Time, pass re
 		return asked, pass, err
 	}
 	return asked, pass, c.prove(ctx, tx)
+}
+
+// finish applies the last events, and stops when the budget is used up: statement_timeout bounds each statement, the
+// deadline all of them. The connection is lost with it, and the server rolls back.
+func (c *cutover) finish(ctx context.Context, tx pgx.Tx, cut int64, until time.Time) (replay.Pass, error) {
+	ctx, cancel := context.WithDeadlineCause(ctx, until, errBudget)
+	defer cancel()
+	pass, err := c.job.Finish(ctx, tx, cut)
+	if pg.IsStatementTimeout(err) || errors.Is(context.Cause(ctx), errBudget) {
+		err = fmt.Errorf("%w (%s)", errBudget, c.budget)
+		if cut == 0 {
+			err = fmt.Errorf("%w: with a cut of 0 the whole ledger is compared; stop the writers and type: migrate offline --maintenance --pause-budget 5m", err)
+		}
+	}
+	return pass, err
 }
 
 // milliseconds is a time-out for PostgreSQL, to which 0 would mean none.
