@@ -13,7 +13,10 @@ import (
 const rateWindow = 15 * time.Second
 
 // pace tells how fast events are replayed. What earlier runs or other processes had done before does not count.
-type pace struct{ marks []mark }
+type pace struct {
+	marks []mark
+	last  reading
+}
 
 type mark struct {
 	at   time.Time
@@ -23,12 +26,14 @@ type mark struct {
 // reading is a replay.Progress with what follows from its predecessors.
 type reading struct {
 	replay.Progress
-	Rate float64       // events per second; 0: not known yet
-	Left time.Duration // of this phase
+	Rate  float64       // events per second; 0: not known yet
+	Left  time.Duration // of this phase
+	Total int64         // events, for people: as many as there were thought to be at any time of the phase
+	Share float64       // how much of the phase is done, from 0 to 1, for people: it does not go back
 }
 
 func (p *pace) read(progress replay.Progress, now time.Time) reading {
-	r := reading{Progress: progress}
+	r := reading{Progress: progress, Total: progress.Events, Share: share(progress)}
 	p.marks = append(p.marks, mark{now, progress.EventsDone})
 	for len(p.marks) > 2 && now.Sub(p.marks[1].at) >= rateWindow {
 		p.marks = p.marks[1:]
@@ -39,52 +44,72 @@ func (p *pace) read(progress replay.Progress, now time.Time) reading {
 		r.Rate = float64(events) / since.Seconds()
 		r.Left = time.Duration(float64(progress.Events-progress.EventsDone) / r.Rate * float64(time.Second))
 	}
+	if p.last.Phase == r.Phase {
+		r.Total, r.Share = max(r.Total, p.last.Total), max(r.Share, p.last.Share)
+	}
+	p.last = r
 	return r
 }
 
-// share is how much of the phase is done, from 0 to 1: events while there are any to replay, batches otherwise.
-func (r reading) share() float64 {
+// share counts events while there are any to replay, batches otherwise.
+func share(p replay.Progress) float64 {
 	switch {
-	case r.Phase == replay.PhaseDone:
-		return 1
-	case r.Phase == replay.PhaseReplay && r.Events > 0:
-		return min(1, float64(r.EventsDone)/float64(r.Events))
-	case r.Batches > 0:
-		return float64(r.BatchesDone) / float64(r.Batches)
+	case p.Phase == replay.PhaseReplay && p.Events > 0:
+		return min(1, float64(p.EventsDone)/float64(p.Events))
+	case p.Batches > 0:
+		return float64(p.BatchesDone) / float64(p.Batches)
 	}
 	return 0
 }
 
 // line is the reading in words.
 func (r reading) line() string {
-	return fmt.Sprintf("%s %d%%  %s", r.Phase, int(100*r.share()), r.details())
+	return fmt.Sprintf("%s %d%%  %s", r.Phase, int(100*r.Share), r.counts(false)+r.speed())
 }
 
-// bar is the reading in one line of a terminal that has so many columns. What does not fit is left out.
+// bar is the reading in one line of a terminal that has so many columns. What does not fit is left out. While the phase
+// lasts, the bar keeps its place and its length.
 func (r reading) bar(columns int) string {
 	const shortest, longest = 10, 40
-	head, tail := fmt.Sprintf("%-7s ", r.Phase), fmt.Sprintf(" %3d%%  %s", int(100*r.share()), r.details())
-	length := min(longest, columns-1-len(head)-len(tail)-2)
+	head, tail := fmt.Sprintf("%-7s ", r.Phase), fmt.Sprintf(" %3d%%  %s", int(100*r.Share), r.counts(true))
+	room := len(tail)
+	if r.Phase == replay.PhaseReplay {
+		room += len("  1,000,000/s  eta 10h00m00s")
+	}
+	length := min(longest, columns-1-len(head)-room-2)
+	tail += r.speed()
 	if length < shortest {
 		text := head + strings.TrimLeft(tail, " ")
 		return text[:max(0, min(len(text), columns-1))]
 	}
-	filled := int(float64(length) * r.share())
+	filled := int(float64(length) * r.Share)
 	return head + "[" + strings.Repeat("=", filled) + strings.Repeat(" ", length-filled) + "]" + tail
 }
 
-func (r reading) details() string {
-	if r.Phase != replay.PhaseReplay {
-		if r.Phase == replay.PhaseDone {
-			return fmt.Sprintf("%s events  %s rows", number(r.EventsDone), number(r.Rows))
+// counts says how many of how many are done; padded, it is equally long throughout the phase.
+func (r reading) counts(padded bool) string {
+	of := func(done, all int64, what string) string {
+		width := 0
+		if padded {
+			width = len(number(all))
 		}
-		return fmt.Sprintf("%d/%d tables", r.BatchesDone, r.Batches)
+		return fmt.Sprintf("%*s/%s %s", width, number(done), number(all), what)
 	}
-	text := fmt.Sprintf("%s/%s events", number(r.EventsDone), number(r.Events))
-	if r.Rate > 0 {
-		text += fmt.Sprintf("  %s/s  eta %s", number(int64(r.Rate)), r.Left.Round(time.Second))
+	if r.Phase != replay.PhaseReplay {
+		return of(int64(r.BatchesDone), int64(r.Batches), "tables")
 	}
-	return text + fmt.Sprintf("  %d/%d batches", r.BatchesDone, r.Batches)
+	text := of(r.EventsDone, r.Total, "events")
+	if r.Batches > 0 {
+		text += "  " + of(int64(r.BatchesDone), int64(r.Batches), "batches")
+	}
+	return text
+}
+
+func (r reading) speed() string {
+	if r.Rate == 0 {
+		return ""
+	}
+	return fmt.Sprintf("  %s/s  eta %s", number(int64(r.Rate)), r.Left.Round(time.Second))
 }
 
 // progressView is a reading for programs.

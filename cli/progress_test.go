@@ -22,27 +22,50 @@ func TestBar(t *testing.T) {
 	first := p.read(replaying(1_000_000), start) // an earlier run did these
 	later := p.read(replaying(1_200_000), start.Add(2*time.Second))
 	index := p.read(replay.Progress{Phase: replay.PhaseIndex, Batches: 2, BatchesDone: 1, Events: 3_000_000, EventsDone: 3_000_000}, start.Add(20*time.Second))
-	done := p.read(replay.Progress{Phase: replay.PhaseDone, Events: 3_000_000, EventsDone: 3_000_000, Rows: 1_500_000}, start.Add(21*time.Second))
+	small := p.read(replay.Progress{Phase: replay.PhaseReplay, Events: 120, EventsDone: 30}, start.Add(21*time.Second)) // has no batches
 	for _, test := range []struct {
 		name    string
 		r       reading
 		columns int
 		want    string
 	}{
-		{"no rate yet", first, 100, "replay  [=============                           ]  33%  1,000,000/3,000,000 events  5/16 batches"},
-		{"rate", later, 120, "replay  [================                        ]  40%  1,200,000/3,000,000 events  100,000/s  eta 18s  6/16 batches"},
-		{"narrower", later, 100, "replay  [========              ]  40%  1,200,000/3,000,000 events  100,000/s  eta 18s  6/16 batches"},
-		{"no room for a bar", later, 80, "replay  40%  1,200,000/3,000,000 events  100,000/s  eta 18s  6/16 batches"},
+		{"no rate yet", first, 120, "replay  [===========                      ]  33%  1,000,000/3,000,000 events   5/16 batches"},
+		{"rate", later, 120, "replay  [=============                    ]  40%  1,200,000/3,000,000 events   6/16 batches  100,000/s  eta 18s"},
+		{"longest", later, 200, "replay  [================                        ]  40%  1,200,000/3,000,000 events   6/16 batches  100,000/s  eta 18s"},
+		{"no room for a bar", later, 90, "replay  40%  1,200,000/3,000,000 events   6/16 batches  100,000/s  eta 18s"},
 		{"cut off", later, 30, "replay  40%  1,200,000/3,000,"},
 		{"no room", later, 0, ""},
 		{"index", index, 60, "index   [================                ]  50%  1/2 tables"},
-		{"done", done, 70, "done    [====================] 100%  3,000,000 events  1,500,000 rows"},
+		{"no batches", small, 120, "replay  [==========                              ]  25%   30/120 events"},
 	} {
 		if got := test.r.bar(test.columns); got != test.want {
 			t.Errorf("%s:\n got %q\nwant %q", test.name, got, test.want)
 		} else if len(got) >= max(1, test.columns) {
 			t.Errorf("%s: %d columns in a terminal of %d", test.name, len(got), test.columns)
 		}
+	}
+}
+
+// The bar keeps its place and its length, and neither it nor the total goes back: the estimate of the total can, and so can
+// the events, when a batch is taken back.
+func TestBarIsSteady(t *testing.T) {
+	t.Parallel()
+	var p pace
+	var got []string
+	for second, events := range []struct{ done, all int64 }{{0, 1_000}, {999, 4_000}, {1_500, 3_000}, {1_000, 3_000}, {2_999, 3_000}, {3_000, 3_000}} {
+		progress := replay.Progress{Phase: replay.PhaseReplay, Batches: 10, BatchesDone: int(events.done / 300), Events: events.all, EventsDone: events.done}
+		got = append(got, p.read(progress, start.Add(time.Duration(second)*time.Second)).bar(100))
+	}
+	want := []string{
+		"replay  [                     ]   0%      0/1,000 events   0/10 batches",
+		"replay  [=====                ]  24%    999/4,000 events   3/10 batches  999/s  eta 3s",
+		"replay  [==========           ]  50%  1,500/4,000 events   5/10 batches  750/s  eta 2s",
+		"replay  [==========           ]  50%  1,000/4,000 events   3/10 batches  333/s  eta 6s",
+		"replay  [==================== ]  99%  2,999/4,000 events   9/10 batches  749/s  eta 0s",
+		"replay  [=====================] 100%  3,000/4,000 events  10/10 batches  600/s  eta 0s",
+	}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n%s", strings.Join(got, "\n"))
 	}
 }
 
@@ -71,19 +94,32 @@ func TestRate(t *testing.T) {
 	}
 }
 
+// A log has no line about what is done within seconds, and none that says no more than the answer.
 func TestShowAtIntervals(t *testing.T) {
 	t.Parallel()
 	now := start
-	var lines []string
-	report := show(func() time.Time { return now }, 10*time.Second, func(r reading) { lines = append(lines, r.line()) })
-	for second := range 25 {
+	var first, lines []string
+	record := func(list *[]string) func(reading) {
+		return unlessDone(func(r reading) { *list = append(*list, r.line()) })
+	}
+	clock := func() time.Time { return now }
+	reports := []func(replay.Progress){show(clock, 0, 30*time.Second, record(&first)), show(clock, 10*time.Second, 10*time.Second, record(&lines))}
+	for second := range 31 {
 		now = start.Add(time.Duration(second) * time.Second)
-		report(replaying(int64(second) * 100_000))
+		for _, report := range reports {
+			if second < 30 {
+				report(replaying(int64(second) * 100_000))
+			} else {
+				report(replay.Progress{Phase: replay.PhaseDone, Events: 3_000_000, EventsDone: 3_000_000})
+			}
+		}
+	}
+	if len(first) != 1 || first[0] != "replay 0%  0/3,000,000 events  0/16 batches" {
+		t.Errorf("got %q", first)
 	}
 	want := []string{
-		"replay 0%  0/3,000,000 events  0/16 batches",
-		"replay 33%  1,000,000/3,000,000 events  100,000/s  eta 20s  5/16 batches",
-		"replay 66%  2,000,000/3,000,000 events  100,000/s  eta 10s  10/16 batches",
+		"replay 33%  1,000,000/3,000,000 events  5/16 batches  100,000/s  eta 20s",
+		"replay 66%  2,000,000/3,000,000 events  10/16 batches  100,000/s  eta 10s",
 	}
 	if got := strings.Join(lines, "\n"); got != strings.Join(want, "\n") {
 		t.Errorf("got\n%s", got)

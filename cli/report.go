@@ -9,7 +9,8 @@ import (
 	"github.com/viewschema/projector/replay"
 )
 
-// How often progress is shown. A terminal shows every value that comes.
+// How often progress is shown. A terminal shows every value that comes. The log has a line only for what takes that long, and
+// leaves it to the answer that all is done, as does the terminal.
 const (
 	logEvery  = 10 * time.Second
 	jsonEvery = time.Second
@@ -35,26 +36,37 @@ func (s *session) progress(log zerolog.Logger) func(replay.Progress) {
 		return nil
 	case s.json:
 		out := json.NewEncoder(s.Stdout)
-		return show(time.Now, jsonEvery, func(r reading) {
+		return show(time.Now, 0, jsonEvery, func(r reading) {
 			_ = out.Encode(newProgressView(r)) // if this fails, so will the result, on the same stream
 		})
 	case s.screen != nil:
-		return show(time.Now, 0, func(r reading) { s.screen.draw(r.bar(s.screen.columns())) })
+		return show(time.Now, 0, 0, unlessDone(func(r reading) { s.screen.draw(r.bar(s.screen.columns())) }))
 	}
-	return show(time.Now, logEvery, func(r reading) { log.Info().Msg(r.line()) })
+	return show(time.Now, logEvery, logEvery, unlessDone(func(r reading) { log.Info().Msg(r.line()) }))
 }
 
-// show hands the first value on, and then one per interval.
-func show(now func() time.Time, every time.Duration, out func(reading)) func(replay.Progress) {
+// show hands on the value that comes so long after the first, and from then on one per interval.
+func show(now func() time.Time, after, every time.Duration, out func(reading)) func(replay.Progress) {
 	var p pace
-	var last time.Time
+	var due time.Time
 	return func(progress replay.Progress) {
 		at := now()
 		r := p.read(progress, at)
-		if !last.IsZero() && at.Sub(last) < every {
+		if due.IsZero() {
+			due = at.Add(after)
+		}
+		if at.Before(due) {
 			return
 		}
-		last = at
+		due = at.Add(every)
 		out(r)
+	}
+}
+
+func unlessDone(out func(reading)) func(reading) {
+	return func(r reading) {
+		if r.Phase != replay.PhaseDone {
+			out(r)
+		}
 	}
 }
