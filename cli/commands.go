@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/viewschema/projector/viewschema"
@@ -29,7 +30,8 @@ func version(ctx context.Context, s *session) error {
 	case v.Pending:
 		return &quietError{exitPending}
 	case current > v.Target:
-		return &quietError{exitState}
+		return fmt.Errorf("%w: it is at version %d and the definition's target is %d; this binary is older than the database",
+			viewschema.ErrBelowCurrent, current, v.Target)
 	}
 	return nil
 }

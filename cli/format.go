@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -28,6 +29,17 @@ func count(n int64, one, many string) string {
 func events(n int64) string { return count(n, "event", "events") }
 
 func rows(n int64) string { return count(n, "row", "rows") }
+
+// oneLine joins the lines of a text, for a table's cell.
+func oneLine(text string) string {
+	var parts []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimRight(strings.TrimSpace(line), ";"); line != "" {
+			parts = append(parts, line)
+		}
+	}
+	return strings.Join(parts, "; ")
+}
 
 // duration rounds d to what a person wants to know: 23ms, 4.2s, 3m12s.
 func duration(d time.Duration) string {

@@ -33,21 +33,28 @@ func (v planView) text(w io.Writer, program string) {
 	} else {
 		fmt.Fprintln(t, "replay\tnothing")
 	}
+	if v.UnderWay != "" {
+		fmt.Fprintf(t, "under way\t%s; go on with: %s %s\n", v.UnderWay, program, v.stage())
+	}
 	t.Flush()
 	v.tables(w)
 	section(w, "not needed", v.Omitted)
 	v.unknown(w)
-	stage := viewschema.StageOnline
+	if blocked := v.hazards(w); !blocked[v.stage()] {
+		fmt.Fprintln(w)
+		next(w, program, string(v.stage()))
+	}
+}
+
+// stage is what comes next.
+func (v planView) stage() viewschema.Stage {
 	switch v.UnderWay {
 	case replay.Built:
-		stage = viewschema.StageOffline
+		return viewschema.StageOffline
 	case replay.Aborting:
-		stage = "migrate abort"
+		return "migrate abort"
 	}
-	if blocked := v.hazards(w); !blocked[stage] {
-		fmt.Fprintln(w)
-		next(w, program, string(stage))
-	}
+	return viewschema.StageOnline
 }
 
 func (v planView) tables(w io.Writer) {

@@ -83,23 +83,35 @@ func (v resultView) text(w io.Writer, program string) {
 		fmt.Fprintf(w, "nothing to do: version %d is built already\n", r.To)
 		next(w, program, "migrate offline")
 	case v.Command == "migrate online":
-		fmt.Fprintf(w, "version %d is built: %s, %s, in %s\n", r.To, events(r.Events), rows(r.Rows), duration(r.Elapsed))
-		if r.CutReason != "" {
-			fmt.Fprintf(w, "the ledger has every event: %s\n", r.CutReason)
-		}
+		v.built(w)
 		next(w, program, "migrate offline")
 	case v.Command == "migrate catchup":
 		v.caughtUp(w)
 		next(w, program, "migrate offline")
 	case v.Command == "migrate offline":
 		fmt.Fprintf(w, "the database is at version %d; writers were held off for %s\n", r.To, duration(r.HeldOff))
-		if r.Events > 0 {
+		switch {
+		case r.Events == 1:
+			fmt.Fprintln(w, "applied the last event")
+		case r.Events > 1:
 			fmt.Fprintf(w, "applied the last %s\n", events(r.Events))
 		}
 	case v.Command == "tables create":
 		fmt.Fprintf(w, "created the view tables; the database is at version %d\n", r.To)
 	default:
 		fmt.Fprintf(w, "replayed %s, %s, in %s\n", events(r.Events), rows(r.Rows), duration(r.Elapsed))
+	}
+}
+
+func (v resultView) built(w io.Writer) {
+	r := v.result
+	if r.Events == 0 && r.Rows == 0 { // the store is empty, or the version only alters and drops tables
+		fmt.Fprintf(w, "version %d is built: there was nothing to replay\n", r.To)
+	} else {
+		fmt.Fprintf(w, "version %d is built: %s, %s, in %s\n", r.To, events(r.Events), rows(r.Rows), duration(r.Elapsed))
+	}
+	if r.CutReason != "" {
+		fmt.Fprintf(w, "the ledger has every event: %s\n", oneLine(r.CutReason))
 	}
 }
 
@@ -111,7 +123,7 @@ func (v resultView) caughtUp(w io.Writer) {
 		fmt.Fprintf(w, "version %d has caught up: %s, %s, in %s\n", r.To, events(r.Events), rows(r.Rows), duration(r.Elapsed))
 	}
 	if r.Waiting != "" {
-		fmt.Fprintf(w, "the cut did not move; open transactions may still bring events: %s\n", r.Waiting)
+		fmt.Fprintf(w, "the cut did not move; open transactions may still bring events: %s\n", oneLine(r.Waiting))
 	}
 }
 

@@ -21,7 +21,11 @@ func newStatusView(st viewschema.Status) statusView {
 func (v statusView) text(w io.Writer, program string) {
 	t := table(w)
 	fmt.Fprintf(t, "schema\t%s\n", v.Schema)
-	fmt.Fprintf(t, "version\t%d, target %d\n", v.Current, v.Target)
+	fmt.Fprintf(t, "version\t%d, target %d", v.Current, v.Target)
+	if v.Current > v.Target {
+		fmt.Fprint(t, "; this binary is older than the database")
+	}
+	fmt.Fprintln(t)
 	if v.Migration != nil {
 		migration(t, v.Migration)
 	} else {
@@ -53,17 +57,17 @@ func migration(t io.Writer, m *viewschema.MigrationStatus) {
 	fmt.Fprintf(t, "rows\t%s\n", number(m.Rows))
 	fmt.Fprintf(t, "cut\t%s\n", number(m.Cut))
 	if m.CutReason != "" {
-		fmt.Fprintf(t, "\tbegan at 0: %s\n", m.CutReason)
+		fmt.Fprintf(t, "\tbegan at 0: %s\n", oneLine(m.CutReason))
 	}
 	fmt.Fprintf(t, "ledger\t%s above the cut\n", events(m.Ledger))
 	if m.State == replay.Built {
 		fmt.Fprintf(t, "tail\t%s to catch up with\n", events(m.Tail))
 	}
 	for _, worker := range m.Workers {
-		fmt.Fprintf(t, "worker\t%s\n", worker)
+		fmt.Fprintf(t, "worker\t%s\n", oneLine(worker))
 	}
 	if m.Changed != "" {
-		fmt.Fprintf(t, "changed\t%s\n", m.Changed)
+		fmt.Fprintf(t, "changed\t%s\n", oneLine(m.Changed))
 	}
 }
 
@@ -75,9 +79,9 @@ func (v statusView) next(w io.Writer, program string) {
 		command = "migrate online"
 	case m == nil:
 		return
-	case m.State == replay.Aborting:
+	case m.State == replay.Aborting || m.Changed != "":
 		command = "migrate abort"
-	case m.To != v.Target || m.Changed != "":
+	case m.To != v.Target:
 		return
 	case m.State == replay.Building:
 		command = "migrate online"

@@ -56,6 +56,8 @@ func TestPlanText(t *testing.T) {
 	}
 	golden(t, "plan", newPlanView(full))
 	golden(t, "plan-alter", newPlanView(&viewschema.Plan{From: 2, To: 3, Events: 1, Tables: full.Tables[1:2]}))
+	building := &viewschema.Plan{From: 4, To: 5, Projectors: full.Projectors, Tables: full.Tables[:1], Events: 10, Batches: 1, UnderWay: replay.Building}
+	golden(t, "plan-building", newPlanView(building))
 	golden(t, "plan-nothing", newPlanView(&viewschema.Plan{From: 3, To: 3}))
 }
 
@@ -75,13 +77,14 @@ func TestStatusText(t *testing.T) {
 	built := building
 	built.Migration = &viewschema.MigrationStatus{
 		From: 1, To: 2, State: replay.Built, Phase: "done", Events: 100_000, EventsDone: 100_000, Rows: 30_000,
-		CutReason: "the sequence has a cache of 10", Ledger: 100_000, Tail: 1, Created: start,
+		CutReason: "the sequence has a cache of 10;\nits minimum is below 1\n", Ledger: 100_000, Tail: 1, Created: start,
 		Changed: "file accounts.sql has changed",
 	}
 	golden(t, "status-built", newStatusView(built))
 
 	golden(t, "status-new", newStatusView(viewschema.Status{Schema: "view_schema", Target: 1}))
 	aborting := viewschema.Status{Schema: "view_schema", Target: 2, Migration: &viewschema.MigrationStatus{To: 1, State: replay.Aborting, Phase: "replay", Created: start}}
+	golden(t, "status-older", newStatusView(viewschema.Status{Schema: "view_schema", Current: 2, Target: 1}))
 	golden(t, "status-aborting", newStatusView(aborting))
 }
 
@@ -90,11 +93,15 @@ func TestResultText(t *testing.T) {
 	golden(t, "result-online", newResultView("migrate online", viewschema.Result{
 		From: 1, To: 2, State: replay.Built, Events: 3_000_000, Rows: 1_500_000, CutReason: "the sequence has a cache of 10", Elapsed: 62 * time.Second,
 	}))
+	golden(t, "result-online-nothing", newResultView("migrate online", viewschema.Result{From: 2, To: 3, State: replay.Built, Elapsed: time.Second}))
 	golden(t, "result-catchup", newResultView("migrate catchup", viewschema.Result{
 		From: 1, To: 2, State: replay.Built, Events: 312, Rows: 1, Waiting: "pid 77, bank, since 12:00:01", Elapsed: 40 * time.Millisecond,
 	}))
 	golden(t, "result-offline", newResultView("migrate offline", viewschema.Result{
 		From: 1, To: 2, State: replay.Active, Events: 12, Rows: 9, HeldOff: 23_400 * time.Microsecond, Elapsed: 2 * time.Second,
+	}))
+	golden(t, "result-offline-one", newResultView("migrate offline", viewschema.Result{
+		From: 1, To: 2, State: replay.Active, Events: 1, Rows: 1, HeldOff: time.Millisecond, Elapsed: time.Second,
 	}))
 }
 
