@@ -327,3 +327,55 @@ func TestDistrust(t *testing.T) {
 		})
 	}
 }
+
+// Positions start above 0: the ledger takes a cut of 0 for none.
+func TestPositionZero(t *testing.T) {
+	t.Parallel()
+	db := store(t, strings.Replace(table("uuid"), "identity", "identity (minvalue 0 start 0)", 1),
+		"insert into events (aggregate_id, sequence_number, event_type, data) values (gen_random_uuid(), 1, 'Opened', '{}')")
+	if _, err := reader(t, db, eventstore.Mapping{}).Settle(t.Context(), db, eventstore.Wait{}); !errors.Is(err, eventstore.ErrMapping) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What a lock of the relation does not reach is said: an event could come in the middle of a cutover.
+func TestMayHoldWriters(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ sql, want string }{
+		"table":            {table("uuid"), ""},
+		"view":             {strings.Replace(table("uuid"), "table events", "table real", 1) + "; create view events as select * from real", ""},
+		"view of function": {strings.Replace(table("uuid"), "table events", "table real", 1) + "; create function f() returns setof real language sql as 'select * from real'; create view events as select * from f()", "something else than tables"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := store(t, test.sql)
+			whyNot, err := reader(t, db, eventstore.Mapping{}).MayHoldWriters(t.Context(), db)
+			if err != nil || (whyNot == "") != (test.want == "") || !strings.Contains(whyNot, test.want) {
+				t.Errorf("%q, %v", whyNot, err)
+			}
+		})
+	}
+}
+
+// A time without a zone is in UTC, whatever the session's zone.
+func TestTimeWithoutZone(t *testing.T) {
+	t.Parallel()
+	db := store(t, strings.Replace(table("uuid"), "timestamptz", "timestamp", 1),
+		"insert into events (aggregate_id, sequence_number, event_type, data, created_at) values (gen_random_uuid(), 1, 'Opened', '{}', '2026-03-01 12:00')")
+	r := reader(t, db, eventstore.Mapping{})
+	for _, zone := range []string{"UTC", "Asia/Tokyo"} {
+		inTx(t, db, func(tx pgx.Tx) {
+			if _, err := tx.Exec(t.Context(), "select set_config('TimeZone', $1, true)", zone); err != nil {
+				t.Fatal(err)
+			}
+			for e, err := range r.Events(t.Context(), tx, eventstore.Selection{}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if want := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC); !e.Time.Equal(want) {
+					t.Errorf("%s: %s", zone, e.Time)
+				}
+			}
+		})
+	}
+}

@@ -54,6 +54,12 @@ type Reader struct {
 // Relation returns the quoted and qualified name of the event table.
 func (r *Reader) Relation() string { return r.relation }
 
+// Identity names the event table as no other relation can be named: with its oid, which another table of the same name on
+// another search path does not have.
+func (r *Reader) Identity() string {
+	return fmt.Sprintf("%s (oid %d, positions from oid %d)", r.relation, r.oid, r.base.table)
+}
+
 // Open checks the mapping against the database that q is connected to. Everything that does not fit is reported at once,
 // wrapped in ErrMapping.
 func Open(ctx context.Context, q pg.Querier, m Mapping) (*Reader, error) {
@@ -77,7 +83,7 @@ func Open(ctx context.Context, q pg.Querier, m Mapping) (*Reader, error) {
 		return nil, fmt.Errorf("looking up event table %s: %w", m.Relation, err)
 	}
 	r.isView = kind == "v"
-	if !slices.Contains([]string{"r", "p", "v", "m"}, kind) {
+	if !slices.Contains([]string{"r", "p", "v"}, kind) {
 		return nil, fmt.Errorf("%w: %s is neither a table nor a view", ErrMapping, r.relation)
 	}
 	types, err := columnTypes(ctx, q, r.oid)
@@ -106,12 +112,15 @@ func (r *Reader) bind(types map[string]string) error {
 		case !ok:
 			problems = append(problems, fmt.Sprintf("%s has no column %q for the %s", r.relation, name, role))
 			return
-		case !slices.Contains(allowed, t):
+		case t != ambiguous && !slices.Contains(allowed, t):
 			problems = append(problems, fmt.Sprintf("%s.%s is %s; the %s must be %s", r.relation, name, t, role, strings.Join(allowed, ", ")))
 			return
 		}
 		sql := "e." + pgx.Identifier{name}.Sanitize()
-		if cast != "" && cast != t {
+		switch {
+		case t == "timestamp": // without a zone: UTC for all sessions, whatever theirs is
+			sql = "(" + sql + " at time zone 'UTC')"
+		case cast != "" && cast != t:
 			sql += "::" + cast
 		}
 		list = append(list, sql)
@@ -123,6 +132,9 @@ func (r *Reader) bind(types map[string]string) error {
 		r.idType = "uuid"
 	}
 	column(m.AggregateID, "aggregate id", r.idType, "uuid", "text", "varchar")
+	if types[m.AggregateID] == ambiguous {
+		problems = append(problems, fmt.Sprintf("%s.%s has a nondeterministic collation, in which different ids are equal", r.relation, m.AggregateID))
+	}
 	column(m.Sequence, "sequence number", "int8", "int8", "int4", "int2")
 	column(m.Type, "event type", "text", "text", "varchar", "name")
 	if types[m.Data] == "bytea" {
@@ -145,13 +157,17 @@ func (r *Reader) bind(types map[string]string) error {
 	return nil
 }
 
+// ambiguous stands for the type of a text column whose collation is nondeterministic.
+const ambiguous = "ambiguous text"
+
 // columnTypes returns the internal type names (int8, timestamptz) of a relation's columns.
 func columnTypes(ctx context.Context, q pg.Querier, relation uint32) (map[string]string, error) {
 	rows, err := q.Query(ctx, `
-		select a.attname::text, t.typname::text
+		select a.attname::text, case when c.collisdeterministic is false then $2 else t.typname::text end
 		from pg_catalog.pg_attribute a
 		join pg_catalog.pg_type t on t.oid = a.atttypid
-		where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped`, relation)
+		left join pg_catalog.pg_collation c on c.oid = a.attcollation
+		where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped`, relation, ambiguous)
 	if err != nil {
 		return nil, err
 	}

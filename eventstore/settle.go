@@ -61,9 +61,14 @@ const connectTries = 10
 
 func (r *Reader) settle(ctx context.Context, db pg.Querier, blocked func(string)) (Cut, error) {
 	var highest int64
-	sql := fmt.Sprintf("select coalesce(max(%s), 0)::int8 from %s e", r.column(r.mapping.Position), r.relation)
-	if err := db.QueryRow(ctx, sql).Scan(&highest); err != nil {
-		return Cut{}, fmt.Errorf("reading the highest position of %s: %w", r.relation, err)
+	var lowest int64
+	position := r.column(r.mapping.Position)
+	sql := fmt.Sprintf("select coalesce(max(%s), 0)::int8, coalesce(min(%s), 1)::int8 from %s e", position, position, r.relation)
+	if err := db.QueryRow(ctx, sql).Scan(&highest, &lowest); err != nil {
+		return Cut{}, fmt.Errorf("reading the positions of %s: %w", r.relation, err)
+	}
+	if lowest < 1 {
+		return Cut{}, fmt.Errorf("%w: %s has an event at position %d; positions have to be above 0", ErrMapping, r.relation, lowest)
 	}
 	sequence, reason, err := r.Distrust(ctx, db, highest)
 	if err != nil {
@@ -145,11 +150,11 @@ func (r *Reader) Distrust(ctx context.Context, db pg.Querier, highest int64) (se
 		return 0, r.base.reason, nil
 	}
 	var increment, cache, last int64
-	var readable, subscribed bool
+	var readable, subscribed, standby bool
 	var name, role string
 	err = db.QueryRow(ctx, `
 		select coalesce(s.seqrelid, 0), coalesce(s.seqincrement, 0), coalesce(s.seqcache, 0),
-			coalesce(has_sequence_privilege(s.seqrelid, 'select,usage'), false), coalesce(s.seqrelid::regclass::text, ''), current_user,
+			coalesce(has_sequence_privilege(s.seqrelid, 'select,usage'), false), coalesce(s.seqrelid::regclass::text, ''), current_user, pg_catalog.pg_is_in_recovery(),
 			exists (select from pg_catalog.pg_subscription_rel sr where sr.srrelid in (select relid from pg_partition_tree(a.attrelid::regclass) union select a.attrelid))
 		from pg_catalog.pg_attribute a
 		left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
@@ -169,12 +174,14 @@ func (r *Reader) Distrust(ctx context.Context, db pg.Querier, highest int64) (se
 		) owned on true
 		left join pg_catalog.pg_sequence s on s.seqrelid = owned.sequence
 		where a.attrelid = $1 and a.attname = $2`, r.base.table, r.base.position).
-		Scan(&sequence, &increment, &cache, &readable, &name, &role, &subscribed)
+		Scan(&sequence, &increment, &cache, &readable, &name, &role, &standby, &subscribed)
 	if err != nil {
 		return 0, "", fmt.Errorf("looking up the sequence of %s.%s: %w", r.relation, r.mapping.Position, err)
 	}
 	position := r.relation + "." + r.mapping.Position
 	switch {
+	case standby:
+		return 0, "the server is a standby, which does not see the primary's locks", nil
 	case sequence == 0:
 		return 0, position + " has no sequence as its default", nil
 	case increment != 1 || cache != 1:
@@ -194,15 +201,23 @@ func (r *Reader) Distrust(ctx context.Context, db pg.Querier, highest int64) (se
 	return sequence, "", nil
 }
 
-// MayHoldWriters says whether our role has a right that HoldWriters takes.
-func (r *Reader) MayHoldWriters(ctx context.Context, db pg.Querier) (may bool, err error) {
+// MayHoldWriters says why HoldWriters would not do what it has to: our role has none of the rights that it takes, or the
+// lock does not reach the writers. It is empty if nothing is in the way.
+func (r *Reader) MayHoldWriters(ctx context.Context, db pg.Querier) (whyNot string, err error) {
+	if r.base.unlocked != "" {
+		return r.base.unlocked, nil
+	}
+	var may bool
 	err = db.QueryRow(ctx, `
 		select has_table_privilege($1::oid, 'update, delete, truncate')
 			or case when current_setting('server_version_num')::int >= 170000 then has_table_privilege($1::oid, 'maintain') else false end`, r.oid).Scan(&may)
 	if err != nil {
-		return false, fmt.Errorf("looking up our rights on %s: %w", r.relation, err)
+		return "", fmt.Errorf("looking up our rights on %s: %w", r.relation, err)
 	}
-	return may, nil
+	if !may {
+		return "our role may not lock " + r.relation + ", which takes the right to update, delete or truncate it: grant one", nil
+	}
+	return "", nil
 }
 
 // HoldWriters keeps everybody from writing events until the transaction ends; readers go on. It waits for writers that

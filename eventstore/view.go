@@ -17,6 +17,9 @@ type base struct {
 	table    uint32
 	position string
 	reason   string
+	// unlocked says what keeps a lock of the view from holding off its writers: LOCK TABLE reaches the tables of a view, but
+	// neither foreign tables nor what functions read.
+	unlocked string
 }
 
 // findBase finds where a view's positions come from. Only a view on a single table will do, which hands the column
@@ -31,16 +34,29 @@ func (r *Reader) findBase(ctx context.Context, q pg.Querier) (base, error) {
 			join pg_catalog.pg_rewrite w on w.ev_class = s.relation
 			join pg_catalog.pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and d.refclassid = 'pg_class'::regclass
 		)
-		select c.oid from sources s join pg_catalog.pg_class c on c.oid = s.relation and c.relkind <> 'v'`, r.oid)
+		select c.oid, c.relkind in ('r', 'p')
+		from sources s
+		join pg_catalog.pg_class c on c.oid = s.relation and c.relkind <> 'v'`, r.oid)
 	if err != nil {
 		return base{}, fmt.Errorf("looking for the tables of view %s: %w", r.relation, err)
 	}
-	tables, err := pgx.CollectRows(rows, pgx.RowTo[uint32])
+	var tables []uint32
+	var table uint32
+	plain, lockable := false, true
+	_, err = pgx.ForEachRow(rows, []any{&table, &plain}, func() error {
+		tables = append(tables, table)
+		lockable = lockable && plain
+		return nil
+	})
 	if err != nil {
 		return base{}, fmt.Errorf("looking for the tables of view %s: %w", r.relation, err)
 	}
-	if len(tables) != 1 {
-		return base{reason: fmt.Sprintf("%s is a view of %d tables", r.relation, len(tables))}, nil
+	unlocked := ""
+	if len(tables) == 0 || !lockable {
+		unlocked = r.relation + " is a view of something else than tables, which a lock of the view does not reach"
+	}
+	if len(tables) != 1 || unlocked != "" {
+		return base{reason: fmt.Sprintf("%s is a view of %d tables", r.relation, len(tables)), unlocked: unlocked}, nil
 	}
 	column, err := r.throughColumn(ctx, q)
 	if err != nil {

@@ -38,6 +38,14 @@ const groupSize = 2_000
 func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 	began := time.Now()
 	p := Pass{}
+	var before int64
+	err := j.Retry(ctx, pg.PointList, func(tx pgx.Tx) (err error) {
+		before, err = j.enter(ctx, tx, Built)
+		return err
+	})
+	if err != nil {
+		return p, err
+	}
 	// First: an event that commits after the listing below and at or below this cut cannot exist.
 	cut, err := j.Source.Settle(ctx, j.DB, wait)
 	switch {
@@ -45,6 +53,11 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 		p.Open = err.Error()
 	case err != nil:
 		return p, err
+	case cut.Position < before: // the cut that is in force was right when it was settled
+		if cut.Reason != "" {
+			return p, fmt.Errorf("the migration has a cut of %d, and now none can be settled: %s", before, cut.Reason)
+		}
+		return p, fmt.Errorf("events were removed under the migration: its cut is %d, and now the highest position is %d; type: migrate abort", before, cut.Position)
 	default:
 		p.Settled = true
 	}

@@ -97,8 +97,12 @@ func settings(ctx context.Context, tx pgx.Tx) error {
 // rows, so even one failure is rare; the bound is there so that a permanent error is reported and not repeated for ever.
 const tries = 5
 
+// mostLost bounds how many sessions one transaction may lose.
+const mostLost = 10
+
 // attempt runs fn in a transaction and again if it fails with a deadlock, a serialization failure, or if again says so.
 func (j *Job) attempt(ctx context.Context, point pg.Point, again func(error) bool, fn func(tx pgx.Tx) error) error {
+	lost := 0
 	for try := 1; ; try++ {
 		err := pg.InTx(ctx, j.DB, point, func(tx pgx.Tx) error {
 			if err := settings(ctx, tx); err != nil {
@@ -111,7 +115,8 @@ func (j *Job) attempt(ctx context.Context, point pg.Point, again func(error) boo
 			return err
 		case pg.IsConnectionLost(err):
 			// Whether a commit that was under way has happened does not matter: what it would have done is read anew.
-			if !j.reconnect(ctx) {
+			// A transaction that kills its session every time is not tried for ever, so as not to bring a server down.
+			if lost++; lost > mostLost || !j.reconnect(ctx) {
 				return err
 			}
 			try-- // it says nothing about the transaction

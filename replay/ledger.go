@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -67,7 +68,7 @@ func (l Ledger) gone() error {
 
 // replayed is the relation of the positions above the cut that the tables hold, for eventstore.Selection.Except.
 func (l Ledger) replayed() string {
-	return fmt.Sprintf(l.sql("(select position from %SCHEMA%.projector_replayed_ids where migration_id = %d)"), l.Migration)
+	return l.sql("(select position from %SCHEMA%.projector_replayed_ids where migration_id = ") + strconv.FormatInt(l.Migration, 10) + ")"
 }
 
 // record stores positions above the cut. If another transaction has recorded one of them, it fails with a unique

@@ -98,13 +98,12 @@ func (c *cutover) prepare(ctx context.Context) error {
 		c.budget = most
 		c.opts.Log.Warn().Stringer("pause_budget", most).Msg("the pause budget is kept below deadlock_timeout")
 	}
-	may, err := c.job.Source.MayHoldWriters(ctx, c.db)
+	whyNot, err := c.job.Source.MayHoldWriters(ctx, c.db)
 	if err != nil {
 		return err
 	}
-	if !may {
-		return fmt.Errorf("%w: our role may not lock %s, which takes the right to update, delete or truncate it; grant one, or stop all writers and type: migrate offline --maintenance",
-			ErrRefused, c.job.Source.Relation())
+	if whyNot != "" {
+		return fmt.Errorf("%w: %s; or stop all writers and type: migrate offline --maintenance", ErrRefused, whyNot)
 	}
 	return nil
 }

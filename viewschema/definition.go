@@ -52,6 +52,7 @@ func (d Definition) check() (*definition, error) {
 			errs = append(errs, checkTableName(t.TableName()))
 		}
 	}
+	errs = append(errs, c.checkArchiveNames()...)
 	errs = append(errs, c.checkVersions()...)
 	errs = append(errs, c.loadFiles()...)
 	if err := errors.Join(errs...); err != nil {
@@ -69,6 +70,18 @@ func checkTableName(name string) error {
 		return fmt.Errorf("table %s: name it without a schema, quotes or %%", name)
 	}
 	return nil
+}
+
+// checkArchiveNames finds tables that have a name which the migration gives to another one's predecessor or successor.
+func (c *definition) checkArchiveNames() (errs []error) {
+	for name := range c.owners {
+		for other := range c.owners {
+			if rest, ok := strings.CutPrefix(name, other+"_"); ok && strings.Trim(rest, "0123456789") == "" {
+				errs = append(errs, fmt.Errorf("table %s: version %s of table %s would have this name", name, rest, other))
+			}
+		}
+	}
+	return errs
 }
 
 // checkVersions checks the names in the versions. A table that no projector owns is known if a version drops it.

@@ -32,16 +32,22 @@ func (s *Schema) fingerprint(ctx context.Context, q pg.Querier) (fingerprint, er
 	for name, file := range s.def.files {
 		f["file "+name] = fmt.Sprintf("sha256 %x", sha256.Sum256([]byte(file.text)))
 	}
-	// A restored backup or a promoted standby is another database: its events may differ from those that were replayed.
+	// Another database may have other events than those that were replayed. Its timeline does not matter: a standby that is
+	// promoted has the bookkeeping as of the same instant as the events.
 	var database string
 	err := q.QueryRow(ctx, `
-		select format('system %s, timeline %s, oid %s', s.system_identifier, c.timeline_id, d.oid)
-		from pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c, pg_catalog.pg_database d
+		select pg_catalog.format('system %s, oid %s', s.system_identifier, d.oid)
+		from pg_catalog.pg_control_system() s, pg_catalog.pg_database d
 		where d.datname = current_database()`).Scan(&database)
 	if err != nil {
 		return nil, fmt.Errorf("identifying the database: %w", err)
 	}
 	f["database"] = database
+	source, err := s.source(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	f["event table"] = source.Identity()
 	return f, nil
 }
 

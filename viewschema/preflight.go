@@ -54,6 +54,13 @@ func (s *Schema) look(ctx context.Context, plan *Plan) error {
 	if plan.Unknown, err = s.unknownTypes(ctx, source); err != nil {
 		return err
 	}
+	whyNot, err := source.MayHoldWriters(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	if whyNot != "" {
+		plan.Hazards = append(plan.Hazards, Hazard{Text: whyNot + "; the cutover will need stopped writers and --maintenance"})
+	}
 	_, reason, err := source.Distrust(ctx, s.db, 0)
 	if err == nil && reason != "" && len(plan.Projectors) > 0 {
 		plan.Hazards = append(plan.Hazards, Hazard{Text: "no cut can be settled: " + reason + "; the ledger will have a row for every event"})
