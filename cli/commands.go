@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/viewschema/projector/replay"
 	"github.com/viewschema/projector/viewschema"
 )
 
@@ -86,13 +87,24 @@ func online(ctx context.Context, s *session) error {
 const followEvery = time.Second
 
 func follow(ctx context.Context, s *session) error {
+	began := time.Now()
+	all := viewschema.Result{From: s.schema.Target(), To: s.schema.Target(), State: replay.Active, Nothing: true}
 	var failed error
 	err := s.schema.Follow(ctx, followEvery, func(r viewschema.Result) {
+		all.From, all.Cut, all.Nothing = r.From, r.Cut, false
+		all.Events += r.Events
+		all.Rows += r.Rows
 		if r.Events > 0 && failed == nil {
-			failed = s.answer(newResultView("migrate catchup", r))
+			v := newResultView("migrate catchup", r)
+			v.following = true
+			failed = s.answer(v)
 		}
 	})
-	return errors.Join(failed, err)
+	if err := errors.Join(failed, err); err != nil {
+		return err
+	}
+	all.Elapsed = time.Since(began)
+	return s.answer(newResultView("follow", all))
 }
 
 // step runs a method that brings the database forward, or back.

@@ -22,7 +22,8 @@
 //
 // Standard output is the answer; standard error is logs and progress: a bar on a terminal, otherwise a log line every 10
 // seconds. With --json the answer is one line of JSON with a "type"; before it, migrate online writes a line of the type
-// "progress" every second. A command that fails ends with a line of the type "error", and the same text goes to standard
+// "progress" every second. --follow answers after each pass that found something, and at last, at the cutover, with a result
+// of the command "follow". A command that fails ends with a line of the type "error", and the same text goes to standard
 // error. Durations are seconds.
 //
 // # Exit codes

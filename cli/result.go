@@ -59,7 +59,8 @@ type resultView struct {
 	HeldOff float64      `json:"held_off_seconds"`
 	Elapsed float64      `json:"elapsed_seconds"`
 
-	result viewschema.Result
+	result    viewschema.Result
+	following bool // it goes on by itself
 }
 
 func newResultView(command string, r viewschema.Result) resultView {
@@ -77,7 +78,7 @@ func (v resultView) text(w io.Writer, program string) {
 		fmt.Fprintln(w, "nothing to do: no migration is under way")
 	case v.Command == "migrate abort":
 		fmt.Fprintf(w, "the migration to version %d is aborted; the database stays at version %d\n", r.To, r.From)
-	case r.Nothing && r.State == replay.Active:
+	case r.Nothing && r.State == replay.Active && v.Command != "follow":
 		fmt.Fprintf(w, "nothing to do: the database is at version %d\n", r.To)
 	case v.Command == "migrate online" && r.Nothing:
 		fmt.Fprintf(w, "nothing to do: version %d is built already\n", r.To)
@@ -87,7 +88,11 @@ func (v resultView) text(w io.Writer, program string) {
 		next(w, program, "migrate offline")
 	case v.Command == "migrate catchup":
 		v.caughtUp(w)
-		next(w, program, "migrate offline")
+		if !v.following {
+			next(w, program, "migrate offline")
+		}
+	case v.Command == "follow":
+		fmt.Fprintf(w, "version %d is live\n", r.To)
 	case v.Command == "migrate offline":
 		fmt.Fprintf(w, "the database is at version %d; writers were held off for %s\n", r.To, duration(r.HeldOff))
 		switch {
