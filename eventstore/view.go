@@ -34,7 +34,12 @@ func (r *Reader) findBase(ctx context.Context, q pg.Querier) (base, error) {
 			join pg_catalog.pg_rewrite w on w.ev_class = s.relation
 			join pg_catalog.pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and d.refclassid = 'pg_class'::regclass
 		)
-		select c.oid, c.relkind in ('r', 'p')
+		select c.oid, c.relkind in ('r', 'p') and not exists (
+			select
+			from sources f
+			join pg_catalog.pg_rewrite w on w.ev_class = f.relation
+			join pg_catalog.pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid and d.refclassid = 'pg_proc'::regclass
+			join pg_catalog.pg_proc p on p.oid = d.refobjid and p.proretset)
 		from sources s
 		join pg_catalog.pg_class c on c.oid = s.relation and c.relkind <> 'v'`, r.oid)
 	if err != nil {

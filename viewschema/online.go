@@ -226,6 +226,18 @@ func (s *Schema) makeTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migra
 	if err := s.createTables(ctx, tx, names(plan.replayed()), suffix); err != nil {
 		return err
 	}
+	for _, t := range plan.replayed() {
+		live, err := s.exists(ctx, tx, t.Table)
+		if err != nil {
+			return err
+		}
+		if !live {
+			continue
+		}
+		if err := s.revokeAll(ctx, tx, t.Built); err != nil {
+			return err
+		}
+	}
 	if err := s.projections(plan, suffix).Rebuild().Begin(ctx, tx, nil); err != nil {
 		return fmt.Errorf("%w: %w", ErrDefinition, err)
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // part is something that belongs to a table and whose name is made of the table's.
-type part struct{ Kind, Name string }
+type part struct{ Kind, Name, Schema string }
 
 // rename renames a table, and with it what is named after it: indexes (a constraint follows its index), other constraints,
 // owned sequences and extended statistics. renamed says what becomes of names that the table's SQL files chose; the others
@@ -34,7 +34,7 @@ func (s *Schema) rename(ctx context.Context, tx pgx.Tx, from, to string, renamed
 		if p.Kind == "constraint" {
 			batch.Queue(fmt.Sprintf("alter table %s rename constraint %s to %s", old, was, is))
 		} else {
-			batch.Queue(fmt.Sprintf("alter %s %s rename to %s", p.Kind, pg.Table(s.def.Schema, p.Name), is))
+			batch.Queue(fmt.Sprintf("alter %s %s rename to %s", p.Kind, pg.Table(p.Schema, p.Name), is))
 		}
 	}
 	batch.Queue(fmt.Sprintf("alter table %s rename to %s", old, pgx.Identifier{to}.Sanitize()))
@@ -47,21 +47,21 @@ func (s *Schema) rename(ctx context.Context, tx pgx.Tx, from, to string, renamed
 // parts lists what is named after a table.
 func (s *Schema) parts(ctx context.Context, tx pgx.Tx, table string) ([]part, error) {
 	rows, err := tx.Query(ctx, `
-		select 'index', c.relname::text
-		from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
+		select 'index', c.relname::text, n.nspname::text
+		from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		where i.indrelid = $1::text::regclass
 		union all
-		select 'constraint', conname::text
+		select 'constraint', conname::text, ''
 		from pg_catalog.pg_constraint
 		where conrelid = $1::text::regclass and contype in ('c', 'f', 'n') and coninhcount = 0
 		union all
-		select 'sequence', c.relname::text
-		from pg_catalog.pg_depend d join pg_catalog.pg_class c on c.oid = d.objid and c.relkind = 'S'
+		select 'sequence', c.relname::text, n.nspname::text
+		from pg_catalog.pg_depend d join pg_catalog.pg_class c on c.oid = d.objid and c.relkind = 'S' join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
 		  and d.refobjid = $1::text::regclass and d.deptype in ('a', 'i')
 		union all
-		select 'statistics', stxname::text
-		from pg_catalog.pg_statistic_ext
+		select 'statistics', stxname::text, n.nspname::text
+		from pg_catalog.pg_statistic_ext join pg_catalog.pg_namespace n on n.oid = stxnamespace
 		where stxrelid = $1::text::regclass
 		order by 1, 2`, pg.Table(s.def.Schema, table))
 	if err != nil {
@@ -123,18 +123,52 @@ func (s *Schema) advanceSequences(ctx context.Context, tx pgx.Tx, table string) 
 	return nil
 }
 
-// carryRights gives table the owner and the grants of another.
+// revokeAll takes away what default privileges, or the table's file, have granted on it: the rights on a table that replaces
+// another one are the other one's, and nobody may read it before the cutover who may not read the live one.
+func (s *Schema) revokeAll(ctx context.Context, tx pgx.Tx, table string) error {
+	rows, err := tx.Query(ctx, `
+		select distinct pg_catalog.format('revoke all on %s from %s', $1::text,
+			case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end)
+		from pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
+		where c.oid = $1::text::regclass and a.grantee <> c.relowner`, pg.Table(s.def.Schema, table))
+	if err != nil {
+		return fmt.Errorf("reading the rights on %s: %w", table, err)
+	}
+	statements, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("reading the rights on %s: %w", table, err)
+	}
+	for _, sql := range statements {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("taking rights away: %s: %w", sql, err)
+		}
+	}
+	return nil
+}
+
+// carryRights gives table the owner and the grants of another, on the table and on the columns that both have.
 func (s *Schema) carryRights(ctx context.Context, tx pgx.Tx, from, to string) error {
 	rows, err := tx.Query(ctx, `
-		select format('alter table %s owner to %I', $2::text, pg_get_userbyid(c.relowner))
+		select pg_catalog.format('alter table %s owner to %I', $2::text, pg_catalog.pg_get_userbyid(c.relowner))
 		from pg_catalog.pg_class c
 		where c.oid = $1::text::regclass and c.relowner <> (select relowner from pg_catalog.pg_class where oid = $2::text::regclass)
 		union all
-		select format('grant %s on %s to %s%s', a.privilege_type, $2::text,
-			case a.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(a.grantee)) end,
+		select pg_catalog.format('grant %s%s on %s to %s%s', a.privilege_type, coalesce(' (' || pg_catalog.quote_ident(a.attname) || ')', ''), $2::text,
+			case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end,
 			case when a.is_grantable then ' with grant option' else '' end)
-		from pg_catalog.pg_class c, aclexplode(c.relacl) a
-		where c.oid = $1::text::regclass and a.grantee <> c.relowner`,
+		from (
+			select null::name as attname, t.*, c.relowner
+			from pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) t
+			where c.oid = $1::text::regclass
+			union all
+			select o.attname, t.*, c.relowner
+			from pg_catalog.pg_class c
+			join pg_catalog.pg_attribute o on o.attrelid = c.oid and o.attnum > 0 and not o.attisdropped
+			join pg_catalog.pg_attribute n on n.attrelid = $2::text::regclass and n.attname = o.attname and not n.attisdropped,
+				pg_catalog.aclexplode(o.attacl) t
+			where c.oid = $1::text::regclass
+		) a
+		where a.grantee <> a.relowner`,
 		pg.Table(s.def.Schema, from), pg.Table(s.def.Schema, to))
 	if err != nil {
 		return fmt.Errorf("reading the rights on %s: %w", from, err)

@@ -191,6 +191,9 @@ func (s *Schema) archive(ctx context.Context, tx pgx.Tx, m *migration, t TableCh
 	if err != nil || !exists {
 		return false, err
 	}
+	if t.Archived == "" {
+		return false, fmt.Errorf("%w: table %s appeared since the migration began; no migration has made it: rename or drop it", ErrRefused, t.Table)
+	}
 	if err := s.rename(ctx, tx, t.Table, t.Archived, nil); err != nil {
 		return false, err
 	}
