@@ -4,8 +4,11 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/rs/zerolog"
+
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/internal/pgtest"
+	"github.com/viewschema/projector/viewschema"
 )
 
 // A value of a unique column moves from an aggregate whose batch is done to one whose batch is not: both rows have it when
@@ -13,7 +16,10 @@ import (
 func TestUniqueValueMovesWhileBuilding(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, atVersion1)
-	s := open(t, db, version2())
+	s, err := viewschema.Open(db, version2(), viewschema.Options{Workers: 1, Log: zerolog.New(zerolog.NewTestWriter(t))})
+	if err != nil {
+		t.Fatal(err)
+	}
 	var once sync.Once
 	ctx := pg.WithFault(t.Context(), func(moment pg.Moment, point pg.Point) {
 		if moment != pg.After || point != pg.PointBatch {
