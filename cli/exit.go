@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	urfave "github.com/urfave/cli/v2"
 
@@ -81,14 +82,74 @@ func (p *program) end(ctx context.Context, err error) int {
 	if _, quiet := errors.AsType[*quietError](err); quiet || err == nil {
 		return code
 	}
-	text := err.Error()
-	if code == exitInterrupted {
+	text, lines := err.Error(), several(err)
+	if _, own := errors.AsType[urfave.ExitCoder](err); code == exitInterrupted && !own {
 		text = "interrupted; what was committed stays, and the same command goes on from there"
+		lines = text
 	}
 	if p.json {
 		// If standard output is what failed, standard error still has the text.
 		_ = json.NewEncoder(p.Stdout).Encode(errorView{Type: "error", Error: text, Exit: code})
 	}
-	fmt.Fprintf(p.Stderr, "%s: %s\n", p.name, text)
+	fmt.Fprintf(p.Stderr, "%s: %s\n", p.name, lines)
 	return code
+}
+
+// several is an error's text in which the lines after the first are indented; of joined errors, all lines are, after their
+// number.
+func several(err error) string {
+	text := err.Error()
+	if all := joined(err); all != nil {
+		if head, ok := strings.CutSuffix(text, all.Error()); ok {
+			list := members(all)
+			head = strings.TrimSuffix(head, ": ")
+			if head != "" {
+				head += ", "
+			}
+			text = fmt.Sprintf("%s%d in all:", head, len(list))
+			for _, e := range list {
+				text += "\n" + strings.ReplaceAll(e.Error(), "\n", "\n  ")
+			}
+		}
+	}
+	return strings.ReplaceAll(text, "\n", "\n  ")
+}
+
+// joined returns the outermost errors.Join of more than one error in err's tree, or nil.
+func joined(err error) error {
+	var below []error
+	switch e := err.(type) { //nolint:errorlint // the tree itself is looked at
+	case interface{ Unwrap() error }:
+		below = []error{e.Unwrap()}
+	case interface{ Unwrap() []error }:
+		below = e.Unwrap()
+		if len(members(err)) > 1 {
+			return err
+		}
+	}
+	for _, e := range below {
+		if e == nil {
+			continue
+		}
+		if found := joined(e); found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
+// members lists what errors.Join has joined, and what that has. For other errors it is the error itself.
+func members(err error) []error {
+	list, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	if again := errors.Join(list.Unwrap()...); again == nil || again.Error() != err.Error() {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range list.Unwrap() {
+		all = append(all, members(e)...)
+	}
+	return all
 }

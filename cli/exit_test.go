@@ -3,8 +3,10 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"testing"
 
 	urfave "github.com/urfave/cli/v2"
@@ -48,6 +50,38 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// Joined errors are counted and indented; programs get the text as it is.
+func TestErrorsOfSeveralLines(t *testing.T) {
+	t.Parallel()
+	a, b, c := errors.New("version 2 replays projector acounts"), errors.New("accounts.sql: no table"), errors.New("accounts.sql: syntax error\nat line 3")
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{a, a.Error()},
+		{errors.Join(nil, a), a.Error()},
+		{c, "accounts.sql: syntax error\n  at line 3"},
+		{fmt.Errorf("%w: %w", viewschema.ErrDefinition, errors.Join(a)), "the definition has errors: version 2 replays projector acounts"},
+		{
+			fmt.Errorf("%w: %w", viewschema.ErrDefinition, errors.Join(a, nil, errors.Join(b, c))),
+			"the definition has errors, 3 in all:\n  version 2 replays projector acounts\n  accounts.sql: no table\n  accounts.sql: syntax error\n    at line 3",
+		},
+		{errors.Join(a, b), "2 in all:\n  version 2 replays projector acounts\n  accounts.sql: no table"},
+		{fmt.Errorf("%w; try again", errors.Join(a, b)), "version 2 replays projector acounts\n  accounts.sql: no table; try again"},
+	} {
+		var stdout, stderr bytes.Buffer
+		p := &program{Process: Process{Stdout: &stdout, Stderr: &stderr}, name: "bank", json: true}
+		code := p.end(t.Context(), test.err)
+		if got := stderr.String(); got != "bank: "+test.want+"\n" {
+			t.Errorf("got  %q\nwant %q", got, "bank: "+test.want+"\n")
+		}
+		var document errorView
+		if err := json.Unmarshal(stdout.Bytes(), &document); err != nil || document != (errorView{"error", test.err.Error(), code}) {
+			t.Errorf("got %s: %v", &stdout, err)
+		}
+	}
+}
+
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -62,6 +96,21 @@ func TestInterrupted(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	if got := stdout.String(); got != `{"type":"error","error":"`+want+`","exit":130}`+"\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// An added command knows better what an interruption of it means.
+func TestInterruptedCommandOfTheApplication(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var stderr bytes.Buffer
+	p := &program{Process: Process{Stdout: io.Discard, Stderr: &stderr}, name: "bank"}
+	if code := p.end(ctx, urfave.Exit("interrupted; nothing is left", exitInterrupted)); code != exitInterrupted {
+		t.Errorf("exit code %d", code)
+	}
+	if got := stderr.String(); got != "bank: interrupted; nothing is left\n" {
 		t.Errorf("got %q", got)
 	}
 }
