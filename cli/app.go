@@ -118,7 +118,7 @@ func (p *program) migrate() []*urfave.Command {
 				&urfave.DurationFlag{Name: "pause-budget", Value: 500 * time.Millisecond, Usage: "how long to hold off writers for a try; kept below deadlock_timeout"},
 				&urfave.BoolFlag{DisableDefaultText: true, Name: "maintenance", Usage: "all writers are stopped: do not lock the event table, and roll back if an event comes"},
 			},
-			Action: p.action(step((*viewschema.Schema).MigrateOffline)),
+			Action: p.action(offline),
 		},
 		{
 			Name:   "abort",

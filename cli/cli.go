@@ -83,6 +83,7 @@ type program struct {
 	version    string
 	extra      []*urfave.Command
 	json       bool
+	unsaid     []string // flags that the environment has set
 }
 
 func (p *program) getenv(name string) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/viewschema/projector/replay"
@@ -105,6 +106,14 @@ func follow(ctx context.Context, s *session) error {
 	}
 	all.Elapsed = time.Since(began)
 	return s.answer(newResultView("follow", all))
+}
+
+// offline warns of a maintenance that nobody has typed: a variable that was left over would do without the lock.
+func offline(ctx context.Context, s *session) error {
+	if s.flags.Bool("maintenance") && slices.Contains(s.unsaid, "maintenance") {
+		s.log.Warn().Msgf("%s is set: the event table is not locked; all writers must have been stopped", variable("maintenance"))
+	}
+	return step((*viewschema.Schema).MigrateOffline)(ctx, s)
 }
 
 // step runs a method that brings the database forward, or back.

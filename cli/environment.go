@@ -24,6 +24,7 @@ func (p *program) fromEnvironment(c *urfave.Context) error {
 		if err := c.Set(name, value); err != nil {
 			return usagef("%s=%s is no value for --%s: %v", variable(name), value, name, err)
 		}
+		p.unsaid = append(p.unsaid, name)
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ func (s *session) logger() zerolog.Logger {
 }
 
 // progress returns what shows progress: lines of JSON on standard output, a bar, or lines in the log.
-func (s *session) progress(log zerolog.Logger) func(replay.Progress) {
+func (s *session) progress() func(replay.Progress) {
 	switch {
 	case s.flags.Bool("no-progress"):
 		return nil
@@ -42,7 +42,7 @@ func (s *session) progress(log zerolog.Logger) func(replay.Progress) {
 	case s.screen != nil:
 		return show(time.Now, 0, 0, unlessDone(func(r reading) { s.screen.draw(r.bar(s.screen.columns())) }))
 	}
-	return show(time.Now, logEvery, logEvery, unlessDone(func(r reading) { log.Info().Msg(r.line()) }))
+	return show(time.Now, logEvery, logEvery, unlessDone(func(r reading) { s.log.Info().Msg(r.line()) }))
 }
 
 // show hands on the value that comes so long after the first, and from then on one per interval.

@@ -20,6 +20,7 @@ type session struct {
 	schema *viewschema.Schema
 	pool   *pgxpool.Pool
 	screen *screen // nil: standard error is no terminal
+	log    zerolog.Logger
 }
 
 // open checks the flags and the definition, in this order, and then connects to the database.
@@ -42,11 +43,11 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 		return nil, err
 	}
 	s := &session{program: p, flags: c, pool: pool, screen: newScreen(p.Stderr)}
-	log := s.logger().Level(level)
+	s.log = s.logger().Level(level)
 	s.schema, err = viewschema.Open(pool, p.definition, viewschema.Options{
 		Workers:     workers,
-		Log:         log,
-		Progress:    s.progress(log),
+		Log:         s.log,
+		Progress:    s.progress(),
 		LockWait:    c.Duration("lock-wait"),
 		CutTimeout:  c.Duration("cut-timeout"),
 		PauseBudget: c.Duration("pause-budget"),
