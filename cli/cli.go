@@ -55,7 +55,8 @@ func WithCommand(c *urfave.Command) Option {
 	return func(p *program) { p.extra = append(p.extra, c) }
 }
 
-// Run runs one command line for d and returns the exit code. When ctx ends, so does the command. Several may run at once.
+// Run runs one command line for d and returns the exit code. When ctx ends, so does the command, and says that what was
+// committed stays; if the context's cause has an ExitCode method, it says that instead. Several may run at once.
 func Run(ctx context.Context, d viewschema.Definition, process Process, options ...Option) (exit int) {
 	p := &program{definition: d, Process: process}
 	p.Stdout, p.Stderr = cmp.Or(p.Stdout, io.Discard), cmp.Or(p.Stderr, io.Discard)

@@ -85,6 +85,9 @@ func (p *program) end(ctx context.Context, err error) int {
 	text, lines := err.Error(), several(err)
 	if _, own := errors.AsType[urfave.ExitCoder](err); code == exitInterrupted && !own {
 		text = "interrupted; what was committed stays, and the same command goes on from there"
+		if cause, ok := errors.AsType[urfave.ExitCoder](context.Cause(ctx)); ok {
+			text = cause.Error()
+		}
 		lines = text
 	}
 	if p.json {

@@ -113,4 +113,14 @@ func TestInterruptedCommandOfTheApplication(t *testing.T) {
 	if got := stderr.String(); got != "bank: interrupted; nothing is left\n" {
 		t.Errorf("got %q", got)
 	}
+
+	stderr.Reset()
+	ctx, because := context.WithCancelCause(t.Context())
+	because(urfave.Exit("stopped", exitInterrupted))
+	if code := p.end(ctx, context.Canceled); code != exitInterrupted {
+		t.Errorf("exit code %d", code)
+	}
+	if got := stderr.String(); got != "bank: stopped\n" {
+		t.Errorf("got %q", got)
+	}
 }

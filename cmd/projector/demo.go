@@ -25,23 +25,40 @@ func demoCommand() *urfave.Command {
 		Name:  "demo",
 		Usage: "the whole story on a private PostgreSQL with the bank",
 		Flags: []urfave.Flag{
-			&urfave.IntFlag{Name: "events", Value: 100_000, Usage: "events in the store when the migration begins"},
+			&urfave.IntFlag{Name: "events", Value: 100_000, DefaultText: "100,000", Usage: "events in the store when the migration begins"},
 			&urfave.IntFlag{Name: "writers", Value: 1, Usage: "sessions that append and project events meanwhile"},
-			&urfave.Uint64Flag{Name: "seed", Usage: "of the made-up customers (default: random)"},
-			&urfave.BoolFlag{Name: "keep", Usage: "keep the server until interrupted, to look around"},
+			&urfave.Uint64Flag{Name: "seed", DefaultText: "random", Usage: "of the made-up customers"},
+			&urfave.BoolFlag{Name: "keep", DisableDefaultText: true, Usage: "keep the server until interrupted, to look around"},
 		},
 		Action: func(c *urfave.Context) error {
+			if c.Bool("json") {
+				return urfave.Exit("demo has no --json", exitUsage)
+			}
 			if c.Int("events") < 1 || c.Int("writers") < 0 {
-				return errors.New("--events must be at least 1, --writers at least 0")
+				return urfave.Exit("--events must be at least 1, --writers at least 0", exitUsage)
 			}
 			d := &demo{events: c.Int("events"), writers: c.Int("writers"), seed: c.Uint64("seed"), keep: c.Bool("keep"), out: c.App.Writer, err: c.App.ErrWriter}
 			if !c.IsSet("seed") {
 				d.seed = rand.Uint64()
 			}
-			return d.run(c.Context)
+			// The commands that the demo runs must not say that what they have committed stays.
+			ctx, cancel := context.WithCancelCause(context.WithoutCancel(c.Context))
+			defer cancel(nil)
+			defer context.AfterFunc(c.Context, func() { cancel(urfave.Exit("interrupted", exitInterrupted)) })()
+			err := d.run(ctx)
+			if err != nil && ctx.Err() != nil {
+				return urfave.Exit("interrupted; the private server and its data are gone", exitInterrupted)
+			}
+			return err
 		},
 	}
 }
+
+// Exit codes of the command line.
+const (
+	exitUsage       = 2
+	exitInterrupted = 130
+)
 
 // demo migrates a bank from version 1 to version 2 while customers move money.
 type demo struct {
@@ -78,7 +95,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 		return err
 	}
 	if d.keep {
-		d.say("the server runs until you press Ctrl-C; look around:\n  psql '%s'", d.url)
+		d.say(`the server runs until you press Ctrl-C; look around in another terminal:
+  export DATABASE_URL='%s'
+  bin/projector status
+  psql "$DATABASE_URL"
+make build makes bin/projector. Its own target is version 3, and the demo stops at 2: bin/projector plan shows what is left.`, d.url)
 		<-ctx.Done()
 	}
 	return nil
@@ -86,7 +107,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 
 // firstRelease fills the event store and brings version 1 up.
 func (d *demo) firstRelease(ctx context.Context) error {
-	d.say("filling the event store with %d events (seed %d)", d.events, d.seed)
+	d.say("filling the event store with %s (seed %d)", count(d.events, "event"), d.seed)
 	if _, err := d.db.Exec(ctx, bank.EventTable); err != nil {
 		return err
 	}
@@ -107,7 +128,7 @@ func (d *demo) firstRelease(ctx context.Context) error {
 func (d *demo) migrate(ctx context.Context) error {
 	second := bank.Definition
 	second.Versions = second.Versions.UpTo(2)
-	d.say("%d writer(s) append events and project them into version 1's tables, from now to the end", d.writers)
+	d.say("%s at work from now to the end: events are appended, and projected into version 1's tables", count(d.writers, "writer"))
 	stop, err := d.startWriters(ctx, v1.Definition, second)
 	if err != nil {
 		return err
@@ -216,20 +237,39 @@ func (d *demo) prove(ctx context.Context, online time.Duration, traffic bank.Tra
 		return err
 	}
 	fmt.Fprintf(d.out, `
-events in the store             %12d
-  appended during the migration %12d
-rows compared                   %12d
-events/s replayed online        %12.0f
+events in the store             %12s
+  appended during the migration %12s
+rows compared                   %12s
+events/s replayed online        %12s
 writers held off by the cutover %12s
 longest gap between two commits %12s
-rows that differ                %12d
+rows that differ                %12s
 
-`, events, traffic.Events, rows, float64(d.events)/online.Seconds(), heldOff.Round(time.Millisecond/10), traffic.LongestGap.Round(time.Millisecond/10), differ)
+`, number(events), number(traffic.Events), number(rows), number(int(float64(d.events)/online.Seconds())),
+		heldOff.Round(time.Millisecond/10), traffic.LongestGap.Round(time.Millisecond/10), number(differ))
 	if differ > 0 {
-		return fmt.Errorf("%d rows differ (seed %d): %q", differ, d.seed, examples)
+		return fmt.Errorf("%s rows differ (seed %d): %q", number(differ), d.seed, examples)
 	}
-	fmt.Fprintln(d.out, "where to look next: examples/bank (the projectors), sql/views (the tables), README.md (how it works);\nprojector demo --keep leaves the server running, to look at the tables with psql")
+	fmt.Fprintln(d.out, "where to look next: examples/bank (the projectors), sql/views (the tables), README.md (how it works)")
+	if !d.keep {
+		fmt.Fprintln(d.out, "projector demo --keep leaves the server running, to look at the tables with psql")
+	}
 	return nil
+}
+
+// number writes n with commas: 1,234,567.
+func number[Int int | int64](n Int) string {
+	if n < 1_000 {
+		return fmt.Sprint(n)
+	}
+	return fmt.Sprintf("%s,%03d", number(n/1_000), n%1_000)
+}
+
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return number(n) + " " + what
 }
 
 func (d *demo) say(format string, args ...any) {
