@@ -50,8 +50,8 @@ var commits = []commit{
 
 // The command line is killed before and after each kind of commit that it has, the second of those of which there are
 // several included; the same command then goes on from there, and in the end every row is right. This was seen to fail with
-// a batch marked as done in a transaction after that of its rows, with the ledger written in a transaction before that of
-// the rows, with the cutover's names committed before its version, and with a point added that no command has.
+// a batch marked as done in a transaction after that of its rows, with the ledger of a catch-up written in a transaction
+// before that of the rows, with the cutover's names committed before its version, and with a point added that no command has.
 func TestKilledAtEveryCommit(t *testing.T) {
 	t.Parallel()
 	for _, point := range pg.Points {

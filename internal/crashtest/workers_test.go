@@ -13,8 +13,8 @@ import (
 )
 
 // One of several processes is killed in the middle of a batch, when each of them holds one. The others do its batch, too,
-// and without any time-out: the shortest is longer than this test may take. This was seen to fail with batches claimed
-// without a lock, and with a batch marked as done in a transaction before that of its rows.
+// and without any time-out: the shortest is longer than this test may take. With four, this was seen to fail with
+// batches claimed without a lock.
 func TestOtherWorkersTakeOver(t *testing.T) {
 	t.Parallel()
 	for _, processes := range []int{2, 4} {
