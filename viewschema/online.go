@@ -184,7 +184,7 @@ func (s *Schema) survey(ctx context.Context, plan *Plan, source *eventstore.Read
 	if err != nil {
 		return cut, nil, err
 	}
-	for _, t := range unknown { // never in silence: a misspelt name would leave all its events out
+	for _, t := range unknown { // never in silence: a misspelled name would leave all its events out
 		s.opts.Log.Warn().Str("type", t.Type).Int64("in_a_sample", t.Sample).Str("hint", t.Hint).
 			Msg("the definition does not know this event type and leaves its events out; decode it, or name it in projections.Ignore")
 	}

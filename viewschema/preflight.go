@@ -169,7 +169,13 @@ func (s *Schema) checkNames(ctx context.Context, q pg.Querier, plan *Plan) error
 		if err != nil {
 			return err
 		}
+		mine, err := s.owned(ctx, q, t.Table)
+		if err != nil {
+			return err
+		}
 		switch {
+		case live && !mine:
+			r.add("table %s belongs to a role that ours is not a member of, so ours may not rename it", pg.Table(s.def.Schema, t.Table))
 		case live && !ours:
 			r.add("table %s exists, but no migration has made it; rename or drop it first", pg.Table(s.def.Schema, t.Table))
 		case !live && t.Kind == projector.KindAlter:
@@ -177,6 +183,16 @@ func (s *Schema) checkNames(ctx context.Context, q pg.Querier, plan *Plan) error
 		}
 	}
 	return r.orNil()
+}
+
+// owned says whether our role may do what the owner of a table may.
+func (s *Schema) owned(ctx context.Context, q pg.Querier, table string) (mine bool, err error) {
+	err = q.QueryRow(ctx, "select coalesce((select pg_has_role(relowner, 'usage') from pg_catalog.pg_class where oid = to_regclass($1)), false)",
+		pg.Table(s.def.Schema, table)).Scan(&mine)
+	if err != nil {
+		return false, fmt.Errorf("looking up the owner of table %s: %w", table, err)
+	}
+	return mine, nil
 }
 
 // recorded says whether a migration that was cut over has made the live table.
@@ -230,6 +246,16 @@ const dependents = `
 	select format('foreign key %I of %s', conname, conrelid::regclass)
 	from pg_catalog.pg_constraint
 	where contype = 'f' and confrelid = to_regclass($1) and conrelid <> confrelid
+	union all
+	select format('policy %I of %s', p.polname, p.polrelid::regclass)
+	from pg_catalog.pg_depend d join pg_catalog.pg_policy p on p.oid = d.objid
+	where d.classid = 'pg_policy'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = to_regclass($1) and p.polrelid <> d.refobjid
+	union -- a body that is kept as SQL text finds the new table by its name; one of parsed SQL, and a row type, do not
+	select format('function %s', d.objid::regprocedure)
+	from pg_catalog.pg_depend d
+	where d.classid = 'pg_proc'::regclass
+	  and (d.refclassid = 'pg_class'::regclass and d.refobjid = to_regclass($1)
+		or d.refclassid = 'pg_type'::regclass and d.refobjid = (select reltype from pg_catalog.pg_class where oid = to_regclass($1)))
 	union all
 	select format('trigger %I of %s', tgname, tgrelid::regclass)
 	from pg_catalog.pg_trigger

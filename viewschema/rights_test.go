@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/viewschema/projector/internal/pgtest"
+	"github.com/viewschema/projector/viewschema"
 )
 
 // Rights on the new table are those of the one that it replaces: column grants come along, and what default privileges
@@ -45,5 +48,36 @@ func TestNobodyGainsOrLosesAccess(t *testing.T) {
 	}
 	if !may(clerk, "accounts", "balance") || may(clerk, "accounts", "iban") {
 		t.Error("the column grants did not come along as they were")
+	}
+}
+
+// What PostgreSQL binds to the table and not to its name is found, however it depends.
+func TestDependentsAreFound(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	_, err := db.Exec(t.Context(), `
+		create table notes (account uuid);
+		alter table notes enable row level security;
+		create policy rich on notes using (exists (select from view_schema.accounts a where a.id = account));
+		create function total() returns numeric language sql begin atomic select sum(balance) from view_schema.accounts; end;
+		create function best() returns view_schema.accounts language sql as 'select * from view_schema.accounts limit 1';
+		create materialized view sums as select sum(balance) from view_schema.accounts`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := open(t, db, version2()).Plan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, h := range plan.Hazards {
+		if h.Blocks == viewschema.StageOffline {
+			found = append(found, strings.SplitN(h.Text, " would", 2)[0])
+		}
+	}
+	slices.Sort(found)
+	want := []string{"function best()", "function total()", "materialized view sums", "policy rich of notes"}
+	if !slices.Equal(found, want) {
+		t.Errorf("found %q", found)
 	}
 }
