@@ -22,6 +22,7 @@ func newStory(t *testing.T, k kind) *story {
 	w := newWorld(t, k)
 	own := w.parts()
 	s := &story{migration: w.migration(t.Context(), own, own.on(w.rivals), own.count), parts: own, t: t}
+	s.steady = true
 	s.add("a", "b") // history
 	return s
 }

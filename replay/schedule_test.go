@@ -106,6 +106,7 @@ type schedule struct {
 	patient bool    // the settling under way waits without limit
 	highest int64   // committed position
 	looks   int     // of a settling that waits for writers, one after the other
+	steady  bool    // no writer is open in a catch-up, and the rival may wait until it knows
 	locks   int     // that the cutover has asked for
 	rivals  process // another one, that works on the same migration; may be nil
 	rival   chan error
@@ -208,7 +209,7 @@ func (s *schedule) startRival(ctx context.Context) error {
 	}
 	done := make(chan error, 1)
 	s.rival = done
-	building := s.phase == phaseRun
+	building, patient := s.phase == phaseRun, s.steady && s.phase == phaseCatchUp
 	changed := make(chan struct{}, 1)
 	var mayWait atomic.Uint32 // the session whose statement takes locks
 	work := withHook(ctx, func(conn *pgx.Conn, sql string) {
@@ -225,7 +226,7 @@ func (s *schedule) startRival(ctx context.Context) error {
 		if building {
 			done <- s.rivals.run(work)
 		} else {
-			done <- s.rivals.catchUp(work, false)
+			done <- s.rivals.catchUp(work, patient)
 		}
 	}()
 	for {
