@@ -59,8 +59,8 @@ func oneWorker(t *testing.T, db *pgxpool.Pool, d viewschema.Definition) *viewsch
 }
 
 // An abort takes back all that a migration has made, wherever it stands, and nothing else. Seen to fail with the built
-// tables not dropped, with the ledger not deleted, and, for the crash, with "aborting" not among the states of a migration
-// that is under way.
+// tables not dropped, with the ledger not deleted, with "aborting" not committed first, and with "aborting" not among the
+// states of a migration that is under way.
 func TestAbortAtEveryState(t *testing.T) {
 	t.Parallel()
 	for name, prepare := range map[string]func(t *testing.T, s *viewschema.Schema, db *pgxpool.Pool){
@@ -138,8 +138,7 @@ func bookkeeping(t *testing.T, db *pgxpool.Pool) string {
 }
 
 // Workers that are at it when somebody aborts finish the batch in hand, and then end and say why. Seen to fail with the
-// state "aborting" not committed first (the abort waits until they are done), and with the tables dropped without the
-// migration's row locked (a batch fails with 42P01).
+// state not looked at after the last batch (a rebuild that was aborted then reports a missing row).
 func TestAbortWhileWorkersRun(t *testing.T) {
 	t.Parallel()
 	for _, point := range []pg.Point{pg.PointBegin, pg.PointBatch, pg.PointBuilt} {
@@ -158,10 +157,8 @@ func TestAbortWhileWorkersRun(t *testing.T) {
 				go func() { _, err := s.Abort(t.Context()); aborted <- err }()
 				if m == pg.Before { // with the batch's locks in hand
 					awaitLock(t, db)
-				} else if err := <-aborted; err != nil {
-					t.Error(err)
 				} else {
-					aborted <- nil
+					aborted <- <-aborted // it has ended
 				}
 			})
 			if _, err := s.MigrateOnline(ctx); !errors.Is(err, viewschema.ErrState) || !strings.Contains(err.Error(), "abort") {
@@ -214,6 +211,7 @@ func TestFilesThatMakeMore(t *testing.T) {
 		"type":            {map[string]string{"accounts.sql": "create type kind%SUFFIX% as enum ('a');" + table}, "type kind_2"},
 		"function":        {map[string]string{"accounts.sql": table + "create function f%SUFFIX%() returns int language sql as 'select 1';"}, "function f_2()"},
 		"sequence":        {map[string]string{"accounts.sql": table + "create sequence s%SUFFIX%;"}, "sequence s_2"},
+		"in a savepoint":  {map[string]string{"accounts.sql": table + "do $$ begin create type kind%SUFFIX% as (a int); exception when others then raise; end $$;"}, "type kind_2"},
 		"view":            {map[string]string{"accounts.sql": table + "create view v%SUFFIX% as select id from accounts%SUFFIX%;"}, "view v_2"},
 		"other schema":    {map[string]string{"accounts.sql": table + "create domain public.d%SUFFIX% as text;"}, "type d_2"},
 		"with its index":  {map[string]string{"accounts.sql": table, "accounts.indexes.sql": "create index a%SUFFIX% on accounts%SUFFIX% (id); create view v%SUFFIX% as select 1;"}, "view v_2"},

@@ -272,7 +272,8 @@ func (s *Schema) checkStrays(ctx context.Context, tx pgx.Tx, f sqlFile, tables [
 	for i, t := range tables {
 		made[i] = pg.Table(s.def.Schema, t+suffix)
 	}
-	// Everything that lives in a schema depends on it, unless it is a part of something else that does.
+	// Everything that lives in a schema depends on it, unless it is a part of something else that does. What we see although
+	// its transaction is in progress is ours; a savepoint has an id of its own, above the transaction's, which has age 0.
 	rows, err := tx.Query(ctx, `
 		with recursive ours (classid, objid) as (
 			select 'pg_class'::regclass::oid, to_regclass(t)::oid from unnest($1::text[]) t
@@ -285,7 +286,7 @@ func (s *Schema) checkStrays(ctx context.Context, tx pgx.Tx, f sqlFile, tables [
 		from pg_catalog.pg_depend d
 		where d.refclassid = 'pg_namespace'::regclass
 		  and d.deptype = 'n'
-		  and d.xmin = pg_current_xact_id()::xid
+		  and case when age(d.xmin) <= 0 then pg_xact_status((pg_current_xact_id()::text::int8 - age(d.xmin))::text::xid8) = 'in progress' end
 		  and not exists (select from ours o where o.classid = d.classid and o.objid = d.objid)
 		order by 1`, made)
 	if err != nil {

@@ -24,8 +24,8 @@ func version1Again() viewschema.Definition {
 	return d
 }
 
-// An offline phase that was cut off, and is run again, repeats no event. Seen to fail (surplus rows) with the last events
-// applied in a transaction of their own that is not recorded in the ledger.
+// An offline phase that was cut off, and is run again, repeats no event. Seen to fail (wrong rows, or rows that
+// exist already) with the events of a catch-up not recorded in the ledger.
 func TestOfflinePhaseCutOff(t *testing.T) {
 	t.Parallel()
 	for _, at := range []struct {
@@ -50,7 +50,7 @@ func TestOfflinePhaseCutOff(t *testing.T) {
 }
 
 // An online phase that was cut off goes on where it stopped: what is done is not done again. Seen to fail with the done
-// mark in a transaction of its own.
+// marks taken away when a migration is resumed.
 func TestOnlinePhaseCutOff(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, atVersion1)
