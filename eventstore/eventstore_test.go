@@ -276,7 +276,7 @@ func TestSettle(t *testing.T) {
 			if waited := errors.Is(err, eventstore.ErrUnsettled); waited != test.waits || err != nil && !waited {
 				t.Errorf("waited: %t, %v", waited, err)
 			}
-			if !test.waits && cut != (eventstore.Cut{Position: 1}) {
+			if !test.waits && cut.Position != 1 {
 				t.Errorf("cut %+v", cut)
 			}
 			end := "rollback"

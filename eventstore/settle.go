@@ -15,6 +15,7 @@ import (
 // exist. A Position of 0 is always right; Reason then says why there is no better one.
 type Cut struct {
 	Position int64
+	Drawn    int64 // the last number that the sequence had given out; not below Position
 	Reason   string
 }
 
@@ -70,7 +71,7 @@ func (r *Reader) settle(ctx context.Context, db pg.Querier, blocked func(string)
 	if lowest < 1 {
 		return Cut{}, fmt.Errorf("%w: %s has an event at position %d; positions have to be above 0", ErrMapping, r.relation, lowest)
 	}
-	sequence, reason, err := r.Distrust(ctx, db, highest)
+	sequence, drawn, reason, err := r.distrust(ctx, db, highest)
 	if err != nil {
 		return Cut{}, err
 	}
@@ -84,7 +85,7 @@ func (r *Reader) settle(ctx context.Context, db pg.Querier, blocked func(string)
 	if err := r.outwait(ctx, db, sequence, writers, blocked); err != nil {
 		return Cut{}, err
 	}
-	return Cut{Position: highest}, nil
+	return Cut{Position: highest, Drawn: drawn}, nil
 }
 
 // outwait returns when none of the writers is open any more. Those that came later do not matter: what they draw is above
@@ -140,16 +141,21 @@ func (r *Reader) Blockers(ctx context.Context, db pg.Querier) (string, error) {
 	return pg.Describe(holders), err
 }
 
-// Distrust says why the positions of this store cannot be settled, from the catalog: an empty reason means that they
-// can, by watching the table and the sequence that is returned. highest is the highest position seen.
-func (r *Reader) Distrust(ctx context.Context, db pg.Querier, highest int64) (sequence uint32, reason string, err error) {
+// Distrust says why the positions of this store cannot be settled, from the catalog; it is empty if they can.
+func (r *Reader) Distrust(ctx context.Context, db pg.Querier) (reason string, err error) {
+	_, _, reason, err = r.distrust(ctx, db, 0)
+	return reason, err
+}
+
+// distrust returns the sequence to watch and the last number that it has given out. highest is the highest position seen.
+func (r *Reader) distrust(ctx context.Context, db pg.Querier, highest int64) (sequence uint32, last int64, reason string, err error) {
 	switch {
 	case r.mapping.DrawnAhead:
-		return 0, "the mapping says that positions are drawn ahead of the transactions that insert events", nil
+		return 0, 0, "the mapping says that positions are drawn ahead of the transactions that insert events", nil
 	case r.base.table == 0:
-		return 0, r.base.reason, nil
+		return 0, 0, r.base.reason, nil
 	}
-	var increment, cache, last int64
+	var increment, cache int64
 	var readable, subscribed, standby bool
 	var name, role string
 	err = db.QueryRow(ctx, `
@@ -176,29 +182,29 @@ func (r *Reader) Distrust(ctx context.Context, db pg.Querier, highest int64) (se
 		where a.attrelid = $1 and a.attname = $2`, r.base.table, r.base.position).
 		Scan(&sequence, &increment, &cache, &readable, &name, &role, &standby, &subscribed)
 	if err != nil {
-		return 0, "", fmt.Errorf("looking up the sequence of %s.%s: %w", r.relation, r.mapping.Position, err)
+		return 0, 0, "", fmt.Errorf("looking up the sequence of %s.%s: %w", r.relation, r.mapping.Position, err)
 	}
 	position := r.relation + "." + r.mapping.Position
 	switch {
 	case standby:
-		return 0, "the server is a standby, which does not see the primary's locks", nil
+		return 0, 0, "the server is a standby, which does not see the primary's locks", nil
 	case sequence == 0:
-		return 0, position + " has no sequence as its default", nil
+		return 0, 0, position + " has no sequence as its default", nil
 	case increment != 1 || cache != 1:
-		return 0, fmt.Sprintf("the sequence of %s has increment %d and cache %d, so a session can draw numbers ahead of its transactions", position, increment, cache), nil
+		return 0, 0, fmt.Sprintf("the sequence of %s has increment %d and cache %d, so a session can draw numbers ahead of its transactions", position, increment, cache), nil
 	case !readable:
-		return 0, fmt.Sprintf("our role may not read the sequence of %s; type: grant select on sequence %s to %s", position, name, role), nil
+		return 0, 0, fmt.Sprintf("our role may not read the sequence of %s; type: grant select on sequence %s to %s", position, name, role), nil
 	case subscribed:
-		return 0, r.relation + " is filled by logical replication", nil
+		return 0, 0, r.relation + " is filled by logical replication", nil
 	}
 	err = db.QueryRow(ctx, "select coalesce(pg_catalog.pg_sequence_last_value($1), 0)", sequence).Scan(&last)
 	if err != nil {
-		return 0, "", fmt.Errorf("reading the sequence of %s: %w", position, err)
+		return 0, 0, "", fmt.Errorf("reading the sequence of %s: %w", position, err)
 	}
 	if highest > last {
-		return 0, fmt.Sprintf("%s has reached %d but its sequence stands at %d, so some numbers did not come from it", position, highest, last), nil
+		return 0, 0, fmt.Sprintf("%s has reached %d but its sequence stands at %d, so some numbers did not come from it", position, highest, last), nil
 	}
-	return sequence, "", nil
+	return sequence, last, "", nil
 }
 
 // MayHoldWriters says why HoldWriters would not do what it has to: our role has none of the rights that it takes, or the

@@ -53,11 +53,10 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 		p.Open = err.Error()
 	case err != nil:
 		return p, err
-	case cut.Position < before: // the cut that is in force was right when it was settled
-		if cut.Reason != "" {
-			return p, fmt.Errorf("the migration has a cut of %d, and now none can be settled: %s", before, cut.Reason)
-		}
-		return p, fmt.Errorf("events were removed under the migration: its cut is %d, and now the highest position is %d; type: migrate abort", before, cut.Position)
+	case before > 0 && cut.Reason != "":
+		return p, fmt.Errorf("the migration has a cut of %d, and now none can be settled: %s", before, cut.Reason)
+	case cut.Drawn < before: // what comes now would be taken for what was replayed
+		return p, fmt.Errorf("the positions of the events went back under the migration: its cut is %d, and the sequence stands at %d; type: migrate abort", before, cut.Drawn)
 	default:
 		p.Settled = true
 	}

@@ -42,11 +42,21 @@ func (j *Job) parallel(ctx context.Context, loop func(ctx context.Context) error
 
 func (j *Job) worker(ctx context.Context, m *meter) error {
 	run := j.Projections.Rebuild()
+	// A unique index can fail because batches read at different times: the aggregate that took a value was read after the
+	// one that has freed it since. What the ledger lacks, applied in one snapshot before the index is made, brings all
+	// aggregates to the same moment; if it still fails, the projector writes the value twice.
+	uneven := false
+	again := func(err error) bool {
+		_, _, unique := pg.UniqueViolation(err)
+		first := unique && !uneven
+		uneven = uneven || unique
+		return first || isRecorded(err)
+	}
 	for {
 		var b batch
 		var ok bool
 		var read int64
-		err := j.attempt(ctx, pg.PointBatch, isRecorded, func(tx pgx.Tx) (err error) {
+		err := j.attempt(ctx, pg.PointBatch, again, func(tx pgx.Tx) (err error) {
 			m.inFlight.Add(-read) // of an attempt that failed
 			read = 0
 			cut, err := j.enter(ctx, tx, Building, Built) // built: by another process, which found all batches done
@@ -55,6 +65,11 @@ func (j *Job) worker(ctx context.Context, m *meter) error {
 			}
 			if b, ok, err = j.claim(ctx, tx); err != nil || !ok {
 				return err
+			}
+			if uneven && b.phase == PhaseIndex {
+				if _, err := j.apply(ctx, tx, j.Projections.CatchUp(), j.lacks(cut, nil)); err != nil {
+					return fmt.Errorf("catching up before %s of version %d are made: %w", b, j.Version, err)
+				}
 			}
 			count := func() { read++; m.inFlight.Add(1) }
 			if err := j.work(ctx, tx, b, cut, run, count); err != nil {
@@ -84,7 +99,7 @@ func (j *Job) work(ctx context.Context, tx pgx.Tx, b batch, cut int64, run *proj
 	case PhaseReplay:
 		events, rows, err = j.rebuild(ctx, tx, b, cut, run, count)
 	case PhaseIndex:
-		err = j.index(ctx, tx, b.table, cut)
+		err = j.Index(ctx, tx, b.table)
 	case PhaseAnalyze:
 		err = j.Analyze(ctx, tx, b.table)
 	}
@@ -92,31 +107,6 @@ func (j *Job) work(ctx context.Context, tx pgx.Tx, b batch, cut int64, run *proj
 		return err
 	}
 	return j.finish(ctx, tx, b, events, rows)
-}
-
-// index makes a table's indexes. A unique one can fail because batches read at different times: the aggregate that took a
-// value was read after the one that had freed it since. What the ledger lacks, applied in one snapshot, brings all
-// aggregates to the same moment; if it still fails, the projector writes the value twice.
-func (j *Job) index(ctx context.Context, tx pgx.Tx, table string, cut int64) error {
-	savepoint, err := tx.Begin(ctx)
-	if err != nil {
-		return err
-	}
-	err = j.Index(ctx, savepoint, table)
-	if err == nil {
-		return savepoint.Commit(ctx)
-	}
-	if _, _, unique := pg.UniqueViolation(err); !unique {
-		return err
-	}
-	if err := savepoint.Rollback(ctx); err != nil {
-		return err
-	}
-	j.Log.Info().Err(err).Str("table", table).Msg("catching up before the indexes are made")
-	if _, err := j.apply(ctx, tx, j.Projections.CatchUp(), j.lacks(cut, nil)); err != nil {
-		return err
-	}
-	return j.Index(ctx, tx, table)
 }
 
 // rebuild reads all committed events of the batch's aggregates in one snapshot and records what it read above the cut. At

@@ -2,6 +2,7 @@ package viewschema_test
 
 import (
 	"bytes"
+	"strings"
 	"sync"
 	"testing"
 
@@ -141,4 +142,24 @@ func TestLateCommitAcrossTheCutover(t *testing.T) {
 		commit(t, late)
 	}
 	verify(t, db, 2)
+}
+
+// Positions that start again below the cut would be taken for what was replayed. Seen to keep rows of events that are gone,
+// and to leave new ones out, without the look at the sequence.
+func TestPositionsGoBack(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	s := open(t, db, version2())
+	online(t, s)
+	if _, err := db.Exec(t.Context(), "truncate events restart identity"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(t.Context(), openAccount); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"catchup", "offline"} {
+		if err := steps(s)[name](t.Context()); err == nil || !strings.Contains(err.Error(), "went back") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
