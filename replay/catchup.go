@@ -177,7 +177,7 @@ func (j *Job) applyGroups(ctx context.Context, lacking []eventstore.AggregateCou
 
 // apply applies the selected events in the order of their aggregates and records them: read in one snapshot, recorded
 // before the rows are loaded. Recording waits for a pass that has an event of ours in flight and then fails; had it come
-// after the load, the rows would be older than what that pass wrote.
+// after the load, the projector could find rows that this pass has already changed, and take that for an error.
 func (j *Job) apply(ctx context.Context, tx pgx.Tx, run *projections.Run, sel eventstore.Selection) (Pass, error) {
 	var events []projections.Raw
 	var positions []int64

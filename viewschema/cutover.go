@@ -39,8 +39,7 @@ type cutover struct {
 
 	budget time.Duration // from asking for the writers' lock to giving up
 	rate   float64       // events per second that the last catch-up applied
-	behind bool          // the last try took too long: catch up before the next
-	passes int
+	behind bool          // catch up before the next try: there was no pass yet, or the last try took too long
 	told   time.Time
 }
 
@@ -65,7 +64,7 @@ func (c *cutover) run(ctx context.Context) error {
 		switch {
 		case err == nil:
 			return nil
-		case errors.Is(err, errBudget):
+		case errors.Is(err, errBudget), pg.IsStatementTimeout(err): // which is set to the budget
 			c.behind = true
 			c.rate /= 2 // it was too high
 		case pg.IsConnectionLost(err):
@@ -114,8 +113,8 @@ func (c *cutover) shorten(ctx context.Context) error {
 	if len(c.plan.Projectors) == 0 {
 		return nil
 	}
-	for {
-		if c.passes > 0 {
+	for passes := 0; ; passes++ {
+		if !c.behind {
 			var tail int64
 			err := c.job.Retry(ctx, pg.PointList, func(tx pgx.Tx) (err error) {
 				tail, err = c.job.Tail(ctx, tx, c.job.Source)
@@ -125,19 +124,18 @@ func (c *cutover) shorten(ctx context.Context) error {
 				return err
 			}
 			needs := time.Duration(float64(tail) / c.rate * float64(time.Second))
-			if needs <= c.budget/2 && !c.behind {
+			if needs <= c.budget/2 {
 				return nil
 			}
-			if c.passes >= mostPasses {
+			if passes >= mostPasses {
 				return fmt.Errorf("%w: after %d catch-ups %d new events are left, which would hold writers off for about %s of the %s that --pause-budget and deadlock_timeout allow; slow the writers down, raise --pause-budget, or cut over at a quieter time",
-					ErrRefused, c.passes, tail, needs.Round(time.Millisecond), c.budget)
+					ErrRefused, passes, tail, needs.Round(time.Millisecond), c.budget)
 			}
 		}
 		pass, err := c.job.CatchUp(ctx, eventstore.Wait{Limit: catchUpWait})
 		if err != nil {
 			return err
 		}
-		c.passes++
 		c.behind = false
 		c.result.Events += pass.Events
 		c.result.Rows += pass.Rows

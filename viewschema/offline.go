@@ -41,7 +41,7 @@ func (s *Schema) MigrateOffline(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	result := Result{From: m.from, To: m.to, State: replay.Active}
-	c := &cutover{Schema: s, job: job, m: m, plan: plan, result: &result, rate: usualRate}
+	c := &cutover{Schema: s, job: job, m: m, plan: plan, result: &result, rate: usualRate, behind: true}
 	if err := c.run(ctx); err != nil {
 		return Result{}, err
 	}
