@@ -256,6 +256,7 @@ func TestSettle(t *testing.T) {
 		"in a savepoint rolled back": {writer: "savepoint a; select nextval(pg_get_serial_sequence('events', 'position')); rollback to a", waits: true},
 		"vacuum-like lock":           {writer: "lock table events in share update exclusive mode", waits: false},
 		"another table":              {before: "create table other (a int)", writer: "insert into other values (1)", waits: false},
+		"functions of strangers":     {before: "create function public.unnest(oid[]) returns setof oid language sql as 'select 1::oid where false'", writer: insert, waits: true},
 		"through a view":             {before: "alter table events rename to real; create view events as select * from real", writer: "insert into real (aggregate_id, sequence_number, event_type, data) values (gen_random_uuid(), 1, 'Opened', '{}')", waits: true},
 		"prepared transaction":       {writer: insert + "; prepare transaction 'late'", waits: true},
 	} {

@@ -67,7 +67,7 @@ func Open(ctx context.Context, q pg.Querier, m Mapping) (*Reader, error) {
 	m = r.mapping
 	var kind string
 	err := q.QueryRow(ctx, `
-		select c.oid, quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind::text
+		select c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), c.relkind::text
 		from pg_catalog.pg_class c
 		join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		where c.oid = to_regclass($1)`, m.Relation).Scan(&r.oid, &r.relation, &kind)

@@ -136,7 +136,7 @@ func (j *Job) finish(ctx context.Context, tx pgx.Tx, b batch, events, rows int64
 	_, err := tx.Exec(ctx, j.sql(`
 		update %SCHEMA%.projector_batches
 		set events = $3, rows = $4, started_at = now(), done_at = clock_timestamp(),
-			worker = format('%s (pid %s)', nullif(current_setting('application_name'), ''), pg_backend_pid())
+			worker = pg_catalog.format('%s (pid %s)', nullif(current_setting('application_name'), ''), pg_backend_pid())
 		where migration_id = $1 and number = $2`), j.Migration, b.number, events, rows)
 	if err != nil {
 		return fmt.Errorf("marking %s as done: %w", b, err)

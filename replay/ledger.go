@@ -79,7 +79,7 @@ func (l Ledger) record(ctx context.Context, tx pgx.Tx, positions []int64) error 
 	}
 	_, err := tx.Exec(ctx, l.sql(`
 		insert into %SCHEMA%.projector_replayed_ids (migration_id, position)
-		select $1, position from unnest($2::bigint[]) as position order by position`), l.Migration, positions)
+		select $1, position from pg_catalog.unnest($2::bigint[]) as position order by position`), l.Migration, positions)
 	if err != nil {
 		return fmt.Errorf("recording %d events as replayed: %w", len(positions), err)
 	}

@@ -212,7 +212,7 @@ func (c *cutover) blockers(ctx context.Context) (string, error) {
 		relations = append(relations, pg.Table(c.def.Schema, t.Table))
 	}
 	var oids []uint32
-	err = c.db.QueryRow(ctx, "select array(select to_regclass(r)::oid from unnest($1::text[]) r where to_regclass(r) is not null)", relations).Scan(&oids)
+	err = c.db.QueryRow(ctx, "select array(select to_regclass(r)::oid from pg_catalog.unnest($1::text[]) r where to_regclass(r) is not null)", relations).Scan(&oids)
 	if err != nil {
 		return "", fmt.Errorf("looking up the live tables: %w", err)
 	}

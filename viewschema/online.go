@@ -276,7 +276,7 @@ func (s *Schema) checkStrays(ctx context.Context, tx pgx.Tx, f sqlFile, tables [
 	// its transaction is in progress is ours; a savepoint has an id of its own, above the transaction's, which has age 0.
 	rows, err := tx.Query(ctx, `
 		with recursive ours (classid, objid) as (
-			select 'pg_class'::regclass::oid, to_regclass(t)::oid from unnest($1::text[]) t
+			select 'pg_class'::regclass::oid, to_regclass(t)::oid from pg_catalog.unnest($1::text[]) t
 			union
 			select d.classid, d.objid
 			from pg_catalog.pg_depend d join ours o on d.refclassid = o.classid and d.refobjid = o.objid

@@ -237,35 +237,35 @@ func (s *Schema) checkCutover(ctx context.Context, q pg.Querier, plan *Plan) err
 }
 
 const dependents = `
-	select distinct format('%s %s', case c.relkind when 'v' then 'view' when 'm' then 'materialized view' else 'rule of' end, c.oid::regclass)
+	select distinct pg_catalog.format('%s %s', case c.relkind when 'v' then 'view' when 'm' then 'materialized view' else 'rule of' end, c.oid::regclass)
 	from pg_catalog.pg_depend d
 	join pg_catalog.pg_rewrite w on w.oid = d.objid
 	join pg_catalog.pg_class c on c.oid = w.ev_class
 	where d.classid = 'pg_rewrite'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = to_regclass($1)
 	union all
-	select format('foreign key %I of %s', conname, conrelid::regclass)
+	select pg_catalog.format('foreign key %I of %s', conname, conrelid::regclass)
 	from pg_catalog.pg_constraint
 	where contype = 'f' and confrelid = to_regclass($1) and conrelid <> confrelid
 	union all
-	select format('policy %I of %s', p.polname, p.polrelid::regclass)
+	select pg_catalog.format('policy %I of %s', p.polname, p.polrelid::regclass)
 	from pg_catalog.pg_depend d join pg_catalog.pg_policy p on p.oid = d.objid
 	where d.classid = 'pg_policy'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = to_regclass($1) and p.polrelid <> d.refobjid
 	union -- a body that is kept as SQL text finds the new table by its name; one of parsed SQL, and a row type, do not
-	select format('function %s', d.objid::regprocedure)
+	select pg_catalog.format('function %s', d.objid::regprocedure)
 	from pg_catalog.pg_depend d
 	where d.classid = 'pg_proc'::regclass
 	  and (d.refclassid = 'pg_class'::regclass and d.refobjid = to_regclass($1)
 		or d.refclassid = 'pg_type'::regclass and d.refobjid = (select reltype from pg_catalog.pg_class where oid = to_regclass($1)))
 	union all
-	select format('trigger %I of %s', tgname, tgrelid::regclass)
+	select pg_catalog.format('trigger %I of %s', tgname, tgrelid::regclass)
 	from pg_catalog.pg_trigger
 	where tgrelid = to_regclass($1) and not tgisinternal
 	union all
-	select format('row security of %s', oid::regclass)
+	select pg_catalog.format('row security of %s', oid::regclass)
 	from pg_catalog.pg_class
 	where oid = to_regclass($1) and (relrowsecurity or relforcerowsecurity)
 	union all
-	select format('the place of %s in publication %I', to_regclass($1), p.pubname)
+	select pg_catalog.format('the place of %s in publication %I', to_regclass($1), p.pubname)
 	from pg_catalog.pg_publication_rel pr join pg_catalog.pg_publication p on p.oid = pr.prpubid
 	where pr.prrelid = to_regclass($1)
 	order by 1`

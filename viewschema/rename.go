@@ -99,7 +99,7 @@ func fit(name, rest string) string {
 // an index on such a column this reads the table.
 func (s *Schema) advanceSequences(ctx context.Context, tx pgx.Tx, table string) error {
 	rows, err := tx.Query(ctx, `
-		select format('select setval(%1$s, highest) from (select max(%2$I) as highest from %3$s) t
+		select pg_catalog.format('select setval(%1$s, highest) from (select max(%2$I) as highest from %3$s) t
 				where highest > coalesce(pg_sequence_last_value(%1$s), 0) and highest <= %4$s',
 			q.seqrelid::oid, a.attname, $1::text, q.seqmax)
 		from pg_catalog.pg_depend d

@@ -138,7 +138,7 @@ func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationS
 // row, and holds the lock of that transaction id.
 func (s *Schema) holders(ctx context.Context, m *migration) ([]string, error) {
 	rows, err := s.db.Query(ctx, s.sql(`
-		select format('batch %s: %s, pid %s, since %s', b.number, coalesce(nullif(a.application_name, ''), 'no application name'), a.pid,
+		select pg_catalog.format('batch %s: %s, pid %s, since %s', b.number, coalesce(nullif(a.application_name, ''), 'no application name'), a.pid,
 			to_char(a.xact_start, 'HH24:MI:SS'))
 		from %SCHEMA%.projector_batches b
 		join pg_catalog.pg_locks l on l.locktype = 'transactionid' and l.granted and l.transactionid = b.xmax

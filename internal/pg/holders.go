@@ -31,7 +31,7 @@ const (
 func Holders(ctx context.Context, q Querier, relations []uint32, modes ...string) ([]Holder, error) {
 	rows, err := q.Query(ctx, `
 		select l.virtualtransaction,
-			coalesce(format('pid %s (%s, user %s, in its transaction since %s)', l.pid,
+			coalesce(pg_catalog.format('pid %s (%s, user %s, in its transaction since %s)', l.pid,
 				coalesce(nullif(a.application_name, ''), a.backend_type), coalesce(a.usename, '-'), to_char(a.xact_start, 'HH24:MI:SS')),
 				'prepared transaction ' || l.virtualtransaction)
 		from (
@@ -43,9 +43,9 @@ func Holders(ctx context.Context, q Querier, relations []uint32, modes ...string
 			  and (mode = any ($2) or $2 is null)
 			  and pid is distinct from pg_backend_pid()
 			  and relation in (
-				select unnest($1::oid[])
+				select pg_catalog.unnest($1::oid[])
 				union all
-				select p.relid from unnest($1::oid[]) r, pg_partition_tree(r::regclass) p)
+				select p.relid from pg_catalog.unnest($1::oid[]) r, pg_partition_tree(r::regclass) p)
 		) l
 		left join pg_catalog.pg_stat_activity a on a.pid = l.pid
 		order by a.xact_start nulls first`, relations, modes)
