@@ -244,18 +244,19 @@ func TestLongReader(t *testing.T) {
 // steadily returns a step of n bank's writers.
 func steadily(t *testing.T, db *pgxpool.Pool, n int, releases ...viewschema.Definition) func(ctx context.Context, i int) error {
 	t.Helper()
-	stores, customers := make([]*bank.Store, n), make([]*bank.Customers, n)
+	customers, err := bank.ShareOut(t.Context(), db, rand.Uint64(), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stores := make([]*bank.Store, n)
 	for i := range n {
-		stores[i], customers[i] = &bank.Store{DB: db}, bank.NewCustomers(rand.Uint64())
+		stores[i] = &bank.Store{DB: db}
 		for _, d := range releases {
 			r, err := bank.NewRelease(d)
 			if err != nil {
 				t.Fatal(err)
 			}
 			stores[i].Releases = append(stores[i].Releases, r)
-		}
-		if err := customers[i].Adopt(t.Context(), db, i, n); err != nil {
-			t.Fatal(err)
 		}
 	}
 	return func(ctx context.Context, i int) error { return stores[i].Append(ctx, customers[i].Act()...) }

@@ -145,10 +145,11 @@ func TestOldCodeWritesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	customers := bank.NewCustomers(7)
-	if err := customers.Adopt(t.Context(), db, 0, 1); err != nil {
+	sets, err := bank.ShareOut(t.Context(), db, 7, 1)
+	if err != nil {
 		t.Fatal(err)
 	}
+	customers := sets[0]
 	const contents = "select (select count(*) from events) || ' events, accounts ' || (select md5(string_agg(a::text, '' order by id)) from view_schema.accounts a)"
 	before := scan[string](t, db, contents)
 	store := &bank.Store{DB: db, Releases: []bank.Release{old}}

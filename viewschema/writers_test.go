@@ -28,11 +28,11 @@ func writers(t *testing.T, db *pgxpool.Pool, n int, seed uint64, releases ...vie
 	ctx, cancel := context.WithCancel(t.Context())
 	traffic := make([]bank.Traffic, n)
 	var wait sync.WaitGroup
-	for i := range n {
-		customers := bank.NewCustomers(seed + uint64(i) + 1)
-		if err := customers.Adopt(ctx, db, i, n); err != nil {
-			t.Fatal(err)
-		}
+	sets, err := bank.ShareOut(ctx, db, seed+1, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, customers := range sets {
 		wait.Go(func() {
 			var err error
 			if traffic[i], err = customers.Serve(ctx, &bank.Store{DB: db, Releases: code}); err != nil {

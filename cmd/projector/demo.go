@@ -187,12 +187,12 @@ func (d *demo) startWriters(ctx context.Context, releases ...viewschema.Definiti
 		err error
 	}
 	outcomes := make(chan outcome, d.writers)
-	for i := range d.writers {
-		customers := bank.NewCustomers(d.seed + 1 + uint64(i))
-		if err := customers.Adopt(ctx, d.db, i, d.writers); err != nil {
-			cancel()
-			return nil, err
-		}
+	sets, err := bank.ShareOut(ctx, d.db, d.seed+1, d.writers)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	for _, customers := range sets {
 		go func() {
 			traffic, err := customers.Serve(ctx, &bank.Store{DB: d.db, Releases: code})
 			outcomes <- outcome{traffic, err}

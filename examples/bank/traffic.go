@@ -34,9 +34,21 @@ func NewCustomers(seed uint64) *Customers {
 	return &Customers{random: rand.New(rand.NewPCG(seed, 0))}
 }
 
-// Adopt gives the customers some of the accounts that are open, those whose share of all is part of parts, so that several
-// sets of customers do not act on the same account at once.
-func (c *Customers) Adopt(ctx context.Context, db *pgxpool.Pool, part, parts int) error {
+// ShareOut returns n sets of customers, who have the open accounts among them. An account is for one of them to act on, so all
+// have theirs before any begins: the accounts that customers open are their own. The seeds count up from seed.
+func ShareOut(ctx context.Context, db *pgxpool.Pool, seed uint64, n int) ([]*Customers, error) {
+	sets := make([]*Customers, n)
+	for i := range sets {
+		sets[i] = NewCustomers(seed + uint64(i))
+		if err := sets[i].adopt(ctx, db, i, n); err != nil {
+			return nil, err
+		}
+	}
+	return sets, nil
+}
+
+// adopt takes some of the accounts that are open, those whose share of all is part of parts.
+func (c *Customers) adopt(ctx context.Context, db *pgxpool.Pool, part, parts int) error {
 	rows, err := db.Query(ctx, `
 		select e.aggregate_id, e.data ->> 'iban', (select max(m.sequence_number) from events m where m.aggregate_id = e.aggregate_id)
 		from view_schema.accounts a

@@ -93,10 +93,11 @@ func appendEvents(t *testing.T, url string, n int, seed uint64) {
 	t.Helper()
 	db := connect(t, url, "bank") // whatever has happened to the caller's connections
 	defer db.Close()
-	customers := bank.NewCustomers(seed)
-	if err := customers.Adopt(t.Context(), db, 0, 1); err != nil {
+	sets, err := bank.ShareOut(t.Context(), db, seed, 1)
+	if err != nil {
 		t.Fatal(err)
 	}
+	customers := sets[0]
 	store := &bank.Store{DB: db, Releases: releases(t)}
 	for left := n; left > 0; {
 		events := customers.Act()

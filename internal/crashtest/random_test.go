@@ -101,10 +101,11 @@ func killedAfter(t *testing.T, db *pgxpool.Pool, line string, moment time.Durati
 // serve lets customers act on the store until stop is called.
 func serve(t *testing.T, db *pgxpool.Pool, seed uint64) (stop func() bank.Traffic) {
 	t.Helper()
-	customers := bank.NewCustomers(seed)
-	if err := customers.Adopt(t.Context(), db, 0, 1); err != nil {
+	sets, err := bank.ShareOut(t.Context(), db, seed, 1)
+	if err != nil {
 		t.Fatal(err)
 	}
+	customers := sets[0]
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan bank.Traffic, 1)
 	store := &bank.Store{DB: db, Releases: releases(t)}

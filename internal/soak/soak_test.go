@@ -89,11 +89,11 @@ func (s *soak) serve(releases []bank.Release) (ctx context.Context, stop func() 
 	ctx, cancel := context.WithCancelCause(s.Context())
 	var serving sync.WaitGroup
 	var appended atomic.Int64
-	for part := range writers {
-		customers := bank.NewCustomers(*seed + 1 + uint64(part))
-		if err := customers.Adopt(ctx, s.db, part, writers); err != nil {
-			s.Fatal(err)
-		}
+	sets, err := bank.ShareOut(ctx, s.db, *seed+1, writers)
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, customers := range sets {
 		serving.Go(func() {
 			traffic, err := customers.Serve(ctx, &bank.Store{DB: s.db, Releases: releases})
 			if err != nil {
