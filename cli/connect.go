@@ -14,8 +14,12 @@ import (
 	urfave "github.com/urfave/cli/v2"
 )
 
-// spareConnections are for what goes on beside the workers: progress, and the step itself.
-const spareConnections = 4
+// Each worker has a connection to read events and one to store rows; the spare ones are for what goes on beside: progress,
+// and the step itself.
+const (
+	workerConnections = 2
+	spareConnections  = 2
+)
 
 // pool makes the pool of connections; it does not connect yet.
 func (p *program) pool(c *urfave.Context, workers int) (*pgxpool.Pool, error) {
@@ -34,7 +38,7 @@ func (p *program) pool(c *urfave.Context, workers int) (*pgxpool.Pool, error) {
 	if err != nil {
 		return nil, badURL(from, err)
 	}
-	config.MaxConns = int32(workers + spareConnections)
+	config.MaxConns = int32(workerConnections*workers + spareConnections)
 	if params := config.ConnConfig.RuntimeParams; params["application_name"] == "" {
 		params["application_name"] = "projector"
 	}

@@ -58,16 +58,34 @@ type resultView struct {
 	Waiting string       `json:"waiting,omitempty"`
 	HeldOff float64      `json:"held_off_seconds"`
 	Elapsed float64      `json:"elapsed_seconds"`
+	Times   *timesView   `json:"times_seconds,omitempty"`
 
 	result    viewschema.Result
 	following bool // it goes on by itself
+}
+
+// timesView is a replay.Times for programs.
+type timesView struct {
+	Read   float64 `json:"read"`
+	Decode float64 `json:"decode"`
+	Apply  float64 `json:"apply"`
+	Write  float64 `json:"write"`
+	Index  float64 `json:"index"`
+	Wait   float64 `json:"wait"`
+}
+
+func newTimesView(t replay.Times) *timesView {
+	if t == (replay.Times{}) {
+		return nil
+	}
+	return &timesView{seconds(t.Read), seconds(t.Decode), seconds(t.Apply), seconds(t.Write), seconds(t.Index), seconds(t.Wait)}
 }
 
 func newResultView(command string, r viewschema.Result) resultView {
 	return resultView{
 		Type: "result", Command: command, From: r.From, To: r.To, State: r.State, Nothing: r.Nothing, Resumed: r.Resumed,
 		Events: r.Events, Rows: r.Rows, Cut: r.Cut, Reason: r.CutReason, Waiting: r.Waiting,
-		HeldOff: seconds(r.HeldOff), Elapsed: seconds(r.Elapsed), result: r,
+		HeldOff: seconds(r.HeldOff), Elapsed: seconds(r.Elapsed), Times: newTimesView(r.Times), result: r,
 	}
 }
 

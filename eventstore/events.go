@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -27,6 +28,13 @@ type Selection struct {
 	Except     string           // SQL, trusted: a relation with a column position; these positions are left out
 	Types      []string         // if not nil: just these types, except above AllAbove
 	AllAbove   int64            // with Types: above this position every type is read
+	Bounds     []projections.ID // ascending, inside of Range: they cut it into parts, the first of which is number 0
+}
+
+// Event is a stored event and the number of the part of the selection that it belongs to.
+type Event struct {
+	projections.Raw
+	Part int
 }
 
 // where returns the conditions of the selection and their parameters.
@@ -73,34 +81,129 @@ func (r *Reader) where(sel Selection) (string, []any) {
 	return strings.Join(conditions, "\n  and "), args
 }
 
+// part is the number of the part that an event belongs to, in SQL: PostgreSQL alone compares text. It is a search by
+// bisection, so that a thousand bounds cost ten comparisons per event. UUIDs are in the order of their bytes, which
+// partUUID compares for less.
+func (r *Reader) part(bounds []projections.ID, args []any) (string, []any) {
+	if r.idType == "uuid" {
+		return "0", args
+	}
+	var b strings.Builder
+	var search func(low, high int)
+	search = func(low, high int) {
+		if low == high {
+			fmt.Fprintf(&b, "%d", low)
+			return
+		}
+		middle := (low + high) / 2
+		args = append(args, bounds[middle].String())
+		fmt.Fprintf(&b, "case when %s < $%d::text::%s then ", r.column(r.mapping.AggregateID), len(args), r.idType)
+		search(low, middle)
+		b.WriteString(" else ")
+		search(middle+1, high)
+		b.WriteString(" end")
+	}
+	search(0, len(bounds))
+	return b.String(), args
+}
+
+// partUUID is the number of the part that comes after part or is the same.
+func partUUID(bounds []projections.ID, part int, id projections.ID) int {
+	now := id.UUID()
+	for part < len(bounds) {
+		if bound := bounds[part].UUID(); bytes.Compare(now[:], bound[:]) < 0 {
+			break
+		}
+		part++
+	}
+	return part
+}
+
+// eventsSQL returns the statement that reads the selection, and its parameters.
+func (r *Reader) eventsSQL(sel Selection) (string, []any) {
+	where, args := r.where(sel)
+	part, args := r.part(sel.Bounds, args)
+	return fmt.Sprintf("select %s, %s\nfrom %s e\nwhere %s\norder by %s, %s", r.columns, part, r.relation, where,
+		r.column(r.mapping.AggregateID), r.column(r.mapping.Sequence)), args
+}
+
 // Events streams the selection by aggregate and, within each, by sequence number: in one statement, so in one snapshot.
 // The event is borrowed until the next step. The connection is busy until the loop ends; breaking off is allowed.
-func (r *Reader) Events(ctx context.Context, tx pgx.Tx, sel Selection) iter.Seq2[*projections.Raw, error] {
-	where, args := r.where(sel)
-	sql := fmt.Sprintf("select %s\nfrom %s e\nwhere %s\norder by %s, %s", r.columns, r.relation, where,
-		r.column(r.mapping.AggregateID), r.column(r.mapping.Sequence))
-	args = append([]any{pgx.QueryResultFormats{pgx.BinaryFormatCode}}, args...)
-	return func(yield func(*projections.Raw, error) bool) {
-		rows, err := tx.Query(ctx, sql, args...)
+func (r *Reader) Events(ctx context.Context, tx pgx.Tx, sel Selection) iter.Seq2[*Event, error] {
+	sql, args := r.eventsSQL(sel)
+	return func(yield func(*Event, error) bool) {
+		if _, _, err := r.rows(ctx, tx, sql, args, &cursor{bounds: sel.Bounds}, yield); err != nil {
+			yield(nil, err)
+		}
+	}
+}
+
+// fetched is how many rows a cursor hands out at a time: few enough that those on their way fit into the buffers between
+// server and client, many enough that the round trips do not show.
+const fetched = 2048
+
+// Scan is Events with a cursor, for long selections whose reader has other things to do between events: while it does, the
+// server waits for the next command and not in the middle of a result, where nothing could interrupt it, not even
+// idle_in_transaction_session_timeout. A transaction can have one Scan.
+func (r *Reader) Scan(ctx context.Context, tx pgx.Tx, sel Selection) iter.Seq2[*Event, error] {
+	sql, args := r.eventsSQL(sel)
+	return func(yield func(*Event, error) bool) {
+		// A cursor is planned for its first rows unless it is told that all will be fetched.
+		_, err := tx.Exec(ctx, "select set_config('cursor_tuple_fraction', '1', true)")
+		if err == nil {
+			_, err = tx.Exec(ctx, "declare projector_events no scroll cursor for "+sql, args...)
+		}
 		if err != nil {
 			yield(nil, fmt.Errorf("reading events: %w", err))
 			return
 		}
-		defer rows.Close()
-		var e projections.Raw
-		for rows.Next() {
-			if err := r.scan(&e, rows.RawValues()); err != nil {
+		c := &cursor{bounds: sel.Bounds}
+		for {
+			n, more, err := r.rows(ctx, tx, fmt.Sprintf("fetch %d from projector_events", fetched), nil, c, yield)
+			if err != nil {
 				yield(nil, err)
+			}
+			if err != nil || !more || n < fetched {
 				return
 			}
-			if !yield(&e, nil) {
-				return
-			}
-		}
-		if err := rows.Err(); err != nil {
-			yield(nil, fmt.Errorf("reading events: %w", err))
 		}
 	}
+}
+
+// cursor is where a selection stands.
+type cursor struct {
+	bounds []projections.ID
+	event  Event
+}
+
+// rows yields the rows of a statement with the columns of eventsSQL. It returns their number, and false if the loop was
+// left.
+func (r *Reader) rows(ctx context.Context, tx pgx.Tx, sql string, args []any, c *cursor, yield func(*Event, error) bool) (n int, more bool, err error) {
+	rows, err := tx.Query(ctx, sql, append([]any{pgx.QueryResultFormats{pgx.BinaryFormatCode}}, args...)...)
+	if err != nil {
+		return 0, true, fmt.Errorf("reading events: %w", err)
+	}
+	defer rows.Close()
+	e := &c.event
+	for rows.Next() {
+		n++
+		values := rows.RawValues()
+		if err := r.scan(&e.Raw, values); err != nil {
+			return n, true, err
+		}
+		if e.AggregateID.IsUUID() {
+			e.Part = partUUID(c.bounds, e.Part, e.AggregateID)
+		} else {
+			e.Part = int(binary.BigEndian.Uint32(values[len(values)-1]))
+		}
+		if !yield(e, nil) {
+			return n, false, nil
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return n, true, fmt.Errorf("reading events: %w", err)
+	}
+	return n, true, nil
 }
 
 // PostgreSQL's binary timestamps count microseconds from here.
@@ -122,6 +225,9 @@ func (r *Reader) scan(e *projections.Raw, v [][]byte) error {
 	}
 	e.Sequence = int64(binary.BigEndian.Uint64(v[2]))
 	e.Type, e.Data = v[3], v[4]
+	if r.versioned && len(e.Data) > 0 {
+		e.Data = e.Data[1:]
+	}
 	e.Time = time.Time{}
 	if v[5] != nil {
 		e.Time = time.UnixMicro(int64(binary.BigEndian.Uint64(v[5])) + postgresEpoch).UTC()

@@ -42,13 +42,14 @@ func (m Mapping) withDefaults() Mapping {
 // Reader reads one event table. It is safe for concurrent use; all that it does happens on the connection or transaction
 // that the caller gives, so that the caller's snapshot is what is read.
 type Reader struct {
-	mapping  Mapping
-	oid      uint32
-	relation string // quoted, qualified
-	columns  string // the select list, in the order that scan expects
-	idType   string // uuid or text
-	isView   bool
-	base     base // where the positions come from
+	mapping   Mapping
+	oid       uint32
+	relation  string // quoted, qualified
+	columns   string // the select list, in the order that scan expects
+	idType    string // uuid or text
+	isView    bool
+	versioned bool // the payload has a version byte before it, as jsonb's binary format has
+	base      base // where the positions come from
 }
 
 // Relation returns the quoted and qualified name of the event table.
@@ -137,9 +138,11 @@ func (r *Reader) bind(types map[string]string) error {
 	}
 	column(m.Sequence, "sequence number", "int8", "int8", "int4", "int2")
 	column(m.Type, "event type", "text", "text", "varchar", "name")
-	if types[m.Data] == "bytea" {
-		column(m.Data, "payload", "", "bytea")
-	} else {
+	r.versioned = types[m.Data] == "jsonb"
+	switch types[m.Data] {
+	case "bytea", "jsonb", "json": // as they are sent: a cast would be a copy
+		column(m.Data, "payload", "", types[m.Data])
+	default:
 		column(m.Data, "payload", "text", "jsonb", "json", "text", "varchar", "bytea")
 	}
 	switch _, ok := types["created_at"]; {

@@ -1,6 +1,9 @@
 package projections
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // binding is an event type with the handlers of its payload, found once.
 type binding interface {
@@ -12,7 +15,7 @@ type binding interface {
 
 // applier applies the events of one type in one run.
 type applier interface {
-	apply(e *Raw) error
+	apply(e *Raw, timed bool) error
 	applyValue(m Meta, data any) error
 }
 
@@ -56,7 +59,7 @@ type bindingRun[P any] struct {
 	data P // what decode writes to: a local variable would be an allocation per event
 }
 
-func (b *bindingRun[P]) apply(e *Raw) (err error) {
+func (b *bindingRun[P]) apply(e *Raw, timed bool) (err error) {
 	m := Meta{Position: e.Position, AggregateID: e.AggregateID, Sequence: e.Sequence, Type: b.event.name, Time: e.Time}
 	defer func() {
 		if v := recover(); v != nil {
@@ -65,8 +68,15 @@ func (b *bindingRun[P]) apply(e *Raw) (err error) {
 	}()
 	var zero P
 	b.data = zero
+	var began time.Time
+	if timed {
+		began = time.Now()
+	}
 	if err := b.event.decode(e.Data, &b.data); err != nil {
 		return &EventError{Meta: m, Err: fmt.Errorf("decode into %T: %w", b.data, err)}
+	}
+	if timed {
+		b.run.spent.Decode += sampled * time.Since(began)
 	}
 	return b.call(m)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"time"
 	"unsafe"
 
 	"github.com/jackc/pgx/v5"
@@ -26,6 +27,9 @@ type Run struct {
 	current ID    // zero: none yet
 	text    string
 	scope   int // the current aggregate's place in the batch
+	applied uint
+	stored  int64 // rows of the batch
+	spent   Spent
 
 	aggregates []ID
 	places     map[ID]int
@@ -38,7 +42,8 @@ var (
 )
 
 // Rebuild makes a run into empty tables. Events have to come aggregate by aggregate, each in sequence: when the next
-// aggregate begins, the rows of the last one are encoded and forgotten. Flush stores them with COPY.
+// aggregate begins, the rows of the last one are encoded and forgotten. COPY stores them: when there are some megabytes, if
+// the connection is not busy with a result then, and else in Flush.
 func (s *Set) Rebuild() *Run { return s.start(false) }
 
 // CatchUp makes a run on tables that have rows. Events have to come in sequence within their aggregate; aggregates may
@@ -123,7 +128,7 @@ func (r *Run) end(next error) {
 		}
 	}
 	r.ctx, r.conn, r.broken = nil, nil, next
-	r.current, r.text, r.scope = ID{}, "", 0
+	r.current, r.text, r.scope, r.stored = ID{}, "", 0, 0
 	r.places = emptied(r.places, len(r.places))
 	r.placesText = nil
 	r.aggregates = shortened(r.aggregates)
@@ -156,10 +161,28 @@ func (r *Run) Apply(e *Raw) error {
 			return r.fail(err)
 		}
 	}
-	if err := a.apply(e); err != nil {
+	r.applied++
+	if err := a.apply(e, r.applied%sampled == 0); err != nil {
 		return r.fail(err)
 	}
 	return r.broken
+}
+
+// sampled is how many events there are for each whose decoding is timed: a look at the clock costs as much as a tenth of an
+// event.
+const sampled = 64
+
+// Spent is where the time of a run went, besides its handlers.
+type Spent struct {
+	Decode time.Duration // estimated from a sample
+	Store  time.Duration // in the database
+}
+
+// Spent returns the sums since it was last called.
+func (r *Run) Spent() Spent {
+	s := r.spent
+	r.spent = Spent{}
+	return s
 }
 
 // enter makes an aggregate the current one.
@@ -184,6 +207,35 @@ func (r *Run) enter(id ID) error {
 		}
 	}
 	r.current, r.text = id, ""
+	if !r.loads && r.spilled() >= mostSpilled && !r.conn.PgConn().IsBusy() {
+		return r.store()
+	}
+	return nil
+}
+
+// mostSpilled is how many bytes of rows a rebuild collects before it stores them.
+const mostSpilled = 4 << 20
+
+// spilled returns how many bytes of rows are collected, about.
+func (r *Run) spilled() (bytes int) {
+	for t := range targets(r.stores) {
+		bytes += t.inserts.last * chunkSize
+	}
+	return bytes
+}
+
+// store sends what is collected to the database.
+func (r *Run) store() error {
+	began := time.Now()
+	defer func() { r.spent.Store += time.Since(began) }()
+	for t := range targets(r.stores) {
+		n, err := t.write(r.ctx, r.conn)
+		if err != nil {
+			return err
+		}
+		r.stored += n
+		t.reset()
+	}
 	return nil
 }
 
@@ -212,16 +264,8 @@ func (r *Run) Flush() (rows int64, err error) {
 			}
 		}
 	}
-	for _, s := range r.stores {
-		for _, t := range s.states {
-			n, err := t.base().write(r.ctx, r.conn)
-			if err != nil {
-				return 0, err
-			}
-			rows += n
-		}
-	}
-	return rows, nil
+	err = r.store()
+	return r.stored, err
 }
 
 // fail breaks the run: even a handler that drops the error cannot go on with half of the rows.

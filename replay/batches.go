@@ -2,6 +2,7 @@ package replay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -9,22 +10,22 @@ import (
 	"github.com/viewschema/projector/eventstore"
 )
 
-// Events per batch. Small stores get small batches, so that all workers have some; large stores get batches that are
-// worth their transaction and whose rows fit in memory. 3 million events in 4,096 transactions took twice as long as in
-// 16 to 64.
+// Events per batch: what a crash costs at most, per worker. Small stores get small batches, so that all workers have some;
+// large stores get batches that are worth their transaction, and not so many that looking them through takes time.
 const (
 	smallestBatch = 2_000
-	largestBatch  = 50_000
+	usualBatch    = 50_000
 	usualBatches  = 32
+	mostBatches   = 2_000
 )
 
 // BatchSize returns about how many events of a store of that size go into a batch.
 func BatchSize(events int64) int64 {
-	return min(max(events/usualBatches, smallestBatch), largestBatch)
+	return max(min(max(events/usualBatches, smallestBatch), usualBatch), events/mostBatches)
 }
 
-// Prepare writes the batches of a migration: the parts of the event store, largest first, since the last one to finish
-// decides when all are done; then the tables' indexes and statistics. It is part of the transaction that makes the tables.
+// Prepare writes the batches of a migration: the parts of the event store in the order of ids; then the tables' indexes and
+// statistics. It is part of the transaction that makes the tables.
 func (j *Job) Prepare(ctx context.Context, tx pgx.Tx, parts []eventstore.Part, indexed, tables []string) error {
 	insert := &pgx.Batch{}
 	number := 0
@@ -62,6 +63,8 @@ type batch struct {
 	phase  Phase
 	rng    eventstore.Range
 	table  string
+
+	estimate int64 // events, at least 1
 }
 
 func (b batch) String() string {
@@ -76,24 +79,40 @@ func (b batch) String() string {
 	return "batch " + b.rng.Label()
 }
 
-// pending selects the batches that may be worked on: those of the first phase that is not complete. To claim is to lock;
-// the lock's mode decides what a batch that somebody else holds means.
-const pending = `
-	select number, phase, coalesce(from_id, ''), coalesce(to_id, ''), coalesce(table_name, '')
-	from %SCHEMA%.projector_batches b
-	where migration_id = $1
-	  and done_at is null
-	  and phase = (select min(phase) from %SCHEMA%.projector_batches where migration_id = $1 and done_at is null)
-	order by estimate desc, number
-	limit 1
-	for update of b `
+// A claim is a row lock that lasts as long as the transaction which does the work: it ends with it, or with its
+// connection. Only a batch that is not done can be claimed.
+const batchColumns = "number, phase, coalesce(from_id, ''), coalesce(to_id, ''), coalesce(table_name, ''), greatest(estimate, 1)"
 
-// claim locks a batch for the rest of the transaction. It returns false if none is pending. If others hold all that are
-// pending, it waits for one of them: it gets that batch at once if its holder dies, and tries again if its holder has
-// finished it.
-func (j *Job) claim(ctx context.Context, tx pgx.Tx) (b batch, ok bool, err error) {
+func (j *Job) batch(row pgx.CollectableRow) (b batch, err error) {
+	var from, to string
+	if err := row.Scan(&b.number, &b.phase, &from, &to, &b.table, &b.estimate); err != nil {
+		return b, err
+	}
+	if b.rng.From, err = j.Source.ParseID(from); err != nil {
+		return b, err
+	}
+	b.rng.To, err = j.Source.ParseID(to)
+	return b, err
+}
+
+// claim locks the batch for the rest of the transaction. It returns false if somebody else has it, or if it is done.
+func (j *Job) claim(ctx context.Context, tx pgx.Tx, b batch) (ours bool, err error) {
+	tag, err := tx.Exec(ctx, j.sql(`
+		select from %SCHEMA%.projector_batches
+		where migration_id = $1 and number = $2 and done_at is null
+		for update skip locked`), j.Migration, b.number)
+	if err != nil {
+		return false, fmt.Errorf("claiming %s: %w", b, err)
+	}
+	return tag.RowsAffected() == 1, nil
+}
+
+// claimNext locks a batch of the first phase that is not complete, for the rest of the transaction. It returns false if
+// none is pending. If others hold all that are pending, it waits for one of them: it gets that batch at once if its holder
+// dies, and looks for another one if its holder has finished it.
+func (j *Job) claimNext(ctx context.Context, tx pgx.Tx) (b batch, ok bool, err error) {
 	for {
-		if b, ok, err = j.lockBatch(ctx, tx, "skip locked"); ok || err != nil {
+		if b, ok, err = j.lockNext(ctx, tx, "skip locked"); ok || err != nil {
 			return b, ok, err
 		}
 		var left bool
@@ -105,30 +124,33 @@ func (j *Job) claim(ctx context.Context, tx pgx.Tx) (b batch, ok bool, err error
 		if !left {
 			return b, false, nil
 		}
-		if b, ok, err = j.lockBatch(ctx, tx, ""); ok || err != nil {
+		if b, ok, err = j.lockNext(ctx, tx, ""); ok || err != nil {
 			return b, ok, err
 		}
 	}
 }
 
-func (j *Job) lockBatch(ctx context.Context, tx pgx.Tx, mode string) (b batch, ok bool, err error) {
-	rows, err := tx.Query(ctx, j.sql(pending)+mode, j.Migration)
-	if err != nil {
+// lockNext claims; mode decides what a batch that somebody else holds means.
+func (j *Job) lockNext(ctx context.Context, tx pgx.Tx, mode string) (b batch, ok bool, err error) {
+	rows, err := tx.Query(ctx, j.sql(`
+		select `+batchColumns+`
+		from %SCHEMA%.projector_batches b
+		where migration_id = $1
+		  and done_at is null
+		  and phase = (select min(phase) from %SCHEMA%.projector_batches where migration_id = $1 and done_at is null)
+		order by number
+		limit 1
+		for update of b `)+mode, j.Migration)
+	if err == nil {
+		b, err = pgx.CollectExactlyOneRow(rows, j.batch)
+	}
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return b, false, nil
+	case err != nil:
 		return b, false, fmt.Errorf("claiming a batch: %w", err)
 	}
-	var from, to string
-	_, err = pgx.ForEachRow(rows, []any{&b.number, &b.phase, &from, &to, &b.table}, func() (err error) {
-		ok = true
-		if b.rng.From, err = j.Source.ParseID(from); err != nil {
-			return err
-		}
-		b.rng.To, err = j.Source.ParseID(to)
-		return err
-	})
-	if err != nil {
-		return b, false, fmt.Errorf("claiming a batch: %w", err)
-	}
-	return b, ok, nil
+	return b, true, nil
 }
 
 // finish marks the batch as done, in the transaction that holds its rows.

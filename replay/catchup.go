@@ -77,7 +77,7 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 		return p, err
 	}
 	p.Applying = time.Since(settled)
-	err = j.attempt(ctx, pg.PointCut, never, func(tx pgx.Tx) error {
+	err = j.Retry(ctx, pg.PointCut, func(tx pgx.Tx) error {
 		if _, err := j.Own(ctx, tx, Built); err != nil {
 			return err
 		}
@@ -100,7 +100,7 @@ func (l Ledger) lacks(cut int64, aggregates []projections.ID) eventstore.Selecti
 
 // lacking lists the aggregates that have events which the ledger lacks.
 func (j *Job) lacking(ctx context.Context) (list []eventstore.AggregateCount, err error) {
-	err = j.attempt(ctx, pg.PointList, never, func(tx pgx.Tx) error {
+	err = j.Retry(ctx, pg.PointList, func(tx pgx.Tx) error {
 		cut, err := j.enter(ctx, tx, Built)
 		if err != nil {
 			return err
@@ -153,7 +153,7 @@ func (j *Job) applyGroups(ctx context.Context, lacking []eventstore.AggregateCou
 		run := j.Projections.CatchUp()
 		for group := range work {
 			var done Pass
-			err := j.attempt(ctx, pg.PointGroup, isRecorded, func(tx pgx.Tx) error {
+			err := j.Retry(ctx, pg.PointGroup, func(tx pgx.Tx) error {
 				cut, err := j.enter(ctx, tx, Built)
 				if err != nil {
 					return err
@@ -189,7 +189,7 @@ func (j *Job) apply(ctx context.Context, tx pgx.Tx, run *projections.Run, sel ev
 		if len(events) == 0 || events[len(events)-1].AggregateID != e.AggregateID {
 			aggregates = append(aggregates, e.AggregateID)
 		}
-		events = append(events, event(e))
+		events = append(events, event(&e.Raw))
 		positions = append(positions, e.Position)
 	}
 	if err := j.record(ctx, tx, positions); err != nil {

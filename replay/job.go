@@ -42,6 +42,7 @@ type Progress struct {
 	EventsDone           int64 // replayed and, by this process, read
 	Rows                 int64 // written
 	Elapsed              time.Duration
+	Times                Times // of this process
 }
 
 // Phase is a stage of a rebuild; each begins when the one before it is complete.
@@ -79,14 +80,15 @@ func (j *Job) Parallelism() int {
 
 // settings hold for a transaction of work. A worker that hangs between two statements loses its connection and with it
 // its claim; while it works, it is never idle for long. Plans are made for the values at hand: a range that is one of
-// many and one that is the whole store want different ones. In a rebuild nothing waits for a lock of ours but workers of
+// many and one that is the whole store want different ones. Compiling a plan never pays for ours. In a rebuild nothing waits for a lock of ours but workers of
 // the same migration, which end by themselves; so there is no lock time-out.
 func settings(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
 		select set_config('idle_in_transaction_session_timeout', '300000', true),
 			set_config('lock_timeout', '0', true),
 			set_config('statement_timeout', '0', true),
-			set_config('plan_cache_mode', 'force_custom_plan', true)`)
+			set_config('plan_cache_mode', 'force_custom_plan', true),
+			set_config('jit', 'off', true)`)
 	if err != nil {
 		return fmt.Errorf("setting up the transaction: %w", err)
 	}
@@ -100,36 +102,48 @@ const tries = 5
 // mostLost bounds how many sessions one transaction may lose.
 const mostLost = 10
 
-// attempt runs fn in a transaction and again if it fails with a deadlock, a serialization failure, or if again says so.
-func (j *Job) attempt(ctx context.Context, point pg.Point, again func(error) bool, fn func(tx pgx.Tx) error) error {
-	lost := 0
-	for try := 1; ; try++ {
+// trouble counts what went wrong since something went right.
+type trouble struct{ failed, lost int }
+
+// again says whether to try again after err, because a deadlock, a serialization failure or a lost connection is behind it;
+// after the latter it waits for the server. Whether a commit that was under way has happened does not matter: what it would
+// have done is read anew. A transaction that kills its session every time is not tried for ever, so as not to bring a
+// server down.
+func (t *trouble) again(ctx context.Context, j *Job, err error) bool {
+	switch {
+	case ctx.Err() != nil:
+		return false
+	case pg.IsConnectionLost(err):
+		t.lost++
+		if t.lost > mostLost || !j.reconnect(ctx) {
+			return false
+		}
+	case pg.IsRetryable(err) || isRecorded(err):
+		if t.failed++; t.failed == tries {
+			return false
+		}
+	default:
+		return false
+	}
+	j.Log.Warn().Err(err).Msg("trying the transaction again")
+	return true
+}
+
+// Retry runs fn in a transaction, again after a deadlock, a serialization failure or a lost connection, and if another pass
+// has recorded an event meanwhile.
+func (j *Job) Retry(ctx context.Context, point pg.Point, fn func(tx pgx.Tx) error) error {
+	t := trouble{}
+	for {
 		err := pg.InTx(ctx, j.DB, point, func(tx pgx.Tx) error {
 			if err := settings(ctx, tx); err != nil {
 				return err
 			}
 			return fn(tx)
 		})
-		switch {
-		case err == nil || ctx.Err() != nil:
-			return err
-		case pg.IsConnectionLost(err):
-			// Whether a commit that was under way has happened does not matter: what it would have done is read anew.
-			// A transaction that kills its session every time is not tried for ever, so as not to bring a server down.
-			if lost++; lost > mostLost || !j.reconnect(ctx) {
-				return err
-			}
-			try-- // it says nothing about the transaction
-		case try == tries || !pg.IsRetryable(err) && !again(err):
+		if err == nil || !t.again(ctx, j, err) {
 			return err
 		}
-		j.Log.Warn().Err(err).Msg("trying the transaction again")
 	}
-}
-
-// Retry runs fn in a transaction, again after a deadlock, a serialization failure or a lost connection.
-func (j *Job) Retry(ctx context.Context, point pg.Point, fn func(tx pgx.Tx) error) error {
-	return j.attempt(ctx, point, never, fn)
 }
 
 // patience is how long a server may be away, to restart after a crash or to fail over, before its absence is an error.
@@ -150,5 +164,3 @@ func (j *Job) reconnect(ctx context.Context) bool {
 		}
 	}
 }
-
-func never(error) bool { return false }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/projections"
 )
 
 // meter tells how far a job is: what the batches say, which is the truth over all processes, plus the events that this
@@ -16,12 +17,45 @@ type meter struct {
 	job      *Job
 	began    time.Time
 	inFlight atomic.Int64
+	times    struct{ read, wait, decode, apply, write, index atomic.Int64 }
 
 	mu   sync.Mutex
 	last Progress
 }
 
+// Times is where the time of this process went, summed over its readers and workers.
+type Times struct {
+	Read   time.Duration // readers: waiting for events from the server
+	Decode time.Duration // workers: decoding payloads, from a sample
+	Apply  time.Duration // workers: handlers, and encoding their rows
+	Write  time.Duration // workers: storing rows and ledger entries
+	Index  time.Duration // workers: indexes and statistics
+	Wait   time.Duration // workers: waiting for a reader
+}
+
 func newMeter(j *Job) *meter { return &meter{job: j, began: time.Now()} }
+
+// spent adds the time since then to a sum, and returns now.
+func (m *meter) spent(sum *atomic.Int64, since time.Time) (now time.Time) {
+	now = time.Now()
+	sum.Add(int64(now.Sub(since)))
+	return now
+}
+
+// applied takes down how long events took to apply, and what of that went elsewhere.
+func (m *meter) applied(took time.Duration, elsewhere projections.Spent) {
+	m.times.decode.Add(int64(elsewhere.Decode))
+	m.times.write.Add(int64(elsewhere.Store))
+	m.times.apply.Add(int64(took - elsewhere.Decode - elsewhere.Store))
+}
+
+// batchDone takes down that a batch was committed.
+func (m *meter) batchDone(ctx context.Context, b batch, events int64) {
+	m.job.Log.Debug().Stringer("batch", b).Int64("events", events).Msg("batch done")
+	if err := m.look(ctx, events); err != nil { // the batch is done all the same
+		m.job.Log.Debug().Err(err).Msg("cannot tell the progress")
+	}
+}
 
 // look reads the batches after one with so many events was committed: they are no longer in flight. What is left of the
 // estimate is corrected by what the done batches really held.
@@ -46,6 +80,11 @@ func (m *meter) progress() Progress {
 	m.mu.Unlock()
 	p.Events = max(p.Events, p.EventsDone)
 	p.Elapsed = time.Since(m.began)
+	sum := func(ns *atomic.Int64) time.Duration { return time.Duration(ns.Load()) }
+	p.Times = Times{
+		Read: sum(&m.times.read), Decode: sum(&m.times.decode), Apply: sum(&m.times.apply),
+		Write: sum(&m.times.write), Index: sum(&m.times.index), Wait: sum(&m.times.wait),
+	}
 	return p
 }
 

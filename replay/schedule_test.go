@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"pgregory.net/rapid"
@@ -211,11 +210,15 @@ func (s *schedule) startRival(ctx context.Context) error {
 	s.rival = done
 	building, patient := s.phase == phaseRun, s.steady && s.phase == phaseCatchUp
 	changed := make(chan struct{}, 1)
-	var mayWait atomic.Uint32 // the session whose statement takes locks
+	var locking sync.Map // the sessions whose statements take locks, by process id
 	work := withHook(ctx, func(conn *pgx.Conn, sql string) {
-		mayWait.Store(0)
-		if conn != nil && sql != "" && (!strings.HasPrefix(strings.TrimSpace(sql), "select") || strings.Contains(sql, "for ")) {
-			mayWait.Store(conn.PgConn().PID())
+		if conn == nil {
+			return
+		}
+		if pid := int32(conn.PgConn().PID()); sql != "" && (!strings.HasPrefix(strings.TrimSpace(sql), "select") || strings.Contains(sql, "for ")) {
+			locking.Store(pid, true)
+		} else {
+			locking.Delete(pid)
 		}
 		select {
 		case changed <- struct{}{}:
@@ -230,24 +233,40 @@ func (s *schedule) startRival(ctx context.Context) error {
 		}
 	}()
 	for {
+		var pids []int32
+		locking.Range(func(pid, _ any) bool {
+			pids = append(pids, pid.(int32))
+			return true
+		})
+		var waits bool
+		err := s.world.admin.QueryRow(ctx, "select exists (select from unnest($1::int[]) pid where cardinality(pg_blocking_pids(pid)) > 0)", pids).Scan(&waits)
+		if err != nil {
+			return err
+		}
+		if waits {
+			s.count("rival that waits in " + s.phase)
+			return nil
+		}
+		if len(pids) == 0 {
+			select {
+			case err := <-done:
+				return s.rivalDone(err)
+			case <-changed:
+			}
+			continue
+		}
 		select {
 		case err := <-done:
-			s.count("rival in " + s.phase)
-			s.rival = nil
-			return rivalError(err)
-		case <-changed:
-		}
-		for pid := mayWait.Load(); pid != 0; pid = mayWait.Load() {
-			var waits bool
-			if err := s.world.admin.QueryRow(ctx, "select cardinality(pg_blocking_pids($1)) > 0", int32(pid)).Scan(&waits); err != nil {
-				return err
-			}
-			if waits {
-				s.count("rival that waits in " + s.phase)
-				return nil
-			}
+			return s.rivalDone(err)
+		default:
 		}
 	}
+}
+
+func (s *schedule) rivalDone(err error) error {
+	s.count("rival in " + s.phase)
+	s.rival = nil
+	return rivalError(err)
 }
 
 // join waits for the rival, which waits for nobody any more.

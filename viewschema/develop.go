@@ -152,7 +152,7 @@ func (s *Schema) replayInto(ctx context.Context, tx pgx.Tx, source *eventstore.R
 			if err != nil {
 				return err
 			}
-			if err := run.Apply(e); err != nil {
+			if err := run.Apply(&e.Raw); err != nil {
 				return err
 			}
 			result.Events++

@@ -29,6 +29,7 @@ type Result struct {
 	Waiting   string        `json:"waiting"`    // catch-up: open transactions that kept the cut from moving
 	HeldOff   time.Duration `json:"held_off"`   // cutover: how long writers were held off
 	Elapsed   time.Duration `json:"elapsed"`
+	Times     replay.Times  `json:"times"` // where it went, of a rebuild in this process
 }
 
 // MigrateOnline makes the new tables beside the live ones and fills them from all events, while the application runs. It
@@ -72,9 +73,11 @@ func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
 	}
 	job := s.job(m, source, plan)
 	if m.state == replay.Building {
-		if _, err := job.Run(ctx); err != nil {
+		p, err := job.Run(ctx)
+		if err != nil {
 			return Result{}, advise(err)
 		}
+		result.Times = p.Times
 		if err := s.built(ctx, job); err != nil {
 			return Result{}, err
 		}

@@ -1,0 +1,59 @@
+package eventstore
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/viewschema/projector/internal/pg"
+)
+
+// Layout tells how the events lie in their table, which decides how to read them in the order of aggregates.
+type Layout struct {
+	Bytes       int64   `json:"bytes"`       // of the table, without its indexes; 0 if that cannot be known
+	Cache       int64   `json:"cache"`       // bytes: the server's effective_cache_size
+	Rows        int64   `json:"events"`      // about
+	Correlation float64 `json:"correlation"` // of the order of ids with the order on disk, -1 to 1; 0 if nobody has analyzed the table
+}
+
+// Layout asks the catalog. Partitions of the table count as part of it.
+func (r *Reader) Layout(ctx context.Context, q pg.Querier) (Layout, error) {
+	l := Layout{}
+	err := q.QueryRow(ctx, `
+		select coalesce((select sum(pg_relation_size(relid)) from pg_partition_tree($1::oid::regclass)), pg_relation_size($1::oid), 0)::int8,
+			pg_size_bytes(current_setting('effective_cache_size')),
+			coalesce((
+				select s.correlation
+				from pg_catalog.pg_class c
+				join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+				join pg_catalog.pg_stats s on s.schemaname = n.nspname and s.tablename = c.relname
+				where c.oid = $1 and s.attname = $2 and not s.inherited
+			), 0)::float8`, r.base.table, r.mapping.AggregateID).Scan(&l.Bytes, &l.Cache, &l.Correlation)
+	if err == nil {
+		l.Rows, err = r.planned(ctx, q)
+	}
+	if err != nil {
+		return l, fmt.Errorf("looking up the size of %s: %w", r.relation, err)
+	}
+	return l, nil
+}
+
+// page is PostgreSQL's usual block size.
+const page = 8192
+
+// Cached says whether the server can be expected to keep the table in memory.
+func (l Layout) Cached() bool { return l.Bytes <= l.Cache }
+
+// TimesRead is about how often the table is read from disk by so many statements, each of which reads the aggregates of
+// one range of ids: once if it stays in memory, or if ids lie in order. If ids are random, a range has events on most pages,
+// and each statement reads most of the table. The planner weighs the two in the same way (see genericcostestimate and
+// cost_index in its sources).
+func (l Layout) TimesRead(statements int) float64 {
+	if l.Cached() || statements <= 1 {
+		return 1
+	}
+	perPage := float64(l.Rows) / math.Max(1, float64(l.Bytes)/page)
+	hit := 1 - math.Pow(1-1/float64(statements), math.Max(1, perPage))
+	ordered := l.Correlation * l.Correlation
+	return ordered + (1-ordered)*hit*float64(statements)
+}

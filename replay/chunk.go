@@ -1,0 +1,51 @@
+package replay
+
+import (
+	"sync"
+
+	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/projections"
+)
+
+// A chunk is this large: enough that handing it over costs nothing per event, and few bytes for all that are on their way.
+const (
+	chunkEvents = 1024
+	chunkBytes  = 256 << 10
+	chunksAhead = 4 // that a worker has not taken yet
+)
+
+// chunk is a run of events of one batch on the way from the reader to a worker.
+type chunk struct {
+	events []projections.Raw
+	bytes  []byte // what the events' Data point into; it never grows
+}
+
+var chunks = sync.Pool{New: func() any {
+	return &chunk{events: make([]projections.Raw, 0, chunkEvents), bytes: make([]byte, 0, chunkBytes)}
+}}
+
+func newChunk() *chunk { return chunks.Get().(*chunk) }
+
+// free makes the chunk's memory available for another one.
+func (c *chunk) free() {
+	c.events, c.bytes = c.events[:0], c.bytes[:0]
+	chunks.Put(c)
+}
+
+func (c *chunk) hasRoom(e *eventstore.Event) bool {
+	return len(c.events) < chunkEvents && len(c.bytes)+len(e.Data) <= chunkBytes
+}
+
+// add copies a borrowed event; typ is its type, to keep. A payload that is larger than a chunk gets memory of its own.
+func (c *chunk) add(e *eventstore.Event, typ []byte) {
+	at := len(c.bytes)
+	raw := e.Raw
+	raw.Type = typ
+	if at+len(e.Data) <= cap(c.bytes) {
+		c.bytes = append(c.bytes, e.Data...)
+		raw.Data = c.bytes[at:]
+	} else {
+		raw.Data = append([]byte(nil), e.Data...)
+	}
+	c.events = append(c.events, raw)
+}

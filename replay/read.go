@@ -1,0 +1,175 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/internal/pg"
+)
+
+// feed is a batch on its way from a reader to a worker.
+type feed struct {
+	batch  batch
+	claim  chan claim    // the worker's one answer
+	chunks chan *chunk   // closed at the end
+	err    error         // why the chunks end too early; set before they are closed
+	done   chan struct{} // closed when the worker takes no more
+}
+
+// claim says whether the batch is the worker's, and if so, what the ledger's cut is.
+type claim struct {
+	ours bool
+	cut  int64
+}
+
+// errMet ends a pass where another process is at work.
+var errMet = errors.New("another process has the next batch")
+
+// reader reads passes and hands their batches to workers.
+type reader struct {
+	job    *Job
+	passes *passes
+	feeds  chan<- *feed // unbuffered: a batch is offered when a worker is free
+	meter  *meter
+
+	feed  *feed
+	left  []batch // of the pass, offered to no worker yet
+	chunk *chunk
+	types map[string][]byte
+	began time.Time // of waiting for the server
+}
+
+// run reads until all batches of the store are done, whoever does them.
+func (r *reader) run(ctx context.Context) error {
+	t := trouble{}
+	for {
+		run, err := r.passes.next(ctx)
+		if err != nil || run == nil {
+			return err
+		}
+		r.left, r.feed, r.chunk = run, nil, nil
+		err = r.pass(ctx, run)
+		r.passes.release(r.left...)
+		if r.feed != nil {
+			r.feed.err = err
+			close(r.feed.chunks)
+		}
+		switch {
+		case err == nil || errors.Is(err, errMet):
+			t = trouble{}
+		case !t.again(ctx, r.job, err):
+			return err
+		}
+	}
+}
+
+// pass reads a run of batches with one statement. Its snapshot may be older than the claim of a batch; that is as good as
+// a new one, since it is younger than the cut, and the ledger gets what was read above that.
+func (r *reader) pass(ctx context.Context, run []batch) error {
+	cut, err := r.offer(ctx)
+	if err != nil {
+		return err
+	}
+	sel := eventstore.Selection{
+		Range: eventstore.Range{From: run[0].rng.From, To: run[len(run)-1].rng.To},
+		Types: r.job.Projections.Types(), AllAbove: cut,
+	}
+	for _, b := range run[1:] {
+		sel.Bounds = append(sel.Bounds, b.rng.From)
+	}
+	return pg.InTx(ctx, r.job.DB, pg.PointList, func(tx pgx.Tx) error {
+		if err := settings(ctx, tx); err != nil {
+			return err
+		}
+		r.began = time.Now()
+		for e, err := range r.job.Source.Scan(ctx, tx, sel) {
+			for err == nil && run[e.Part].number != r.feed.batch.number {
+				err = r.advance(ctx)
+			}
+			if err == nil {
+				err = r.add(ctx, e)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		for len(r.left) > 0 { // they have no events
+			if err := r.advance(ctx); err != nil {
+				return err
+			}
+		}
+		return r.send(ctx)
+	})
+}
+
+// advance ends the batch that is being read and begins the next one.
+func (r *reader) advance(ctx context.Context) error {
+	if err := r.send(ctx); err != nil {
+		return err
+	}
+	close(r.feed.chunks)
+	r.feed = nil
+	_, err := r.offer(ctx)
+	return err
+}
+
+// offer gives the next batch to a worker and waits until it is claimed. If another process has it, it returns errMet.
+func (r *reader) offer(ctx context.Context) (cut int64, err error) {
+	b := r.left[0]
+	f := &feed{batch: b, claim: make(chan claim, 1), chunks: make(chan *chunk, chunksAhead), done: make(chan struct{})}
+	select {
+	case r.feeds <- f:
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+	r.left = r.left[1:] // from here on, the worker releases it
+	c := <-f.claim
+	if !c.ours {
+		return 0, errMet
+	}
+	r.feed = f
+	return c.cut, nil
+}
+
+// add copies the event to the feed.
+func (r *reader) add(ctx context.Context, e *eventstore.Event) error {
+	if r.chunk != nil && !r.chunk.hasRoom(e) {
+		if err := r.send(ctx); err != nil {
+			return err
+		}
+	}
+	if r.chunk == nil {
+		r.chunk = newChunk()
+	}
+	typ, ok := r.types[string(e.Type)]
+	if !ok {
+		typ = append([]byte(nil), e.Type...)
+		r.types[string(typ)] = typ
+	}
+	r.chunk.add(e, typ)
+	return nil
+}
+
+// send hands the chunk over. A worker that has given up gets no more: its batch is pending again.
+func (r *reader) send(ctx context.Context) error {
+	r.meter.spent(&r.meter.times.read, r.began)
+	defer func() { r.began = time.Now() }()
+	c := r.chunk
+	if c == nil {
+		return nil
+	}
+	r.chunk = nil
+	select {
+	case r.feed.chunks <- c:
+		return nil
+	case <-r.feed.done:
+		c.free()
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,134 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/projections"
+)
+
+// worker replays the batches that readers feed it, and then makes indexes and statistics.
+type worker struct {
+	job    *Job
+	passes *passes
+	meter  *meter
+	run    *projections.Run
+}
+
+// replay takes batches until feeds is closed.
+func (w *worker) replay(ctx context.Context, feeds <-chan *feed) error {
+	t := trouble{}
+	for {
+		began := time.Now()
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case f, open := <-feeds:
+			w.meter.spent(&w.meter.times.wait, began)
+			if !open {
+				return nil
+			}
+			err := w.batch(ctx, f)
+			close(f.done)
+			w.passes.release(f.batch)
+			switch {
+			case err == nil:
+				t = trouble{}
+			case !t.again(ctx, w.job, err):
+				return err
+			}
+		}
+	}
+}
+
+// batch claims and replays one batch. A crash anywhere in it leaves the batch pending and nothing of its rows.
+func (w *worker) batch(ctx context.Context, f *feed) error {
+	claimed := false
+	defer func() {
+		if !claimed {
+			f.claim <- claim{}
+		}
+	}()
+	var read int64
+	err := pg.InTx(ctx, w.job.DB, pg.PointBatch, func(tx pgx.Tx) error {
+		if err := settings(ctx, tx); err != nil {
+			return err
+		}
+		cut, err := w.job.enter(ctx, tx, Building, Built) // built: by another process, which found all batches done
+		if err != nil {
+			return err
+		}
+		ours, err := w.job.claim(ctx, tx, f.batch)
+		if err != nil {
+			return err
+		}
+		if !ours {
+			w.passes.meet(f.batch)
+			return errMet
+		}
+		claimed = true
+		f.claim <- claim{ours: true, cut: cut}
+		if err := w.rebuild(ctx, tx, f, cut, &read); err != nil {
+			return fmt.Errorf("replaying %s of version %d: %w", f.batch, w.job.Version, err)
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, errMet):
+		return nil
+	case err != nil:
+		w.meter.inFlight.Add(-read)
+		return err
+	}
+	w.meter.batchDone(ctx, f.batch, read)
+	return nil
+}
+
+// rebuild applies what the reader sends and records what is above the cut.
+func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, read *int64) error {
+	if err := w.run.Begin(ctx, tx, nil); err != nil {
+		return err
+	}
+	var above []int64
+	for {
+		began := time.Now()
+		c, open := <-f.chunks
+		began = w.meter.spent(&w.meter.times.wait, began)
+		if !open {
+			break
+		}
+		for i := range c.events {
+			e := &c.events[i]
+			if e.Position > cut {
+				above = append(above, e.Position)
+			}
+			if err := w.run.Apply(e); err != nil {
+				return err
+			}
+		}
+		n := int64(len(c.events))
+		*read += n
+		w.meter.inFlight.Add(n)
+		w.meter.applied(time.Since(began), w.run.Spent())
+		c.free()
+	}
+	if f.err != nil {
+		return f.err
+	}
+	began := time.Now()
+	if err := w.job.record(ctx, tx, above); err != nil {
+		return err
+	}
+	rows, err := w.run.Flush()
+	if err != nil {
+		return err
+	}
+	err = w.job.finish(ctx, tx, f.batch, *read, rows)
+	w.meter.spent(&w.meter.times.write, began)
+	return err
+}
