@@ -30,6 +30,9 @@ func (v planView) text(w io.Writer, program string) {
 	if len(v.Projectors) > 0 {
 		fmt.Fprintf(t, "replay\t%s\n", strings.Join(v.Projectors, ", "))
 		fmt.Fprintf(t, "events\tabout %s, in %s\n", number(v.Events), count(int64(v.Batches), "batch", "batches"))
+		if v.Reading != nil && v.Reading.Bytes > 0 && v.Reading.Passes > 1 {
+			fmt.Fprintf(t, "reading\t%s\n", access(v.Reading))
+		}
 	} else {
 		fmt.Fprintln(t, "replay\tnothing")
 	}
@@ -44,6 +47,19 @@ func (v planView) text(w io.Writer, program string) {
 		fmt.Fprintln(w)
 		next(w, program, string(v.stage()))
 	}
+}
+
+// access says how the event table is read, and why.
+func access(r *viewschema.Reading) string {
+	text := fmt.Sprintf("%s over %s of events", count(int64(r.Passes), "pass", "passes"), size(r.Bytes))
+	if r.Cached() {
+		return text + fmt.Sprintf(", which fit in effective_cache_size (%s)", size(r.Cache))
+	}
+	text += fmt.Sprintf(", read %.1f times: they exceed effective_cache_size (%s)", r.TimesRead(r.Passes), size(r.Cache))
+	if r.Correlation*r.Correlation > 0.5 {
+		return text + ", but lie in the order of ids"
+	}
+	return text + ", and ids are in no order"
 }
 
 // stage is what comes next.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/viewschema/projector"
+	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/replay"
 	"github.com/viewschema/projector/viewschema"
 )
@@ -48,6 +49,7 @@ func TestPlanText(t *testing.T) {
 		Omitted: []string{"version 4 alters accounts; the replay for version 5 makes it in its newest shape"},
 		Events:  3_000_000,
 		Batches: 16,
+		Reading: &viewschema.Reading{Passes: 2, Layout: eventstore.Layout{Bytes: 12 << 30, Cache: 4 << 30, Rows: 30_000_000, Correlation: -0.01}},
 		Unknown: []viewschema.TypeCount{{Type: "MoneyDepositd", Sample: 1_200, Hint: "did you mean MoneyDeposited?"}, {Type: "CardIssued", Sample: 3}},
 		Hazards: []viewschema.Hazard{
 			{Text: "no cut can be settled: the sequence has a cache of 10; the ledger will have a row for every event"},
@@ -56,7 +58,7 @@ func TestPlanText(t *testing.T) {
 	}
 	golden(t, "plan", newPlanView(full))
 	golden(t, "plan-alter", newPlanView(&viewschema.Plan{From: 2, To: 3, Events: 1, Tables: full.Tables[1:2]}))
-	building := &viewschema.Plan{From: 4, To: 5, Projectors: full.Projectors, Tables: full.Tables[:1], Events: 10, Batches: 1, UnderWay: replay.Building}
+	building := &viewschema.Plan{From: 4, To: 5, Projectors: full.Projectors, Tables: full.Tables[:1], Events: 10, Batches: 1, UnderWay: replay.Building, Reading: &viewschema.Reading{Passes: 4, Layout: eventstore.Layout{Bytes: 8 << 20, Cache: 4 << 30}}}
 	golden(t, "plan-building", newPlanView(building))
 	golden(t, "plan-nothing", newPlanView(&viewschema.Plan{From: 3, To: 3}))
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/viewschema/projector"
+	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/replay"
 )
 
@@ -18,9 +19,16 @@ type Plan struct {
 	Omitted    []string      `json:"omitted"` // changes that the plan does not need, and why
 	Events     int64         `json:"events"`  // about how many events the store holds
 	Batches    int           `json:"batches"` // about how many transactions the replay takes
+	Reading    *Reading      `json:"reading,omitempty"`
 	Unknown    []TypeCount   `json:"unknown_types"`
 	Hazards    []Hazard      `json:"hazards"`
 	UnderWay   replay.State  `json:"under_way"` // of a migration to this target that was begun; empty: none was
+}
+
+// Reading is how a replay reads the event table; see replay.Passes.
+type Reading struct {
+	Passes int `json:"passes"` // statements, each of which reads one range of aggregates
+	eventstore.Layout
 }
 
 // TableChange is what a plan does with one table.

@@ -50,6 +50,11 @@ func (s *Schema) look(ctx context.Context, plan *Plan) error {
 	}
 	if len(plan.Projectors) > 0 {
 		plan.Batches = int(max(1, plan.Events/replay.BatchSize(plan.Events)))
+		layout, err := source.Layout(ctx, s.db)
+		if err != nil {
+			return err
+		}
+		plan.Reading = &Reading{Passes: min(plan.Batches, replay.Passes(layout, s.opts.Workers)), Layout: layout}
 	}
 	if plan.Unknown, err = s.unknownTypes(ctx, source); err != nil {
 		return err

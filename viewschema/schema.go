@@ -47,6 +47,9 @@ func Open(db *pgxpool.Pool, d Definition, o Options) (*Schema, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Workers <= 0 {
+		o.Workers = 2
+	}
 	if o.LockWait <= 0 {
 		o.LockWait = time.Minute
 	}
