@@ -282,3 +282,51 @@ func TestBeginSeesNewTypes(t *testing.T) {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 }
+
+// A rebuild stores rows when there are some megabytes of them, if the connection is free then, so that its memory does not
+// depend on the size of the batch. Flush counts them all.
+func TestRebuildStoresOnTheWay(t *testing.T) {
+	t.Parallel()
+	db, set := bank(t)
+	const accounts = 40
+	long := strings.Repeat("x", 256<<10)
+	tx, err := db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+	run := set.Rebuild()
+	if err := run.Begin(t.Context(), tx, nil); err != nil {
+		t.Fatal(err)
+	}
+	replay := func(from int) {
+		for i := from; i < from+accounts/2; i++ {
+			id := uuid.NewSHA1(uuid.NameSpaceOID, []byte{byte(i)})
+			if err := run.Apply(ev(int64(i), id, 1, "AccountOpened", `{"owner_name":"`+long+`","iban":"`+fmt.Sprint(i)+`"}`)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	stored := func() (n int) {
+		if err := tx.QueryRow(t.Context(), "select count(*) from accounts").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	busy, err := tx.Query(t.Context(), "select 1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	replay(0)
+	busy.Close()
+	if n := stored(); n != 0 {
+		t.Errorf("%d rows were stored on a busy connection", n)
+	}
+	replay(accounts / 2)
+	if n := stored(); n < accounts/2 {
+		t.Errorf("%d rows are stored before Flush", n)
+	}
+	if rows, err := run.Flush(); err != nil || rows != accounts || stored() != accounts {
+		t.Errorf("Flush says %d rows, and there are %d; %v", rows, stored(), err)
+	}
+}
