@@ -1,7 +1,8 @@
 // Package eventstore reads event tables.
 //
 // A Mapping names the table and its columns; Open checks it against the catalog and makes a Reader of it. The Reader
-// streams events in the order of their aggregates, cuts the store into ranges of about equal work, and settles cuts.
+// streams events in the order of their aggregates, cuts the store into ranges of about equal work, tells how the table lies
+// on disk, and settles cuts.
 //
 // # Settled cuts
 //

@@ -6,6 +6,15 @@
 // ledger entries and its done mark commit in one transaction. A crash costs the batches in flight and nothing else; there
 // is no lease and no heartbeat, since a dead worker's lock ends with its connection.
 //
+// # Passes
+//
+// Workers do not read the events themselves. Readers do, with connections of their own: a reader takes a run of neighboring
+// batches that are not done, offers the first to a worker, which claims it, and reads all of them with one statement in the
+// order of aggregates, handing over one batch after the other. While workers store rows, the server already sorts what
+// comes next. Where a reader meets a batch that another process has, it ends its pass and begins another one elsewhere.
+// Nothing depends on what a reader believes: only the claim makes a batch a worker's, and only the worker's commit makes it
+// done. Passes says how many statements read the store, which is what decides how often a large table is read from disk.
+//
 // # The ledger
 //
 // Which events the tables hold is told by a cut and a set of positions: every event at or below the cut, and each whose
