@@ -51,8 +51,12 @@ fmt: ## format the code
 	$(TOOL) golangci-lint fmt
 
 .PHONY: bench
-bench: postgres ## run every benchmark
-	go test -run '^$$' -bench . -benchmem ./...
+bench: postgres ## measure rebuilds against the least that PostgreSQL must do (LARGE=1 for 30 million events)
+	go run ./internal/bench $(if $(LARGE),-large) $(BENCH)
+
+.PHONY: bench-go
+bench-go: postgres ## run the Go benchmarks of projections, in a form for benchstat
+	go test -run '^$$' -bench . -benchmem -count 6 ./projections
 
 .PHONY: demo
 demo: postgres ## the whole story on a private PostgreSQL (EVENTS=3000000 for a long one)

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// measurements are the rows of the table, in order. Those with the largest server settings come first: the last restarts the
+// server with little memory.
+var measurements = []func(*bench, context.Context) error{
+	(*bench).ratioToFloor,
+	(*bench).growth,
+	(*bench).kindsOfIDs,
+	(*bench).oneLargeAggregate,
+	(*bench).fewEvents,
+	(*bench).memory,
+	(*bench).catchUp,
+	(*bench).cutover,
+	(*bench).ledger,
+	(*bench).blocksRead,
+}
+
+// comparison is a rebuild of the bank and its floor, measured in turns.
+type comparison struct {
+	database string
+	floors   []floorTimes
+	rebuilds []outcome
+}
+
+func (c *comparison) floor() time.Duration {
+	return median(c.floors, floorTimes.total)
+}
+
+func (c *comparison) rebuild() time.Duration {
+	return median(c.rebuilds, func(o outcome) time.Duration { return o.Wall })
+}
+
+// compare measures a number of events once, whichever rows need it.
+func (b *bench) compare(ctx context.Context, events int) (*comparison, error) {
+	if c := b.pairs[events]; c != nil {
+		return c, nil
+	}
+	database, err := b.store(ctx, events)
+	if err != nil {
+		return nil, err
+	}
+	c := &comparison{database: database}
+	if _, err := b.rebuild(ctx, b.bank, database, events); err != nil { // it warms up, and makes what the floor copies
+		return nil, err
+	}
+	floor, err := b.newFloor(ctx, database)
+	if err != nil {
+		return nil, err
+	}
+	want, err := floor.rows(ctx, "view_schema")
+	if err != nil {
+		return nil, err
+	}
+	for range b.repeat {
+		times, err := floor.run(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("floor: %w", err)
+		}
+		if got, err := floor.rows(ctx, "floor"); err != nil || got != want {
+			return nil, fmt.Errorf("the floor has %d rows, the rebuild %d: %w", got, want, err)
+		}
+		o, err := b.rebuild(ctx, b.bank, database, events)
+		if err != nil {
+			return nil, err
+		}
+		c.floors, c.rebuilds = append(c.floors, times), append(c.rebuilds, o)
+		b.say("%s events: floor %.2f s, rebuild %.2f s", number(events), times.total().Seconds(), o.Wall.Seconds())
+	}
+	b.pairs[events] = c
+	b.report.Sizes = append(b.report.Sizes, newSize(events, c))
+	return c, nil
+}
+
+func (b *bench) ratioToFloor(ctx context.Context) error {
+	for _, events := range []int{b.events / 10, b.events} {
+		c, err := b.compare(ctx, events)
+		if err != nil {
+			return err
+		}
+		r := row{Row: 1, What: fmt.Sprintf("rebuild ÷ floor, %s events", number(events)), Measured: ratio(c.rebuild(), c.floor())}
+		if events == b.events {
+			r.Must, r.Aim = new(1.6), new(1.25)
+		}
+		for i := range c.floors {
+			r.spread(ratio(c.rebuilds[i].Wall, c.floors[i].total()))
+		}
+		b.report.add(r)
+	}
+	return nil
+}
+
+func (b *bench) growth(ctx context.Context) error {
+	small, err := b.compare(ctx, b.events/10)
+	if err != nil {
+		return err
+	}
+	large, err := b.compare(ctx, b.events)
+	if err != nil {
+		return err
+	}
+	b.report.add(row{
+		Row: 2, What: fmt.Sprintf("time of %s events ÷ time of %s", number(b.events), number(b.events/10)),
+		Measured: ratio(large.rebuild(), small.rebuild()), Must: new(11.0), Aim: new(10.0),
+	})
+	return nil
+}
+
+// contender is a data set and the worker that replays it.
+type contender struct {
+	what, database string
+	worker         worker
+}
+
+// race rebuilds the data sets in turns.
+func (b *bench) race(ctx context.Context, contenders ...contender) (results [][]outcome, err error) {
+	results = make([][]outcome, len(contenders))
+	for range b.repeat {
+		for i, c := range contenders {
+			o, err := b.rebuild(ctx, c.worker, c.database, b.events)
+			if err != nil {
+				return nil, err
+			}
+			b.say("%s: %.2f s", c.what, o.Wall.Seconds())
+			results[i] = append(results[i], o)
+		}
+	}
+	return results, nil
+}
+
+// versus makes a row of a race's result and the one that it is held against.
+func versus(r row, these, those []outcome) row {
+	wall := func(o outcome) time.Duration { return o.Wall }
+	r.Measured = ratio(median(these, wall), median(those, wall))
+	for i := range these {
+		r.spread(ratio(these[i].Wall, those[i].Wall))
+	}
+	return r
+}
+
+func (b *bench) kindsOfIDs(ctx context.Context) error {
+	random, err := b.store(ctx, b.events)
+	if err != nil {
+		return err
+	}
+	if err := b.derive(ctx, "uuidv7", random, toUUIDv7); err != nil {
+		return err
+	}
+	if err := b.derive(ctx, "texts", random, toText); err != nil {
+		return err
+	}
+	results, err := b.race(ctx, contender{"UUIDv4 ids", random, b.uuids}, contender{"UUIDv7 ids", "uuidv7", b.uuids}, contender{"text ids", "texts", b.texts})
+	if err != nil {
+		return err
+	}
+	v4, v7, texts := results[0], results[1], results[2]
+	if rows := v4[0].Rows; v7[0].Rows != rows || texts[0].Rows != rows {
+		return fmt.Errorf("UUIDv4 ids make %d rows, UUIDv7 %d, text %d: they should be as many", rows, v7[0].Rows, texts[0].Rows)
+	}
+	b.report.add(versus(row{Row: 3, What: "UUIDv7 ids ÷ UUIDv4 ids", Must: new(1.15), Aim: new(1.0)}, v7, v4))
+	b.report.add(versus(row{Row: 3, What: "text ids like `account-123` ÷ UUIDv4 ids", Must: new(1.15), Aim: new(1.0)}, texts, v4))
+	if err := b.drop(ctx, "uuidv7"); err != nil {
+		return err
+	}
+	return b.drop(ctx, "texts")
+}
+
+func (b *bench) oneLargeAggregate(ctx context.Context) error {
+	even, err := b.store(ctx, b.events)
+	if err != nil {
+		return err
+	}
+	if err := b.derive(ctx, "hot", even, toHot); err != nil {
+		return err
+	}
+	results, err := b.race(ctx, contender{"even spread", even, b.uuids}, contender{"one large aggregate", "hot", b.uuids})
+	if err != nil {
+		return err
+	}
+	b.report.add(versus(row{Row: 4, What: "one aggregate with 30% of all events ÷ even spread", Must: new(1.5), Aim: new(1.2)}, results[1], results[0]))
+	return b.drop(ctx, "hot")
+}
+
+func (b *bench) fewEvents(ctx context.Context) error {
+	const events, times = 1_000, 5
+	database, err := b.store(ctx, events)
+	if err != nil {
+		return err
+	}
+	r := row{Row: 5, What: "1,000 events, from the start of the process to its end", Unit: "s", Must: new(0.5), Aim: new(0.2)}
+	var took []time.Duration
+	for range times {
+		o, err := b.rebuild(ctx, b.bank, database, events)
+		if err != nil {
+			return err
+		}
+		took = append(took, o.Wall)
+		r.spread(o.Wall.Seconds())
+	}
+	slices.Sort(took)
+	r.Measured = took[times/2].Seconds()
+	b.report.add(r)
+	return nil
+}
+
+func (b *bench) memory(ctx context.Context) error {
+	c, err := b.compare(ctx, b.events)
+	if err != nil {
+		return err
+	}
+	b.report.add(b.peak(b.events, c.rebuilds))
+	if !b.large {
+		return nil
+	}
+	return b.memoryTenfold(ctx, c.database)
+}
+
+func (b *bench) memoryTenfold(ctx context.Context, from string) error {
+	if err := b.derive(ctx, "tenfold", from, toTenfold); err != nil {
+		return err
+	}
+	o, err := b.rebuild(ctx, b.bank, "tenfold", 10*b.events)
+	if err != nil {
+		return err
+	}
+	b.say("%s events: rebuild %.2f s", number(10*b.events), o.Wall.Seconds())
+	b.report.add(b.peak(10*b.events, []outcome{o}))
+	b.report.Sizes = append(b.report.Sizes, newSize(10*b.events, &comparison{rebuilds: []outcome{o}}))
+	return b.drop(ctx, "tenfold")
+}
+
+// peak is the highest of the runs.
+func (b *bench) peak(events int, runs []outcome) row {
+	r := row{
+		Row: 6, What: fmt.Sprintf("peak memory of the worker, %s events", number(events)), Unit: "MiB", Must: new(256.0), Aim: new(128.0),
+	}
+	for _, o := range runs {
+		r.Measured = max(r.Measured, mebibytes(o.Peak))
+	}
+	if own := mebibytes(ownPeak()); own >= r.Measured {
+		b.report.Notes = append(b.report.Notes, fmt.Sprintf("row 6: at the most; the benchmark itself had %.0f MiB", own))
+	}
+	return r
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+//go:embed sql/deposits.sql
+var deposits string
+
+// cutoverTail is how many events a cutover finds.
+const cutoverTail = 1_000
+
+// tails are what comes after a rebuild, a few times: a catch-up of 1%, and a cutover.
+type tails struct {
+	rebuilds, catchUps, cutovers []outcome
+}
+
+// follow measures the tails once, whichever rows need them.
+func (b *bench) follow(ctx context.Context) (*tails, error) {
+	if b.tails != nil {
+		return b.tails, nil
+	}
+	from, err := b.store(ctx, b.events)
+	if err != nil {
+		return nil, err
+	}
+	const database = "tails"
+	if err := b.derive(ctx, database, from, ""); err != nil {
+		return nil, err
+	}
+	t, events := &tails{}, b.events
+	for range b.repeat {
+		o, err := b.rebuild(ctx, b.bank, database, events)
+		if err != nil {
+			return nil, err
+		}
+		t.rebuilds = append(t.rebuilds, o)
+		for _, step := range []struct {
+			command string
+			events  int
+			to      *[]outcome
+		}{{"catchup", b.events / 100, &t.catchUps}, {"offline", cutoverTail, &t.cutovers}} {
+			o, err := b.tail(ctx, database, step.command, step.events)
+			if err != nil {
+				return nil, err
+			}
+			events += step.events
+			*step.to = append(*step.to, o)
+		}
+		b.say("rebuild %.2f s, catch-up of 1%% %.2f s, cutover holds writers off for %.1f ms", o.Wall.Seconds(),
+			last(t.catchUps).Wall.Seconds(), 1000*last(t.cutovers).HeldOff)
+	}
+	b.tails = t
+	return t, b.drop(ctx, database)
+}
+
+// tail appends events and runs the command that has to apply them.
+func (b *bench) tail(ctx context.Context, database, command string, events int) (outcome, error) {
+	err := b.with(ctx, database, func(conn *pgx.Conn) error {
+		tag, err := conn.Exec(ctx, strings.ReplaceAll(deposits, "%SUFFIX%", suffix), events)
+		if err == nil && tag.RowsAffected() != int64(events) {
+			err = fmt.Errorf("%d instead of %d", tag.RowsAffected(), events)
+		}
+		return err
+	})
+	if err != nil {
+		return outcome{}, fmt.Errorf("appending events: %w", err)
+	}
+	if err := b.exec(ctx, database, "checkpoint"); err != nil {
+		return outcome{}, err
+	}
+	o, err := b.migrate(ctx, b.bank, database, command)
+	if err == nil && o.Events != int64(events) {
+		err = fmt.Errorf("migrate %s has applied %d events instead of %d", command, o.Events, events)
+	}
+	return o, err
+}
+
+func (b *bench) catchUp(ctx context.Context) error {
+	t, err := b.follow(ctx)
+	if err != nil {
+		return err
+	}
+	wall := func(o outcome) time.Duration { return o.Wall }
+	r := row{Row: 7, What: "catch-up of 1% new events ÷ 1% of the time of the rebuild", Must: new(6.0), Aim: new(3.0)}
+	r.Measured = 100 * ratio(median(t.catchUps, wall), median(t.rebuilds, wall))
+	for i := range t.rebuilds {
+		r.spread(100 * ratio(t.catchUps[i].Wall, t.rebuilds[i].Wall))
+	}
+	b.report.add(r)
+	return nil
+}
+
+func (b *bench) cutover(ctx context.Context) error {
+	t, err := b.follow(ctx)
+	if err != nil {
+		return err
+	}
+	r := row{Row: 8, What: "writers held off by a cutover with a tail of 1,000 events", Unit: "ms", Must: new(250.0), Aim: new(100.0)}
+	r.Measured = 1000 * median(t.cutovers, func(o outcome) float64 { return o.HeldOff })
+	for _, o := range t.cutovers {
+		r.spread(1000 * o.HeldOff)
+	}
+	b.report.add(r)
+	return nil
+}
