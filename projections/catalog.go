@@ -23,6 +23,7 @@ type sqlColumn struct {
 	Filled   bool // has a default or is an identity
 	Computed bool // generated always as
 	Unique   bool // a unique index may care for it
+	Alone    bool // a unique index has this column and no other
 }
 
 // catalogQuery is for one relation and joins little: it is part of every transaction in which an application projects.
@@ -34,6 +35,11 @@ select a.attname::text, t.oid, format_type(t.oid, null), t.typtype::text, t.typc
          select from pg_index i
          where i.indrelid = a.attrelid and (i.indisunique or i.indisexclusion) and i.indimmediate
            and (a.attnum = any(i.indkey) or i.indexprs is not null or i.indpred is not null)
+       ),
+       exists (
+         select from pg_index i
+         where i.indrelid = a.attrelid and i.indisunique and i.indimmediate and i.indisvalid
+           and i.indnkeyatts = 1 and i.indkey[0] = a.attnum and i.indpred is null
        )
 from pg_attribute a
 join pg_type t on t.oid = a.atttypid
@@ -58,7 +64,7 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, relations []string) ([][]s
 	for i, relation := range relations {
 		batch.Queue(catalogQuery, relation).Query(func(rows pgx.Rows) error {
 			var c sqlColumn
-			into := []any{&c.Name, &c.OID, &c.Type, &c.Kind, &c.Category, &c.Elem, &c.ElemKind, &c.NotNull, &c.Filled, &c.Computed, &c.Unique}
+			into := []any{&c.Name, &c.OID, &c.Type, &c.Kind, &c.Category, &c.Elem, &c.ElemKind, &c.NotNull, &c.Filled, &c.Computed, &c.Unique, &c.Alone}
 			_, err := pgx.ForEachRow(rows, into, func() error {
 				tables[i] = append(tables[i], c)
 				return nil

@@ -31,7 +31,7 @@ func TestEndsAgree(t *testing.T) {
 	defer func() { _ = db.Close() }()
 	e := &ends{pool: pool, db: db, bun: bun.NewDB(db, pgdialect.New())}
 	var err error
-	if e.set, err = projections.NewSet(endsEvents, peopleProjector, linesProjector); err != nil {
+	if e.set, err = projections.NewSet(endsEvents, peopleProjector, linesProjector, bookingsProjector); err != nil {
 		t.Fatal(err)
 	}
 	e.runs = map[string]*projections.Run{
@@ -55,7 +55,7 @@ type ends struct {
 func (e *ends) check(t *rapid.T) {
 	ctx := t.Context()
 	for _, schema := range []string{"rebuilt", "caughtup", "live"} {
-		if _, err := e.pool.Exec(ctx, fmt.Sprintf("delete from %[1]s.people; delete from %[1]s.lines; delete from %[1]s.marks", schema)); err != nil {
+		if _, err := e.pool.Exec(ctx, fmt.Sprintf("delete from %[1]s.people; delete from %[1]s.lines; delete from %[1]s.marks; delete from %[1]s.bookings", schema)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -79,8 +79,8 @@ func (e *ends) check(t *rapid.T) {
 	want := e.rows(t, "rebuilt")
 	same(t, "rows of the catch-up", want, e.rows(t, "caughtup"))
 	same(t, "rows of the live tables", want, e.rows(t, "live"))
-	same(t, "errors of the catch-up", fmt.Sprint(map[int64][]string(rebuilt)), fmt.Sprint(map[int64][]string(caughtUp)))
-	same(t, "errors of the live tables", fmt.Sprint(map[int64][]string(rebuilt)), fmt.Sprint(map[int64][]string(live)))
+	same(t, "errors of the catch-up", fmt.Sprint(map[string][]string(rebuilt)), fmt.Sprint(map[string][]string(caughtUp)))
+	same(t, "errors of the live tables", fmt.Sprint(map[string][]string(rebuilt)), fmt.Sprint(map[string][]string(live)))
 }
 
 func same(t *rapid.T, what, want, got string) {
@@ -197,6 +197,7 @@ func (e *ends) rows(t *rapid.T, schema string) (text string) {
 		  select 'people ' || to_jsonb(p)::text as r from %[1]s.people p
 		  union all select 'lines ' || (to_jsonb(l) - 'id')::text from %[1]s.lines l
 		  union all select 'marks ' || to_jsonb(m)::text from %[1]s.marks m
+		  union all select 'bookings ' || to_jsonb(b)::text from %[1]s.bookings b
 		) rows`, schema)).Scan(&text)
 	if err != nil {
 		t.Fatal(err)

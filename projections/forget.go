@@ -46,7 +46,7 @@ func (t *table[K, R]) reset() {
 	if len(t.spare) > keepInMap {
 		t.spare = nil
 	}
-	t.loaded, t.busy, t.ready = false, false, false
+	t.loaded, t.busy, t.ready, t.scoped, t.lastsOf = false, false, false, false, 0
 	if !t.run.loads {
 		if t.current == nil {
 			t.current = &scope[K, R]{}

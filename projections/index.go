@@ -17,6 +17,7 @@ type Index[G comparable, O Ordered, R any] struct {
 	single bool // the group is the aggregate's id: an aggregate has one group
 	by     func(*R) (G, O)
 	open   func(*Store) (indexed[R], error)
+	last   func(*Store) (indexed[R], error) // open, for Last only
 }
 
 // Ordered is what an index can order by.
@@ -44,13 +45,30 @@ func NewIndex[G comparable, O Ordered, K comparable, R any](t *Rows[K, R], group
 			return tab, err
 		},
 	}
+	x.last = x.open
+	if column := returned(t.model, func(r *R) O { _, o := by(r); return o }); x.single && column != nil && column.name == order {
+		x.last = func(s *Store) (indexed[R], error) {
+			tab, err := t.state(s)
+			if err == nil && !tab.ready {
+				err = tab.some()
+			}
+			if err == nil {
+				err = tab.lasts(x.number, column)
+			}
+			return tab, err
+		}
+	}
 	t.indexes = append(t.indexes, x.newGroups)
 	return x
 }
 
 // Last returns a copy of the last row of the group; ok is false and row zero if there is none.
 func (x *Index[G, O, R]) Last(s *Store, group G) (row R, ok bool, err error) {
-	items, _, err := x.find(s, group)
+	tab, err := x.last(s)
+	if err != nil {
+		return row, false, err
+	}
+	items, err := x.items(s, tab, group)
 	if len(items) == 0 {
 		return row, false, err
 	}
@@ -107,10 +125,15 @@ func (x *Index[G, O, R]) find(s *Store, group G) ([]item[O, R], indexed[R], erro
 	if err != nil {
 		return nil, nil, err
 	}
+	items, err := x.items(s, tab, group)
+	return items, tab, err
+}
+
+func (x *Index[G, O, R]) items(s *Store, tab indexed[R], group G) ([]item[O, R], error) {
 	if x.single && !x.model.owned(s.run, unsafe.Pointer(&group)) {
-		return nil, nil, fmt.Errorf("%s %s: %w", x.model.table, printKey(group), ErrForeign)
+		return nil, fmt.Errorf("%s %s: %w", x.model.table, printKey(group), ErrForeign)
 	}
-	return *tab.grouping(x.number).(*groups[G, O, R]).at(group), tab, nil
+	return *tab.grouping(x.number).(*groups[G, O, R]).at(group), nil
 }
 
 // indexed is a table as an index sees it, which does not know the type of the key.

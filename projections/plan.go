@@ -25,6 +25,8 @@ type plannedColumn struct {
 	oid     uint32
 	sqlType string
 	unique  bool // a unique index may care for it
+	alone   bool // one has this column and no other
+	notNull bool
 	encode  encoder
 	scan    scanner
 	format  int16 // that scan reads
@@ -44,7 +46,7 @@ func newPlan(m *model, table string, conn *pgx.Conn, shape []sqlColumn) (*plan, 
 	var errs []error
 	for _, c := range m.columns {
 		sql := find(c)
-		pc := plannedColumn{column: c, oid: sql.OID, sqlType: sql.Type, unique: sql.Unique}
+		pc := plannedColumn{column: c, oid: sql.OID, sqlType: sql.Type, unique: sql.Unique, alone: sql.Alone, notNull: sql.NotNull}
 		pc.encode = planEncode(types, c.typ, sql)
 		pc.scan, pc.format = planScan(types, c.typ, sql)
 		if pc.encode == nil || pc.scan == nil {

@@ -107,15 +107,11 @@ func (s *Set) Project(ctx context.Context, tx DB, events ...New) error {
 }
 
 func (r *Run) applyNew(e New) error {
-	if e.AggregateID != r.current || r.current.IsZero() {
-		if err := r.enter(e.AggregateID); err != nil {
-			return r.fail(err)
-		}
+	a := applied{applier: r.appliers[e.Type], meta: e.Meta, data: e.Data}
+	if r.partial {
+		return r.failing(r.applyPartial(a))
 	}
-	if err := r.appliers[e.Type].applyValue(e.Meta, e.Data); err != nil {
-		return r.fail(err)
-	}
-	return r.broken
+	return r.failing(r.apply(a))
 }
 
 // prepare names the events' types and keeps those that are handled. used are the projectors that do.

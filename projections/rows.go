@@ -20,14 +20,20 @@ type Rows[K comparable, R any] struct {
 	key     func(*R) K
 	compare func(a, b K) int
 	single  bool // the key is the aggregate's id: an aggregate has one row
-	indexes []func(indexed[R]) grouping[R]
+
+	keyColumn *column // that is the key, if it is one by itself and the key is not the aggregate's id
+	indexes   []func(indexed[R]) grouping[R]
 }
 
 // NewRows declares the view table of R. key returns what tells a row from all others, from the row's fields alone: the
 // primary key, or another unique value if the database numbers that. It panics if key, tags or column types do not fit.
 func NewRows[K comparable, R any](key func(*R) K) *Rows[K, R] {
 	m := newModel(reflect.TypeFor[R]())
-	return &Rows[K, R]{model: m, key: key, compare: keyOrder[K](m), single: isAggregate(m, "the key", key)}
+	t := &Rows[K, R]{model: m, key: key, compare: keyOrder[K](m), single: isAggregate(m, "the key", key)}
+	if !t.single {
+		t.keyColumn = returned(m, key)
+	}
+	return t
 }
 
 // TableName returns the name of the table, without schema and suffix.
@@ -37,7 +43,10 @@ func (t *Rows[K, R]) shape() *model { return t.model }
 
 // Create adds rows: all of them, or none and ErrExists if a key is taken, ErrForeign if one is another aggregate's.
 func (t *Rows[K, R]) Create(s *Store, rows ...R) error {
-	tab, err := t.in(s)
+	tab, err := t.state(s)
+	if err == nil && !tab.ready {
+		err = tab.some()
+	}
 	if err != nil {
 		return err
 	}
@@ -173,13 +182,18 @@ func (t *Rows[K, R]) DeleteAll(s *Store) (int, error) {
 
 // in finds the table's state in the store, ready for the current aggregate.
 func (t *Rows[K, R]) in(s *Store) (*table[K, R], error) {
+	tab, err := t.state(s)
+	if err != nil || tab.ready {
+		return tab, err
+	}
+	return tab, tab.prepare()
+}
+
+// state finds the table's state in the store.
+func (t *Rows[K, R]) state(s *Store) (*table[K, R], error) {
 	for i, m := range s.models {
 		if m == t.model {
-			tab := s.states[i].(*table[K, R])
-			if tab.ready {
-				return tab, nil
-			}
-			return tab, tab.prepare()
+			return s.states[i].(*table[K, R]), nil
 		}
 	}
 	return nil, fmt.Errorf("%s: %w", t.model.table, ErrOwner)

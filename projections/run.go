@@ -31,6 +31,11 @@ type Run struct {
 	stored  int64 // rows of the batch
 	spent   Spent
 
+	// A batch of a catch-up, as long as its tables may be partly loaded; see partial.go.
+	partial bool
+	history []applied
+	taken   bool // errTaken was returned to a handler
+
 	aggregates []ID
 	places     map[ID]int
 	placesText map[string]int
@@ -48,7 +53,8 @@ func (s *Set) Rebuild() *Run { return s.start(false) }
 
 // CatchUp makes a run on tables that have rows. Events have to come in sequence within their aggregate; aggregates may
 // take turns. A table is read when a handler first touches it in a batch, with one query for the rows of all aggregates
-// of the batch, so the connection must not be busy with a result while Apply runs. Flush stores what has changed.
+// of the batch, so the connection must not be busy with a result while Apply runs. The events have to stay as they are
+// until Flush, which stores what has changed: a handler may be called again with an event of the batch.
 func (s *Set) CatchUp() *Run { return s.start(true) }
 
 func (s *Set) start(loads bool) *Run {
@@ -107,6 +113,7 @@ func (r *Run) begin(ctx context.Context, conn *pgx.Conn, aggregates []ID, stores
 		return err
 	}
 	r.ctx, r.conn, r.broken = ctx, conn, nil
+	r.partial = r.loads
 	r.aggregates = append(r.aggregates, aggregates...)
 	if r.loads {
 		r.places = emptied(r.places, len(r.places))
@@ -129,6 +136,8 @@ func (r *Run) end(next error) {
 	}
 	r.ctx, r.conn, r.broken = nil, nil, next
 	r.current, r.text, r.scope, r.stored = ID{}, "", 0, 0
+	r.partial, r.taken = false, false
+	r.forgetHistory()
 	r.places = emptied(r.places, len(r.places))
 	r.placesText = nil
 	r.aggregates = shortened(r.aggregates)
@@ -155,6 +164,9 @@ func (r *Run) Apply(e *Raw) error {
 	a, ok := r.appliers[string(e.Type)]
 	if !ok {
 		return nil
+	}
+	if r.partial {
+		return r.failing(r.applyPartial(applied{applier: a, raw: e}))
 	}
 	if e.AggregateID != r.current || r.current.IsZero() {
 		if err := r.enter(e.AggregateID); err != nil {
@@ -252,6 +264,15 @@ func (r *Run) Flush() (rows int64, err error) {
 			r.end(errFlushed)
 		}
 	}()
+	if r.partial {
+		taken, err := r.anyTaken()
+		if err == nil && taken {
+			err = r.again()
+		}
+		if err != nil {
+			return 0, r.fail(err)
+		}
+	}
 	for _, s := range r.stores {
 		for _, t := range s.states {
 			if r.loads {
@@ -274,6 +295,14 @@ func (r *Run) fail(err error) error {
 		r.broken = err
 	}
 	return err
+}
+
+// failing is fail, for an error that may be nil.
+func (r *Run) failing(err error) error {
+	if err == nil {
+		return nil
+	}
+	return r.fail(err)
 }
 
 func (r *Run) aggregateText() string {

@@ -17,6 +17,8 @@ type state interface {
 	collect() error
 	// reset forgets all rows and keeps memory.
 	reset()
+	// taken asks the database whether a key is taken that was taken to be free.
+	taken() (bool, error)
 }
 
 // entry is a row in memory. Its address is good until reset.
@@ -45,7 +47,9 @@ type table[K comparable, R any] struct {
 	target
 	rows    *Rows[K, R]
 	current *scope[K, R]
-	ready   bool // current is the current aggregate's
+	ready   bool // current is the current aggregate's, with all its rows
+	scoped  bool // current is the current aggregate's
+	lastsOf int  // the index whose last rows are here, counted from 1; 0: none
 	busy    bool // a function is changing a row
 	loaded  bool // the rows of the batch's aggregates are here
 	scopes  map[int]*scope[K, R]
@@ -66,7 +70,7 @@ func (t *Rows[K, R]) open(s *Store) state {
 
 func (t *table[K, R]) base() *target { return &t.target }
 
-func (t *table[K, R]) enter() { t.ready = false }
+func (t *table[K, R]) enter() { t.ready, t.scoped = false, false }
 
 // prepare makes the current aggregate's scope current, and loads the batch's rows when the table is first touched.
 func (t *table[K, R]) prepare() error {
@@ -75,14 +79,33 @@ func (t *table[K, R]) prepare() error {
 	}
 	if t.run.loads {
 		if !t.loaded {
-			if err := t.load(t.add); err != nil {
+			if err := t.loadAll(); err != nil {
 				return t.run.fail(err)
 			}
-			t.loaded = true
 		}
 		t.current = t.scope(t.run.scope)
 	}
-	t.ready = true
+	t.ready, t.scoped = true, true
+	return nil
+}
+
+// loadAll loads the rows of the batch's aggregates; some may be here.
+func (t *table[K, R]) loadAll() error {
+	taken, err := t.taken()
+	if err != nil {
+		return err
+	}
+	if taken {
+		t.run.taken = true
+		return errTaken
+	}
+	if err := t.load(t.add); err != nil {
+		return err
+	}
+	t.loaded = true
+	for _, sc := range t.scopes {
+		clear(sc.groups) // of a part of the rows
+	}
 	return nil
 }
 
@@ -114,7 +137,15 @@ func (t *table[K, R]) add(numbers []byte, scan func(row unsafe.Pointer) error) e
 		return fmt.Errorf("%s: a row of an aggregate that was not asked for: the aggregate's column has to compare exactly", printKey(key))
 	}
 	sc := t.scope(i)
-	if t.findIn(sc, key) != nil {
+	if here := t.findIn(sc, key); here != nil {
+		switch {
+		case here.old == nil:
+			t.run.taken = true
+			return errTaken
+		case t.lastsOf != 0: // and nothing has changed it since
+			t.slab.giveBack()
+			return nil
+		}
 		return fmt.Errorf("%s: two rows have this key", printKey(key))
 	}
 	t.insertIn(sc, key, e)
@@ -213,9 +244,9 @@ func (t *table[K, R]) change(e *entry[R], fn func(*R)) error {
 
 // using keeps the table from being used meanwhile.
 func (t *table[K, R]) using(fn func()) {
-	t.ready, t.busy = false, true
+	t.ready, t.scoped, t.busy = false, false, true
 	fn()
-	t.ready, t.busy = true, false
+	t.ready, t.scoped, t.busy = true, true, false
 }
 
 // note is called before a row changes, noted after it did.

@@ -186,6 +186,13 @@ func (t *target) each(ctx context.Context, conn *pgx.Conn, sql string, oids []ui
 // load reads the rows of the batch's aggregates. add gets the columns that the database numbered, and a function that fills
 // a zero row with the others.
 func (t *target) load(add func(numbers []byte, scan func(row unsafe.Pointer) error) error) error {
+	return t.query(func(columns, relation, aggregate, ids string) string {
+		return fmt.Sprintf("select %s from %s where %s = any(%s)", columns, relation, aggregate, ids)
+	}, add)
+}
+
+// query is load with a statement of its own. It is given what goes into it, the array of the aggregates' ids at last.
+func (t *target) query(statement func(columns, relation, aggregate, ids string) string, add func(numbers []byte, scan func(row unsafe.Pointer) error) error) error {
 	r := t.run
 	fields := slices.Concat(t.model.columns, t.model.numbered)
 	at, _ := t.place(t.model.aggregate)
@@ -193,8 +200,7 @@ func (t *target) load(add func(numbers []byte, scan func(row unsafe.Pointer) err
 	if err != nil {
 		return err
 	}
-	sql := fmt.Sprintf("select %s from %s where %s = any($1::text[]::%s[])", columnList(fields), t.relation, t.model.aggregate.sql(),
-		t.plan.columns[at].sqlType)
+	sql := statement(columnList(fields), t.relation, t.model.aggregate.sql(), "$1::text[]::"+t.plan.columns[at].sqlType+"[]")
 	formats := make([]int16, len(fields))
 	for i := range formats {
 		formats[i] = pgtype.BinaryFormatCode

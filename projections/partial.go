@@ -1,0 +1,241 @@
+package projections
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"unsafe"
+
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// A catch-up loads all rows of an aggregate when a handler touches them. For tables that grow with the history, like
+// bookings of an account, that is much for little, since most handlers look at the last row and add one. So as long as a
+// batch does no more than Create and Index.Last to a table, its rows are not loaded, or only the last of each aggregate.
+//
+// Create then cannot know that a key is taken. It goes on as if it were free, and before the batch is stored, or when
+// anything fails, one query asks. If a key was taken after all, the batch is applied again from its first event with all
+// rows loaded, so handlers see what they would have seen.
+
+// errTaken is the reason to apply the batch again. No handler's error hides it: the run notes it, too.
+var errTaken = errors.New("a key that was taken to be free is not")
+
+// applied is an event of the batch, to be applied again.
+type applied struct {
+	applier applier
+	raw     *Raw // nil: meta and data
+	meta    Meta
+	data    any
+}
+
+func (a applied) aggregate() ID {
+	if a.raw != nil {
+		return a.raw.AggregateID
+	}
+	return a.meta.AggregateID
+}
+
+func (r *Run) apply(a applied) error {
+	if id := a.aggregate(); id != r.current || r.current.IsZero() {
+		if err := r.enter(id); err != nil {
+			return err
+		}
+	}
+	var err error
+	if a.raw == nil {
+		err = a.applier.applyValue(a.meta, a.data)
+	} else {
+		r.applied++
+		err = a.applier.apply(a.raw, r.applied%sampled == 0)
+	}
+	if err == nil {
+		err = r.broken
+	}
+	return err
+}
+
+// applyPartial applies an event of a batch whose tables may be partly loaded.
+func (r *Run) applyPartial(a applied) error {
+	r.history = append(r.history, a)
+	err := r.apply(a)
+	if err == nil && !r.taken {
+		return nil
+	}
+	if r.taken {
+		return r.again()
+	}
+	taken, checkErr := r.anyTaken()
+	if checkErr == nil && taken {
+		return r.again()
+	}
+	return err // also if it broke the transaction, and so the check
+}
+
+// again applies the batch again, with all rows.
+func (r *Run) again() error {
+	for _, s := range r.stores {
+		for _, t := range s.states {
+			t.reset()
+		}
+	}
+	r.partial, r.taken, r.broken = false, false, nil
+	r.current, r.text = ID{}, ""
+	for _, a := range r.history {
+		if err := r.apply(a); err != nil {
+			return err
+		}
+	}
+	r.forgetHistory()
+	return nil
+}
+
+func (r *Run) forgetHistory() {
+	clear(r.history)
+	r.history = shortened(r.history)
+}
+
+// anyTaken asks the database whether a key is taken that Create went on with.
+func (r *Run) anyTaken() (bool, error) {
+	for _, s := range r.stores {
+		for _, t := range s.states {
+			if taken, err := t.taken(); taken || err != nil {
+				return taken, err
+			}
+		}
+	}
+	return false, nil
+}
+
+// some makes the current aggregate's scope current without loading rows, if the table can do without.
+func (t *table[K, R]) some() error {
+	if t.scoped {
+		return nil
+	}
+	if t.busy || !t.run.partial || t.loaded || t.keyColumn() == nil {
+		return t.prepare()
+	}
+	t.current = t.scope(t.run.scope)
+	t.scoped = true
+	return nil
+}
+
+// keyColumn is the column that is the key, if it has a unique index to itself.
+func (t *table[K, R]) keyColumn() *plannedColumn {
+	if t.rows.keyColumn == nil {
+		return nil
+	}
+	for i := range t.plan.columns {
+		if c := &t.plan.columns[i]; c.column == t.rows.keyColumn && c.alone {
+			return c
+		}
+	}
+	return nil
+}
+
+// lasts loads the rows that the index may return as last: of each aggregate of the batch those that are greatest in its
+// order, which has to be that of a column of integers.
+func (t *table[K, R]) lasts(index int, order *column) error {
+	switch {
+	case t.ready || t.lastsOf == index+1:
+		return nil
+	case t.lastsOf != 0 || !t.ordered(order):
+		return t.prepare()
+	}
+	err := t.query(func(columns, relation, aggregate, ids string) string {
+		return fmt.Sprintf(`
+			select r.* from (select distinct id from unnest(%[4]s) id) a
+			cross join lateral (select %[1]s from %[2]s where %[3]s = a.id order by %[5]s desc fetch first row with ties) r`,
+			columns, relation, aggregate, ids, order.sql())
+	}, t.add)
+	if err != nil {
+		return t.run.fail(err)
+	}
+	t.lastsOf = index + 1
+	return nil
+}
+
+func (t *table[K, R]) ordered(order *column) bool {
+	for i := range t.plan.columns {
+		if c := &t.plan.columns[i]; c.column == order {
+			return c.notNull && !order.nullzero && isInt(order.typ.Kind()) && isIntColumn(c.oid)
+		}
+	}
+	return false
+}
+
+// taken asks for the keys of rows that were created before the table's rows were loaded.
+func (t *table[K, R]) taken() (bool, error) {
+	if t.loaded || !t.run.loads || len(t.created) == 0 {
+		return false, nil
+	}
+	keys := make([]string, 0, len(t.created))
+	for _, e := range t.created { // also those that are gone again: what came of them depended on it
+		keys = append(keys, printKey(t.rows.key(&e.row)))
+	}
+	array, err := t.run.conn.TypeMap().Encode(pgtype.TextArrayOID, pgtype.BinaryFormatCode, keys, nil)
+	if err != nil {
+		return false, err
+	}
+	ids, err := t.run.idArray()
+	if err != nil {
+		return false, err
+	}
+	at, _ := t.place(t.model.aggregate)
+	key := t.keyColumn()
+	sql := fmt.Sprintf("select exists (select from %s where %s = any($1::text[]::%s[]) and %s = any($2::text[]::%s[]))",
+		t.relation, key.sql(), key.sqlType, t.model.aggregate.sql(), t.plan.columns[at].sqlType)
+	result := t.run.conn.PgConn().ExecParams(t.run.ctx, sql, [][]byte{array, ids},
+		[]uint32{pgtype.TextArrayOID, pgtype.TextArrayOID}, []int16{1, 1}, binaryFormat)
+	var taken bool
+	for result.NextRow() {
+		taken = result.Values()[0][0] != 0
+	}
+	if _, err := result.Close(); err != nil {
+		return false, tableError(t.name, err)
+	}
+	return taken, nil
+}
+
+// returned tells which of the model's columns of returns, nil if it is none, or not one of integers, text or UUIDs: two
+// probes with other values everywhere else tell a column from what is made of several.
+func returned[R any, V comparable](m *model, of func(*R) V) *column {
+	t := reflect.TypeFor[V]()
+	if t.Kind() != reflect.String && !isInt(t.Kind()) && !holdsID(t) {
+		return nil
+	}
+	for _, c := range m.columns {
+		if c.typ != t || c.nullzero || custom(t) && t.Kind() != reflect.Array {
+			continue
+		}
+		returns := func(own, others uint64) bool {
+			row := new(R)
+			for _, o := range m.columns {
+				fill(o.value(unsafe.Pointer(row)), others)
+			}
+			v := c.value(unsafe.Pointer(row))
+			fill(v, own)
+			return any(of(row)) == v.Interface()
+		}
+		if returns(1, 2) && returns(2, 1) {
+			return c
+		}
+	}
+	return nil
+}
+
+// fill makes the value one that stands for n, if it is of a kind that keys are made of.
+func fill(v reflect.Value, n uint64) {
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(strings.Repeat("x", int(n)))
+	case reflect.Array:
+		if v.Type().ConvertibleTo(uuidType) {
+			v.Index(0).SetUint(n)
+		}
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		v.SetInt(int64(n))
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		v.SetUint(n)
+	}
+}
