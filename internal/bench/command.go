@@ -36,6 +36,7 @@ type worker struct {
 type outcome struct {
 	Wall    time.Duration      `json:"-"` // from the start of the process to its end
 	Peak    int64              `json:"-"` // bytes of memory
+	Own     int64              `json:"-"` // the peak of this program until then, below which none can be measured
 	Events  int64              `json:"events"`
 	Rows    int64              `json:"rows"`
 	HeldOff float64            `json:"held_off_seconds"`
@@ -61,6 +62,7 @@ func (b *bench) command(ctx context.Context, w worker, database string, args ...
 	cmd.Env = append(environment(), "DATABASE_URL="+b.server.URL(database), workerVariable+"="+w.as)
 	var out, errors bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errors
+	o.Own = ownPeak()
 	began := time.Now()
 	err = cmd.Run()
 	o.Wall = time.Since(began)

@@ -143,6 +143,10 @@ func (r *row) bound(most *float64) string {
 // shares are parts of a sum in percent, the greatest first.
 func shares(times map[string]float64) string {
 	var sum float64
+	times = maps.Clone(times)
+	for name, t := range times {
+		times[name] = max(0, t) // some are what is left of a measurement when an estimate is taken off
+	}
 	for _, t := range times {
 		sum += t
 	}
