@@ -20,6 +20,10 @@
 // Two transactions must not project events of one aggregate at the same time. An event store whose (aggregate, sequence)
 // is unique sees to that, if the application appends its events before it projects them.
 //
+// Live and in a catch-up, the rows of an aggregate are loaded from a table when a handler first touches it: all of them,
+// which is much for a table that grows with every event. For such tables, [Rows.Create] and [Index.Last] are enough, and
+// load no more than the last row.
+//
 // # What a row goes through
 //
 // A row may be written and loaded again between any two events. So that handlers cannot tell, rows are kept as

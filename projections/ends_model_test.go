@@ -78,7 +78,8 @@ create table lines (
   id bigint generated always as identity primary key, person uuid not null, no int not null, kind text not null,
   n bigint not null, total bigint not null, unique (person, no)
 );
-create table marks (key text primary key, person uuid not null, times bigint not null);
+create domain always as text default '' not null;
+create table marks (key text primary key, person uuid not null, times bigint not null, hidden always);
 create table bookings (key bigint primary key, person uuid not null, n bigint not null, total bigint not null);
 `
 

@@ -63,6 +63,10 @@ func NewIndex[G comparable, O Ordered, K comparable, R any](t *Rows[K, R], group
 }
 
 // Last returns a copy of the last row of the group; ok is false and row zero if there is none.
+//
+// If the group is the aggregate's id, the order an integer column that is not null, and the key a column with a unique index
+// of its own, then a handler that does nothing but Last and Create with the table has one row of each aggregate loaded, and
+// not all.
 func (x *Index[G, O, R]) Last(s *Store, group G) (row R, ok bool, err error) {
 	tab, err := x.last(s)
 	if err != nil {

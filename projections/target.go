@@ -24,8 +24,8 @@ type target struct {
 
 	inserts  copyBuffer
 	replaced copyBuffer // stored rows that are deleted and stored again, with what the database numbered
-	updates  [][][]byte // parameters, as are
-	deletes  [][][]byte
+	updates  []update
+	deletes  [][][]byte // parameters
 }
 
 func (t *target) reset() {
@@ -66,7 +66,7 @@ func (t *target) collect(old *stored, gone bool, row unsafe.Pointer) error {
 			return nil
 		}
 	}
-	t.updates = append(t.updates, append(values, t.where(old)...))
+	t.updates = append(t.updates, update{values: values, numbers: cut(old.numbers)})
 	return nil
 }
 
@@ -106,18 +106,12 @@ func (t *target) write(ctx context.Context, conn *pgx.Conn) (rows int64, err err
 	if t.inserts.rows == 0 && len(t.updates) == 0 && len(t.deletes) == 0 {
 		return 0, nil
 	}
-	keyed, keyOIDs := t.keyed(1)
+	keyed, keyOIDs := t.keyed()
 	deleted, err := t.each(ctx, conn, "delete from "+t.relation+" where "+keyed, keyOIDs, t.deletes)
 	if err != nil {
 		return 0, err
 	}
-	var sets []string
-	var oids []uint32
-	for i, c := range t.plan.columns {
-		sets, oids = append(sets, fmt.Sprintf("%s = $%d", c.sql(), i+1)), append(oids, c.oid)
-	}
-	keyed, keyOIDs = t.keyed(len(sets) + 1)
-	updated, err := t.each(ctx, conn, "update "+t.relation+" set "+strings.Join(sets, ", ")+" where "+keyed, append(oids, keyOIDs...), t.updates)
+	updated, err := t.update(ctx, conn)
 	if err != nil {
 		return 0, err
 	}
@@ -136,10 +130,10 @@ func (t *target) copy(ctx context.Context, conn *pgx.Conn, rows *copyBuffer, col
 	return n, nil
 }
 
-func (t *target) keyed(from int) (string, []uint32) {
+func (t *target) keyed() (string, []uint32) {
 	parts, oids := make([]string, len(t.model.keys)), make([]uint32, len(t.model.keys))
 	for i, k := range t.model.keys {
-		parts[i] = fmt.Sprintf("%s = $%d", k.sql(), from+i)
+		parts[i] = fmt.Sprintf("%s = $%d", k.sql(), i+1)
 		_, oids[i] = t.place(k)
 	}
 	return strings.Join(parts, " and "), oids
@@ -176,11 +170,15 @@ func (t *target) each(ctx context.Context, conn *pgx.Conn, sql string, oids []ui
 	if err := results.Close(); err != nil {
 		return 0, tableError(t.name, err)
 	}
-	if rows != int64(len(params)) {
-		return 0, fmt.Errorf("%s: %d of %d rows are not as they were loaded: somebody else writes to the table, or the fields tagged pk are not its key",
-			t.name, int64(len(params))-rows, len(params))
+	return rows, t.expect(rows, len(params))
+}
+
+func (t *target) expect(rows int64, want int) error {
+	if rows == int64(want) {
+		return nil
 	}
-	return rows, nil
+	return fmt.Errorf("%s: %d of %d rows are not as they were loaded: somebody else writes to the table, or the fields tagged pk are not its key",
+		t.name, int64(want)-rows, want)
 }
 
 // load reads the rows of the batch's aggregates. add gets the columns that the database numbered, and a function that fills

@@ -1,0 +1,102 @@
+package projections
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// update is a stored row that has changed.
+type update struct {
+	values  [][]byte // of plan.columns
+	numbers [][]byte // of model.numbered
+}
+
+// update changes all rows with one statement, whose parameter is an array of the table's rows: a third of the time that a
+// statement for each takes. Columns that are not ours are NULL in it, which a domain may refuse even if nothing is set; a
+// table with such a column is updated row by row.
+func (t *target) update(ctx context.Context, conn *pgx.Conn) (int64, error) {
+	if len(t.updates) == 0 {
+		return 0, nil
+	}
+	if slices.ContainsFunc(t.plan.shape, func(c sqlColumn) bool { return c.Declared != c.OID && t.model.column(c.Name) == nil }) {
+		return t.updateEach(ctx, conn)
+	}
+	var sets, keys []string
+	for _, c := range t.model.columns {
+		sets = append(sets, fmt.Sprintf("%[1]s = u.%[1]s", c.sql()))
+	}
+	for _, k := range t.model.keys {
+		keys = append(keys, fmt.Sprintf("t.%[1]s = u.%[1]s", k.sql()))
+	}
+	sql := fmt.Sprintf("update %[1]s t set %[2]s from unnest($1::%[1]s[]) u where %[3]s", t.relation, strings.Join(sets, ", "), strings.Join(keys, " and "))
+	tag, err := conn.PgConn().ExecParams(ctx, sql, [][]byte{t.rowArray()}, nil, binaryFormat, nil).Close()
+	if err != nil {
+		return 0, tableError(t.name, err)
+	}
+	return tag.RowsAffected(), t.expect(tag.RowsAffected(), len(t.updates))
+}
+
+func (t *target) updateEach(ctx context.Context, conn *pgx.Conn) (int64, error) {
+	var sets, keys []string
+	var oids []uint32
+	for i, c := range t.plan.columns {
+		sets, oids = append(sets, fmt.Sprintf("%s = $%d", c.sql(), i+1)), append(oids, c.oid)
+	}
+	params := make([][][]byte, len(t.updates))
+	for i, u := range t.updates {
+		params[i] = u.values
+	}
+	for _, k := range t.model.keys {
+		at, oid := t.place(k)
+		if k.numbered {
+			oids = append(oids, oid)
+			for i, u := range t.updates {
+				params[i] = append(params[i], u.numbers[at])
+			}
+			at = len(oids) - 1
+		}
+		keys = append(keys, fmt.Sprintf("%s = $%d", k.sql(), at+1))
+	}
+	return t.each(ctx, conn, "update "+t.relation+" set "+strings.Join(sets, ", ")+" where "+strings.Join(keys, " and "), oids, params)
+}
+
+// rowArray encodes the rows to update as array_recv and record_recv of PostgreSQL read them.
+func (t *target) rowArray() []byte {
+	shape := t.plan.shape
+	places := make([]func(u update) []byte, len(shape))
+	for i, c := range shape {
+		at := slices.IndexFunc(t.model.columns, func(m *column) bool { return m.name == c.Name })
+		number := slices.IndexFunc(t.model.numbered, func(m *column) bool { return m.name == c.Name })
+		switch {
+		case at >= 0:
+			places[i] = func(u update) []byte { return u.values[at] }
+		case number >= 0:
+			places[i] = func(u update) []byte { return u.numbers[number] }
+		default:
+			places[i] = func(update) []byte { return nil }
+		}
+	}
+	var b []byte
+	add := func(n int) { b = binary.BigEndian.AppendUint32(b, uint32(n)) }
+	add(1) // dimension
+	add(0) // no element is NULL
+	add(int(shape[0].Row))
+	add(len(t.updates))
+	add(1) // the index of the first
+	for _, u := range t.updates {
+		size := len(b)
+		add(0)
+		add(len(shape))
+		for i, c := range shape {
+			add(int(c.Declared))
+			b = appendValue(b, places[i](u))
+		}
+		binary.BigEndian.PutUint32(b[size:], uint32(len(b)-size-4))
+	}
+	return b
+}
