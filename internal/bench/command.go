@@ -102,9 +102,20 @@ func environment() (clean []string) {
 	return clean
 }
 
-// reset removes what the last run has made, and lets the server write down what it has in memory.
+// reset removes what the last run has made, and lets the server and the system write down what they have in memory: what a
+// data set or a run leaves to be written must not fall on the next run.
 func (b *bench) reset(ctx context.Context, database string) error {
-	return b.exec(ctx, database, "drop schema if exists view_schema cascade", "drop schema if exists floor cascade", "checkpoint")
+	if err := b.exec(ctx, database, "drop schema if exists view_schema cascade", "drop schema if exists floor cascade"); err != nil {
+		return err
+	}
+	return b.settle(ctx)
+}
+
+// settle waits until everything is written.
+func (b *bench) settle(ctx context.Context) error {
+	err := b.exec(ctx, "", "checkpoint")
+	syscall.Sync()
+	return err
 }
 
 // rebuild makes the view tables from all events. What it says is held against the number of events.

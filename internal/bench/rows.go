@@ -183,6 +183,11 @@ func (b *bench) oneLargeAggregate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var peak int64
+	for _, o := range results[1] {
+		peak = max(peak, o.Peak)
+	}
+	b.report.Notes = append(b.report.Notes, fmt.Sprintf("row 4: the worker's peak memory is %.0f MiB with the large aggregate", mebibytes(peak)))
 	b.report.add(versus(row{Row: 4, What: "one aggregate with 30% of all events ÷ even spread", Must: new(1.5), Aim: new(1.2)}, results[1], results[0]))
 	return b.drop(ctx, "hot")
 }

@@ -72,7 +72,7 @@ func (b *bench) tail(ctx context.Context, database, command string, events int) 
 	if err != nil {
 		return outcome{}, fmt.Errorf("appending events: %w", err)
 	}
-	if err := b.exec(ctx, database, "checkpoint"); err != nil {
+	if err := b.settle(ctx); err != nil {
 		return outcome{}, err
 	}
 	o, err := b.migrate(ctx, b.bank, database, command)
