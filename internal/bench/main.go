@@ -65,7 +65,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	flags.IntVar(&o.repeat, "repeat", 3, "how often to measure what is compared")
 	flags.IntVar(&o.workers, "workers", 2, "of the command line, and sessions of the floor")
 	flags.StringVar(&o.json, "json", "", "a file to write the report to as JSON")
-	flags.BoolVar(&o.large, "large", false, "also measure ten times the events: takes 20 GB of disk and many minutes")
+	flags.BoolVar(&o.large, "large", false, "also measure ten times the events: takes 30 GB of disk and many minutes")
 	flags.Func("only", "the rows to measure, like 1,5", func(list string) error {
 		for field := range strings.SplitSeq(list, ",") {
 			n, err := strconv.Atoi(strings.TrimSpace(field))

@@ -155,9 +155,15 @@ func (b *bench) kindsOfIDs(ctx context.Context) error {
 	if err := b.derive(ctx, "texts", random, toText); err != nil {
 		return err
 	}
-	results, err := b.race(ctx, contender{"UUIDv4 ids", random, b.uuids}, contender{"UUIDv7 ids", "uuidv7", b.uuids}, contender{"text ids", "texts", b.texts})
+	kinds := []contender{{"UUIDv4 ids", random, b.uuids}, {"UUIDv7 ids", "uuidv7", b.uuids}, {"text ids", "texts", b.texts}}
+	results, err := b.race(ctx, kinds...)
 	if err != nil {
 		return err
+	}
+	for _, c := range kinds {
+		if err := b.notePlan(ctx, 3, c); err != nil {
+			return err
+		}
 	}
 	v4, v7, texts := results[0], results[1], results[2]
 	if rows := v4[0].Rows; v7[0].Rows != rows || texts[0].Rows != rows {

@@ -97,7 +97,7 @@ func (b *bench) blocksRead(ctx context.Context) error {
 		Measured: float64(after-before) / float64(size/block), Must: new(2.0),
 	})
 	b.report.Notes = append(b.report.Notes, fmt.Sprintf("row 10: the rebuild takes %.2f s", o.Wall.Seconds()))
-	return b.notePlan(ctx, database)
+	return b.notePlan(ctx, 10, contender{"a large table", database, b.bank})
 }
 
 // shrink starts the server anew with small caches.
@@ -112,14 +112,14 @@ func (b *bench) shrink(ctx context.Context, database, memory string) error {
 }
 
 // notePlan keeps what the plan says about reading.
-func (b *bench) notePlan(ctx context.Context, database string) error {
-	if err := b.reset(ctx, database); err != nil {
+func (b *bench) notePlan(ctx context.Context, row int, c contender) error {
+	if err := b.reset(ctx, c.database); err != nil {
 		return err
 	}
-	plan, _, err := b.command(ctx, b.bank, database, "plan")
+	plan, _, err := b.command(ctx, c.worker, c.database, "plan")
 	for line := range strings.Lines(plan) {
 		if strings.HasPrefix(line, "read") {
-			b.report.Notes = append(b.report.Notes, "row 10: the plan says: "+strings.Join(strings.Fields(line), " "))
+			b.report.Notes = append(b.report.Notes, fmt.Sprintf("row %d, %s, says the plan: %s", row, c.what, strings.Join(strings.Fields(line), " ")))
 		}
 	}
 	return err
