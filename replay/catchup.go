@@ -1,11 +1,9 @@
 package replay
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -26,9 +24,6 @@ type Pass struct {
 	// Applying is the part of Elapsed in which events were looked for and applied.
 	Applying time.Duration
 }
-
-// groupSize is about how many events a group of a catch-up holds. Its events and rows are in memory at once.
-const groupSize = 2_000
 
 // CatchUp applies what the ledger lacks while the application runs, and then moves the cut. Passes may run at once, in
 // any number of processes: an event that two of them find is applied by one.
@@ -61,17 +56,11 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 		p.Settled = true
 	}
 	settled := time.Now()
-	lacking, err := j.lacking(ctx)
-	if err != nil {
-		return p, err
-	}
-	err = j.applyGroups(ctx, lacking, cmp.Or(j.groupSize, groupSize), &p)
+	err = j.applyGroups(ctx, &p)
 	if _, _, unique := pg.UniqueViolation(err); unique {
 		// A value that one aggregate freed and another took: together they fit.
 		j.Log.Info().Err(err).Msg("catching up again as one group")
-		if lacking, err = j.lacking(ctx); err == nil {
-			err = j.applyGroups(ctx, lacking, 1<<62, &p)
-		}
+		err = j.applyRest(ctx, &p)
 	}
 	if err != nil {
 		return p, err
@@ -98,100 +87,27 @@ func (l Ledger) lacks(cut int64, aggregates []projections.ID) eventstore.Selecti
 	return eventstore.Selection{After: cut, Except: l.replayed(), Aggregates: aggregates}
 }
 
-// lacking lists the aggregates that have events which the ledger lacks.
-func (j *Job) lacking(ctx context.Context) (list []eventstore.AggregateCount, err error) {
-	err = j.Retry(ctx, pg.PointList, func(tx pgx.Tx) error {
-		cut, err := j.enter(ctx, tx, Built)
-		if err != nil {
-			return err
-		}
-		list, err = j.Source.Aggregates(ctx, tx, j.lacks(cut, nil))
-		return err
-	})
-	return list, err
-}
-
-// groups joins neighboring aggregates until a group has about size events.
-func groups(list []eventstore.AggregateCount, size int64) [][]projections.ID {
-	var all [][]projections.ID
-	var group []projections.ID
-	var events int64
-	for _, a := range list {
-		if group != nil && events+a.Events > size {
-			all, group, events = append(all, group), nil, 0
-		}
-		group, events = append(group, a.ID), events+a.Events
-	}
-	if group != nil {
-		all = append(all, group)
-	}
-	return all
-}
-
-// applyGroups applies what the aggregates lack in groups of about size events, in parallel, each in a transaction of its own.
-func (j *Job) applyGroups(ctx context.Context, lacking []eventstore.AggregateCount, size int64, p *Pass) error {
-	if len(lacking) == 0 {
-		return nil
-	}
-	all := groups(lacking, size)
-	work := make(chan []projections.ID, len(all))
-	for _, g := range all {
-		work <- g
-	}
-	close(work)
-	var total int64
-	for _, a := range lacking {
-		total += a.Events
-	}
-	var events, rows atomic.Int64
-	began := time.Now()
-	stop := Report(ctx, j.Progress, func() Progress {
-		n := events.Load()
-		return Progress{Phase: PhaseReplay, Events: max(total, n), EventsDone: n, Rows: rows.Load(), Elapsed: time.Since(began)}
-	})
-	err := j.parallel(ctx, func(ctx context.Context) error {
-		run := j.Projections.CatchUp()
-		for group := range work {
-			var done Pass
-			err := j.Retry(ctx, pg.PointGroup, func(tx pgx.Tx) error {
-				cut, err := j.enter(ctx, tx, Built)
-				if err != nil {
-					return err
-				}
-				done, err = j.apply(ctx, tx, run, j.lacks(cut, group))
-				return err
-			})
-			if err != nil {
-				return fmt.Errorf("catching up version %d: %w", j.Version, err)
-			}
-			events.Add(done.Events)
-			rows.Add(done.Rows)
-		}
-		return nil
-	})
-	stop()
-	p.Events += events.Load()
-	p.Rows += rows.Load()
-	return err
-}
-
-// apply applies the selected events in the order of their aggregates and records them: read in one snapshot, recorded
-// before the rows are loaded. Recording waits for a pass that has an event of ours in flight and then fails; had it come
-// after the load, the projector could find rows that this pass has already changed, and take that for an error.
+// apply applies the selected events, read in one snapshot.
 func (j *Job) apply(ctx context.Context, tx pgx.Tx, run *projections.Run, sel eventstore.Selection) (Pass, error) {
 	var events []projections.Raw
-	var positions []int64
-	var aggregates []projections.ID
 	for e, err := range j.Source.Events(ctx, tx, sel) {
 		if err != nil {
 			return Pass{}, err
 		}
-		if len(events) == 0 || events[len(events)-1].AggregateID != e.AggregateID {
-			aggregates = append(aggregates, e.AggregateID)
-		}
 		events = append(events, event(&e.Raw))
-		positions = append(positions, e.Position)
 	}
+	return j.applyEvents(ctx, tx, run, events)
+}
+
+// applyEvents applies events, which come aggregate by aggregate, and records them before the rows are loaded. Recording
+// waits for a pass that has an event of ours in flight and then fails; had it come after the load, the projector could find
+// rows that this pass has already changed, and take that for an error.
+func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, run *projections.Run, events []projections.Raw) (Pass, error) {
+	positions := make([]int64, len(events))
+	for i, e := range events {
+		positions[i] = e.Position
+	}
+	aggregates := aggregatesOf(events)
 	if err := j.record(ctx, tx, positions); err != nil {
 		return Pass{}, err
 	}
@@ -209,13 +125,9 @@ func (j *Job) apply(ctx context.Context, tx pgx.Tx, run *projections.Run, sel ev
 
 // Tail counts the events that the ledger lacks. It takes no lock, so a catch-up that ends meanwhile may be counted in part.
 func (l Ledger) Tail(ctx context.Context, q pg.Querier, source *eventstore.Reader) (int64, error) {
-	var cut int64
-	err := q.QueryRow(ctx, l.sql("select cut from %SCHEMA%.projector_migrations where id = $1"), l.Migration).Scan(&cut)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return 0, l.gone()
-	case err != nil:
-		return 0, fmt.Errorf("reading the cut of migration %d: %w", l.Migration, err)
+	cut, err := l.cut(ctx, q)
+	if err != nil {
+		return 0, err
 	}
 	return source.Count(ctx, q, l.lacks(cut, nil))
 }

@@ -62,6 +62,18 @@ func (l Ledger) lock(ctx context.Context, tx pgx.Tx, mode string, want ...State)
 	return cut, nil
 }
 
+// cut reads the cut, which may move at any time.
+func (l Ledger) cut(ctx context.Context, q pg.Querier) (cut int64, err error) {
+	err = q.QueryRow(ctx, l.sql("select cut from %SCHEMA%.projector_migrations where id = $1"), l.Migration).Scan(&cut)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return 0, l.gone()
+	case err != nil:
+		return 0, fmt.Errorf("reading the cut of migration %d: %w", l.Migration, err)
+	}
+	return cut, nil
+}
+
 func (l Ledger) gone() error {
 	return fmt.Errorf("%w: migration %d is gone; it was aborted", ErrState, l.Migration)
 }

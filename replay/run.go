@@ -35,13 +35,10 @@ func (j *Job) replay(ctx context.Context, m *meter) error {
 	if err != nil {
 		return err
 	}
-	// Each holds one connection at a time at most, so with one for each they cannot wait for each other.
-	connections := int(j.DB.Config().MaxConns)
-	if connections < 2 {
-		return fmt.Errorf("a rebuild reads on one connection and stores on another, and the pool has %d", connections)
+	readers, workers, err := j.share(passes.count)
+	if err != nil {
+		return err
 	}
-	workers := min(j.Parallelism(), connections-1)
-	readers := min(passes.count, workers, connections-workers)
 	feeds := make(chan *feed)
 	reading := atomic.Int32{}
 	reading.Store(int32(readers))
@@ -66,6 +63,17 @@ func (j *Job) replay(ctx context.Context, m *meter) error {
 		})
 	}
 	return wait(ctx, group)
+}
+
+// share says how many readers, of those that there is work for, and workers the connections of the pool are enough for. Each
+// holds one at a time at most, so with one for each they cannot wait for each other.
+func (j *Job) share(passes int) (readers, workers int, err error) {
+	connections := int(j.DB.Config().MaxConns)
+	if connections < 2 {
+		return 0, 0, fmt.Errorf("a replay reads on one connection and stores on another, and the pool has %d", connections)
+	}
+	workers = min(j.Parallelism(), connections-1)
+	return min(passes, workers, connections-workers), workers, nil
 }
 
 // parallel runs as many loops as the job has workers. The first that fails ends the others' context.
