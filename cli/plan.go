@@ -56,7 +56,10 @@ func access(r *viewschema.Reading) string {
 		return text + fmt.Sprintf(", which fit in effective_cache_size (%s)", size(r.Cache))
 	}
 	text += fmt.Sprintf(", read %.1f times: they exceed effective_cache_size (%s)", r.TimesRead(r.Passes), size(r.Cache))
-	if r.Correlation*r.Correlation > 0.5 {
+	switch {
+	case !r.Indexed:
+		return text + ", and no index has their aggregate ids in the order of bytes"
+	case r.Correlation*r.Correlation > 0.5:
 		return text + ", but lie in the order of ids"
 	}
 	return text + ", and ids are in no order"

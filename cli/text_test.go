@@ -49,7 +49,7 @@ func TestPlanText(t *testing.T) {
 		Omitted: []string{"version 4 alters accounts; the replay for version 5 makes it in its newest shape"},
 		Events:  3_000_000,
 		Batches: 16,
-		Reading: &viewschema.Reading{Passes: 2, Layout: eventstore.Layout{Bytes: 12 << 30, Cache: 4 << 30, Rows: 30_000_000, Correlation: -0.01}},
+		Reading: &viewschema.Reading{Passes: 2, Layout: eventstore.Layout{Bytes: 12 << 30, Cache: 4 << 30, Rows: 30_000_000, Indexed: true, Correlation: -0.01}},
 		Unknown: []viewschema.TypeCount{{Type: "MoneyDepositd", Sample: 1_200, Hint: "did you mean MoneyDeposited?"}, {Type: "CardIssued", Sample: 3}},
 		Hazards: []viewschema.Hazard{
 			{Text: "no cut can be settled: the sequence has a cache of 10; the ledger will have a row for every event"},

@@ -1,7 +1,6 @@
 package eventstore
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -17,7 +16,7 @@ import (
 	"github.com/viewschema/projector/projections"
 )
 
-// Range is a run of aggregates: From ≤ id < To, in PostgreSQL's order. A zero bound is open.
+// Range is a run of aggregates: From ≤ id < To, in the order of projections.ID.Compare. A zero bound is open.
 type Range struct{ From, To projections.ID }
 
 // Selection says which events to read. The zero Selection is all of them.
@@ -50,14 +49,15 @@ func (r *Reader) where(sel Selection) (string, []any) {
 		conditions = append(conditions, fmt.Sprintf(sql, numbers...))
 	}
 	id, position := r.column(r.mapping.AggregateID), r.column(r.mapping.Position)
+	inOrder := id + r.collate
 	if r.mapping.Where != "" {
 		conditions = append(conditions, "("+r.mapping.Where+")")
 	}
 	if !sel.Range.From.IsZero() {
-		add(id+" >= $%d::text::"+r.idType, sel.Range.From.String())
+		add(inOrder+" >= $%d::text::"+r.idType, sel.Range.From.String())
 	}
 	if !sel.Range.To.IsZero() {
-		add(id+" < $%d::text::"+r.idType, sel.Range.To.String())
+		add(inOrder+" < $%d::text::"+r.idType, sel.Range.To.String())
 	}
 	if sel.Aggregates != nil {
 		ids := make([]string, len(sel.Aggregates))
@@ -81,50 +81,11 @@ func (r *Reader) where(sel Selection) (string, []any) {
 	return strings.Join(conditions, "\n  and "), args
 }
 
-// part is the number of the part that an event belongs to, in SQL: PostgreSQL alone compares text. It is a search by
-// bisection, so that a thousand bounds cost ten comparisons per event. UUIDs are in the order of their bytes, which
-// partUUID compares for less.
-func (r *Reader) part(bounds []projections.ID, args []any) (string, []any) {
-	if r.idType == "uuid" {
-		return "0", args
-	}
-	var b strings.Builder
-	var search func(low, high int)
-	search = func(low, high int) {
-		if low == high {
-			fmt.Fprintf(&b, "%d", low)
-			return
-		}
-		middle := (low + high) / 2
-		args = append(args, bounds[middle].String())
-		fmt.Fprintf(&b, "case when %s < $%d::text::%s then ", r.column(r.mapping.AggregateID), len(args), r.idType)
-		search(low, middle)
-		b.WriteString(" else ")
-		search(middle+1, high)
-		b.WriteString(" end")
-	}
-	search(0, len(bounds))
-	return b.String(), args
-}
-
-// partUUID is the number of the part that comes after part or is the same.
-func partUUID(bounds []projections.ID, part int, id projections.ID) int {
-	now := id.UUID()
-	for part < len(bounds) {
-		if bound := bounds[part].UUID(); bytes.Compare(now[:], bound[:]) < 0 {
-			break
-		}
-		part++
-	}
-	return part
-}
-
 // eventsSQL returns the statement that reads the selection, and its parameters.
 func (r *Reader) eventsSQL(sel Selection) (string, []any) {
 	where, args := r.where(sel)
-	part, args := r.part(sel.Bounds, args)
-	return fmt.Sprintf("select %s, %s\nfrom %s e\nwhere %s\norder by %s, %s", r.columns, part, r.relation, where,
-		r.column(r.mapping.AggregateID), r.column(r.mapping.Sequence)), args
+	return fmt.Sprintf("select %s\nfrom %s e\nwhere %s\norder by %s%s, %s", r.columns, r.relation, where,
+		r.column(r.mapping.AggregateID), r.collate, r.column(r.mapping.Sequence)), args
 }
 
 // Events streams the selection by aggregate and, within each, by sequence number: in one statement, so in one snapshot.
@@ -187,14 +148,11 @@ func (r *Reader) rows(ctx context.Context, tx pgx.Tx, sql string, args []any, c 
 	e := &c.event
 	for rows.Next() {
 		n++
-		values := rows.RawValues()
-		if err := r.scan(&e.Raw, values); err != nil {
+		if err := r.scan(&e.Raw, rows.RawValues()); err != nil {
 			return n, true, err
 		}
-		if e.AggregateID.IsUUID() {
-			e.Part = partUUID(c.bounds, e.Part, e.AggregateID)
-		} else {
-			e.Part = int(binary.BigEndian.Uint32(values[len(values)-1]))
+		for e.Part < len(c.bounds) && e.AggregateID.Compare(c.bounds[e.Part]) >= 0 {
+			e.Part++
 		}
 		if !yield(e, nil) {
 			return n, false, nil
@@ -252,7 +210,7 @@ type AggregateCount struct {
 	Events int64
 }
 
-// Aggregates returns the aggregates that occur in the selection, in PostgreSQL's order.
+// Aggregates returns the aggregates that occur in the selection.
 func (r *Reader) Aggregates(ctx context.Context, tx pgx.Tx, sel Selection) ([]AggregateCount, error) {
 	where, args := r.where(sel)
 	id := r.column(r.mapping.AggregateID)

@@ -13,6 +13,7 @@ type Layout struct {
 	Bytes       int64   `json:"bytes"`       // of the table, without its indexes; 0 if that cannot be known
 	Cache       int64   `json:"cache"`       // bytes: the server's effective_cache_size
 	Rows        int64   `json:"events"`      // about
+	Indexed     bool    `json:"indexed"`     // an index finds the aggregates of a range
 	Correlation float64 `json:"correlation"` // of the order of ids with the order on disk, -1 to 1; 0 if nobody has analyzed the table
 }
 
@@ -22,13 +23,20 @@ func (r *Reader) Layout(ctx context.Context, q pg.Querier) (Layout, error) {
 	err := q.QueryRow(ctx, `
 		select coalesce((select sum(pg_relation_size(relid)) from pg_partition_tree($1::oid::regclass)), pg_relation_size($1::oid), 0)::int8,
 			pg_size_bytes(current_setting('effective_cache_size')),
+			exists (
+				select
+				from pg_catalog.pg_index i
+				join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+				where i.indrelid = $1 and a.attname = $2 and i.indisvalid and i.indpred is null
+			),
 			coalesce((
 				select s.correlation
 				from pg_catalog.pg_class c
 				join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 				join pg_catalog.pg_stats s on s.schemaname = n.nspname and s.tablename = c.relname
 				where c.oid = $1 and s.attname = $2 and not s.inherited
-			), 0)::float8`, r.base.table, r.mapping.AggregateID).Scan(&l.Bytes, &l.Cache, &l.Correlation)
+			), 0)::float8`, r.base.table, r.mapping.AggregateID).Scan(&l.Bytes, &l.Cache, &l.Indexed, &l.Correlation)
+	l.Indexed = l.Indexed && r.collate == ""
 	if err == nil {
 		l.Rows, err = r.planned(ctx, q)
 	}
@@ -51,6 +59,9 @@ func (l Layout) Cached() bool { return l.Bytes <= l.Cache }
 func (l Layout) TimesRead(statements int) float64 {
 	if l.Cached() || statements <= 1 {
 		return 1
+	}
+	if !l.Indexed {
+		return float64(statements)
 	}
 	perPage := float64(l.Rows) / math.Max(1, float64(l.Bytes)/page)
 	hit := 1 - math.Pow(1-1/float64(statements), math.Max(1, perPage))

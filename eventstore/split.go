@@ -91,8 +91,7 @@ func (r *Reader) Split(ctx context.Context, q pg.Querier, perRange int64) ([]Par
 	return parts, nil
 }
 
-// splitSQL yields the bounds in order, each with the number of the tile that it begins. PostgreSQL alone compares ids:
-// it is the one that will read the ranges, and a collation's order is nobody else's.
+// splitSQL yields the bounds in order, each with the number of the tile that it begins.
 func (r *Reader) splitSQL(total int64) string {
 	id := r.column(r.mapping.AggregateID)
 	edge := "id"
@@ -106,7 +105,7 @@ func (r *Reader) splitSQL(total int64) string {
 	}
 	return fmt.Sprintf(`
 with sample as (
-  select %[1]s as id, ntile($1::int) over (order by %[1]s) as tile
+  select %[1]s%[6]s as id, ntile($1::int) over (order by %[1]s%[6]s) as tile
   from %[2]s e%[3]s
   where %[4]s
 ), firsts as (
@@ -117,7 +116,7 @@ with sample as (
   select id, tile, lag(id) over (order by id) as before from distinct_firsts
 )
 select (%[5]s)::text, tile::int8 from bounds where before is not null order by id`,
-		id, r.relation, r.sample(total), where, edge)
+		id, r.relation, r.sample(total), where, edge, r.collate)
 }
 
 // sample is the TABLESAMPLE clause for a table of about total events; empty if all of them are few enough, or if the

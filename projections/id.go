@@ -1,6 +1,10 @@
 package projections
 
-import "encoding/hex"
+import (
+	"bytes"
+	"encoding/hex"
+	"strings"
+)
 
 // ID is an aggregate id, a UUID or text. IDs are comparable. The zero ID names no aggregate; the nil UUID does.
 type ID struct {
@@ -38,6 +42,14 @@ func (id ID) String() string {
 		return formatUUID(id.uuid)
 	}
 	return id.text
+}
+
+// Compare orders ids by their bytes, as PostgreSQL does UUIDs, and text with the collation "C". It is for ids of one kind.
+func (id ID) Compare(other ID) int {
+	if id.kind == uuidID {
+		return bytes.Compare(id.uuid[:], other.uuid[:])
+	}
+	return strings.Compare(id.text, other.text)
 }
 
 func formatUUID(u [16]byte) string {

@@ -80,7 +80,7 @@ func (m *meter) progress() Progress {
 	m.mu.Unlock()
 	p.Events = max(p.Events, p.EventsDone)
 	p.Elapsed = time.Since(m.began)
-	sum := func(ns *atomic.Int64) time.Duration { return time.Duration(ns.Load()) }
+	sum := func(ns *atomic.Int64) time.Duration { return max(0, time.Duration(ns.Load())) } // what is sampled may be too much
 	p.Times = Times{
 		Read: sum(&m.times.read), Decode: sum(&m.times.decode), Apply: sum(&m.times.apply),
 		Write: sum(&m.times.write), Index: sum(&m.times.index), Wait: sum(&m.times.wait),

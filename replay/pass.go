@@ -43,7 +43,7 @@ func (j *Job) newPasses(ctx context.Context) (*passes, error) {
 
 // usualPass is about how many events a statement reads where their number does not matter. A statement that runs for
 // hours keeps vacuum from cleaning up, and whoever alters the event table from getting its lock.
-const usualPass = 500_000
+const usualPass = 750_000
 
 // mostReads is how often the rebuild may read an event table that does not stay in memory.
 const mostReads = 2
@@ -51,9 +51,12 @@ const mostReads = 2
 // Passes returns in how many passes so many workers of one process read the event table. A pass is one statement, which
 // reads a range of aggregates in order. Of a table that stays in memory, or lies in the order of ids, passes may be as
 // short as is pleasant. A larger one, with random ids, is read by few statements, since each reads most of its pages; it
-// then sorts its share of the table.
+// then sorts its share of the table. So is one whose index does not know the order of ids, which is that of their bytes.
 func Passes(l eventstore.Layout, workers int) int {
-	count := max(1, int(l.Rows/(int64(workers)*usualPass))) * workers
+	count := workers
+	if round := int64(workers) * usualPass; l.Indexed || l.Bytes == 0 {
+		count *= int(max(1, (l.Rows+round/2)/round))
+	}
 	for count > 1 && l.TimesRead(count) > mostReads {
 		count-- // never below 2 for its own sake: two statements read the table at most twice
 	}

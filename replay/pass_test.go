@@ -42,16 +42,18 @@ func TestPasses(t *testing.T) {
 		workers int
 		want    int
 	}{
-		"empty":                 {eventstore.Layout{Cache: 4 * gb}, 2, 2},
-		"in memory":             {eventstore.Layout{Bytes: gb, Cache: 4 * gb, Rows: 6_000_000}, 2, 12},
-		"workers share alike":   {eventstore.Layout{Bytes: gb, Cache: 4 * gb, Rows: 6_000_000}, 5, 10},
-		"larger, random ids":    {eventstore.Layout{Bytes: 100 * gb, Cache: 4 * gb, Rows: 400_000_000}, 2, 2},
-		"and many workers":      {eventstore.Layout{Bytes: 100 * gb, Cache: 4 * gb, Rows: 400_000_000}, 16, 2},
-		"larger, ordered ids":   {eventstore.Layout{Bytes: 100 * gb, Cache: 4 * gb, Rows: 400_000_000, Correlation: -1}, 2, 800},
-		"larger, nearly so":     {eventstore.Layout{Bytes: 100 * gb, Cache: 4 * gb, Rows: 400_000_000, Correlation: 0.9}, 2, 6},
-		"few large events":      {eventstore.Layout{Bytes: 100 * gb, Cache: 4 * gb, Rows: 13_000_000}, 2, 26},
-		"size is not known":     {eventstore.Layout{Cache: 4 * gb, Rows: 6_000_000}, 2, 12},
-		"one worker, in memory": {eventstore.Layout{Bytes: gb, Cache: 4 * gb, Rows: 400_000}, 1, 1},
+		"empty":                 {eventstore.Layout{Cache: 4 * gb, Indexed: true}, 2, 2},
+		"in memory":             {eventstore.Layout{Bytes: gb, Cache: 4 * gb, Rows: 6_000_000, Indexed: true}, 2, 8},
+		"workers share alike":   {eventstore.Layout{Bytes: gb, Cache: 4 * gb, Rows: 6_000_000, Indexed: true}, 5, 10},
+		"no index":              {eventstore.Layout{Bytes: gb, Cache: 4 * gb, Rows: 6_000_000}, 2, 2},
+		"larger, no index":      {eventstore.Layout{Bytes: 100 * gb, Cache: 4 * gb, Rows: 400_000_000, Correlation: 1}, 16, 2},
+		"larger, random ids":    {eventstore.Layout{Bytes: 100 * gb, Cache: 4 * gb, Rows: 400_000_000, Indexed: true}, 2, 2},
+		"and many workers":      {eventstore.Layout{Bytes: 100 * gb, Cache: 4 * gb, Rows: 400_000_000, Indexed: true}, 16, 2},
+		"larger, ordered ids":   {eventstore.Layout{Bytes: 100 * gb, Cache: 4 * gb, Rows: 400_000_000, Indexed: true, Correlation: -1}, 2, 534},
+		"larger, nearly so":     {eventstore.Layout{Bytes: 100 * gb, Cache: 4 * gb, Rows: 400_000_000, Indexed: true, Correlation: 0.9}, 2, 6},
+		"few large events":      {eventstore.Layout{Bytes: 100 * gb, Cache: 4 * gb, Rows: 13_000_000, Indexed: true}, 2, 18},
+		"size is not known":     {eventstore.Layout{Cache: 4 * gb, Rows: 6_000_000}, 2, 8},
+		"one worker, in memory": {eventstore.Layout{Bytes: gb, Cache: 4 * gb, Rows: 400_000, Indexed: true}, 1, 1},
 	} {
 		got := replay.Passes(c.layout, c.workers)
 		if got != c.want {
