@@ -20,7 +20,7 @@ var definitions = map[string]func() viewschema.Definition{
 	"uuid": func() viewschema.Definition {
 		return definition("uuid", func(id projections.ID) uuid.UUID { return id.UUID() })
 	},
-	"text": func() viewschema.Definition { return definition("text", projections.ID.String) },
+	"text": func() viewschema.Definition { return definition(`text collate "C"`, projections.ID.String) },
 }
 
 //go:embed views
