@@ -3,6 +3,8 @@ package replay_test
 import (
 	"context"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -64,12 +66,11 @@ func (s *story) do(phase string, patient bool, hooks ...hook) {
 }
 
 // at does fn before the nth statement that contains text.
-func at(text string, n int, fn func()) hook {
+func at(text string, n int32, fn func()) hook {
+	var seen atomic.Int32
 	return func(_ *pgx.Conn, sql string) {
-		if strings.Contains(sql, text) {
-			if n--; n == 0 {
-				fn()
-			}
+		if strings.Contains(sql, text) && seen.Add(1) == n {
+			fn()
 		}
 	}
 }
@@ -291,8 +292,8 @@ func TestWriterThatComesDuringTheWait(t *testing.T) {
 	s.do(phaseCutover, false)
 }
 
-// The server ends a worker's session right before or after a commit: the work is done once. Seen to fail with the ids
-// recorded in a transaction of their own.
+// The server ends the migration's sessions right before or after a commit of one of them: the work is done once. Seen to
+// fail with the ids recorded in a transaction of their own.
 func TestCutOffInMidCommit(t *testing.T) {
 	t.Parallel()
 	for _, moment := range []pg.Moment{pg.Before, pg.After} {
@@ -301,19 +302,26 @@ func TestCutOffInMidCommit(t *testing.T) {
 				t.Parallel()
 				s := newStory(t, plain)
 				s.parts.bounds = []string{"b"}
-				var session uint32
+				var pids sync.Map
 				sessions := func(conn *pgx.Conn, _ string) {
 					if conn != nil {
-						session = conn.PgConn().PID()
+						pids.Store(int32(conn.PgConn().PID()), true)
 					}
 				}
-				ended := 0
+				var ended atomic.Int32
 				s.ctx = pg.WithFault(s.ctx, func(m pg.Moment, p pg.Point) {
-					if m == moment && p == point && ended == 0 {
-						ended++
-						_, err := s.world.admin.Exec(t.Context(), "select pg_terminate_backend($1, 5000)", int32(session))
-						s.must(err)
+					if m != moment || p != point || !ended.CompareAndSwap(0, 1) {
+						return
 					}
+					var all []int32
+					pids.Range(func(pid, _ any) bool {
+						all = append(all, pid.(int32))
+						return true
+					})
+					s.mu.Lock() // the connection is the hooks', too
+					_, err := s.world.admin.Exec(t.Context(), "select pg_terminate_backend(pid, 5000) from unnest($1::int[]) pid", all)
+					s.mu.Unlock()
+					s.must(err)
 				})
 				s.do(phaseBegin, true, sessions)
 				s.do(phaseRun, false, sessions)
@@ -321,8 +329,8 @@ func TestCutOffInMidCommit(t *testing.T) {
 				s.do(phaseCatchUp, true, sessions)
 				s.add("a", "d")
 				s.do(phaseCutover, false, sessions)
-				if ended != 1 {
-					t.Errorf("%d sessions were ended", ended)
+				if ended.Load() != 1 {
+					t.Error("no session was ended")
 				}
 			})
 		}
