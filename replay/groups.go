@@ -28,11 +28,14 @@ type catchUp struct {
 
 // applyGroups applies what the ledger lacks.
 func (j *Job) applyGroups(ctx context.Context, p *Pass) error {
+	_, workers, err := j.share(1)
+	if err != nil {
+		return err
+	}
 	c := &catchUp{job: j, groups: make(chan []projections.Raw)}
 	began := time.Now()
 	var total int64
 	if j.Progress != nil {
-		var err error
 		if total, err = j.Tail(ctx, j.DB, j.Source); err != nil {
 			return err
 		}
@@ -41,10 +44,6 @@ func (j *Job) applyGroups(ctx context.Context, p *Pass) error {
 		n := c.events.Load()
 		return Progress{Phase: PhaseReplay, Events: max(total, n), EventsDone: n, Rows: c.rows.Load(), Elapsed: time.Since(began)}
 	})
-	_, workers, err := j.share(1)
-	if err != nil {
-		return err
-	}
 	pool := pond.NewPool(1 + workers)
 	defer pool.StopAndWait()
 	group := pool.NewGroupContext(ctx)
