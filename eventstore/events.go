@@ -178,7 +178,7 @@ func (r *Reader) scan(e *projections.Raw, v [][]byte) error {
 	}
 	if r.idType == "uuid" {
 		e.AggregateID = projections.UUID([16]byte(v[1]))
-	} else if e.AggregateID.String() != string(v[1]) { // ids come in runs: allocate once per aggregate
+	} else if e.AggregateID.IsZero() || e.AggregateID.String() != string(v[1]) { // ids come in runs: allocate once per aggregate
 		e.AggregateID = projections.Text(string(v[1]))
 	}
 	e.Sequence = int64(binary.BigEndian.Uint64(v[2]))

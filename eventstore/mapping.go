@@ -169,16 +169,20 @@ func (r *Reader) bind(types map[string]string) error {
 // collation returns what makes PostgreSQL order the aggregate ids by their bytes, as this program does: nothing if it does
 // so anyway. Sorting by a language's rules takes twice as long.
 func (r *Reader) collation(ctx context.Context, q pg.Querier) (string, error) {
-	var bytewise bool
+	var bytewise, converted bool
 	err := q.QueryRow(ctx, `
-		select coalesce(case c.collprovider when 'c' then c.collcollate when 'd' then d.datcollate end in ('C', 'POSIX'), false)
+		select coalesce(case c.collprovider when 'c' then c.collcollate when 'd' then d.datcollate end in ('C', 'POSIX'), false),
+			current_setting('client_encoding') <> current_setting('server_encoding')
 		from pg_catalog.pg_attribute a
 		join pg_catalog.pg_collation c on c.oid = a.attcollation
 		left join pg_catalog.pg_database d on d.datname = current_database()
 			and coalesce(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c') = 'c' -- PostgreSQL 14 has no other
-		where a.attrelid = $1 and a.attname = $2`, r.oid, r.mapping.AggregateID).Scan(&bytewise)
+		where a.attrelid = $1 and a.attname = $2`, r.oid, r.mapping.AggregateID).Scan(&bytewise, &converted)
 	if err != nil {
 		return "", fmt.Errorf("looking up the collation of %s.%s: %w", r.relation, r.mapping.AggregateID, err)
+	}
+	if converted {
+		return "", fmt.Errorf("%w: client_encoding is not the database's encoding, so text ids have other bytes here than there; leave it out of the connection string", ErrMapping)
 	}
 	if bytewise {
 		return "", nil

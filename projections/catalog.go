@@ -26,6 +26,7 @@ type sqlColumn struct {
 	Alone    bool   // a unique index has this column and no other
 	Declared uint32 // the type, or the domain
 	Row      uint32 // the type of the table's rows
+	Rows     uint32 // the type of an array of them
 }
 
 // catalogQuery is for one relation and joins little: it is part of every transaction in which an application projects.
@@ -43,7 +44,8 @@ select a.attname::text, t.oid, format_type(t.oid, null), t.typtype::text, t.typc
          where i.indrelid = a.attrelid and i.indisunique and i.indimmediate and i.indisvalid
            and i.indnkeyatts = 1 and i.indkey[0] = a.attnum and i.indpred is null
        ),
-       t.oid, (select c.reltype from pg_class c where c.oid = a.attrelid)
+       t.oid, (select c.reltype from pg_class c where c.oid = a.attrelid),
+       (select r.typarray from pg_class c join pg_type r on r.oid = c.reltype where c.oid = a.attrelid)
 from pg_attribute a
 join pg_type t on t.oid = a.atttypid
 where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped
@@ -67,7 +69,7 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, relations []string) ([][]s
 	for i, relation := range relations {
 		batch.Queue(catalogQuery, relation).Query(func(rows pgx.Rows) error {
 			var c sqlColumn
-			into := []any{&c.Name, &c.OID, &c.Type, &c.Kind, &c.Category, &c.Elem, &c.ElemKind, &c.NotNull, &c.Filled, &c.Computed, &c.Unique, &c.Alone, &c.Declared, &c.Row}
+			into := []any{&c.Name, &c.OID, &c.Type, &c.Kind, &c.Category, &c.Elem, &c.ElemKind, &c.NotNull, &c.Filled, &c.Computed, &c.Unique, &c.Alone, &c.Declared, &c.Row, &c.Rows}
 			_, err := pgx.ForEachRow(rows, into, func() error {
 				tables[i] = append(tables[i], c)
 				return nil

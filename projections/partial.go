@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 	"unsafe"
 
@@ -145,7 +146,7 @@ func (t *table[K, R]) lasts(index int, order *column) error {
 	err := t.query(func(columns, relation, aggregate, ids string) string {
 		return fmt.Sprintf(`
 			select r.* from (select distinct id from unnest(%[4]s) id) a
-			cross join lateral (select %[1]s from %[2]s where %[3]s = a.id order by %[5]s desc fetch first row with ties) r`,
+			cross join lateral (select %[1]s from %[2]s v where v.%[3]s = a.id order by v.%[5]s desc fetch first row with ties) r`,
 			columns, relation, aggregate, ids, order.sql())
 	}, t.add)
 	if err != nil {
@@ -171,7 +172,7 @@ func (t *table[K, R]) taken() (bool, error) {
 	}
 	keys := make([]string, 0, len(t.created))
 	for _, e := range t.created { // also those that are gone again: what came of them depended on it
-		keys = append(keys, printKey(t.rows.key(&e.row)))
+		keys = append(keys, keyText(reflect.ValueOf(t.rows.key(&e.row))))
 	}
 	array, err := t.run.conn.TypeMap().Encode(pgtype.TextArrayOID, pgtype.BinaryFormatCode, keys, nil)
 	if err != nil {
@@ -195,6 +196,19 @@ func (t *table[K, R]) taken() (bool, error) {
 		return false, tableError(t.name, err)
 	}
 	return taken, nil
+}
+
+// keyText writes a key of a kind that returned allows as PostgreSQL reads it, whatever String method its type has.
+func keyText(v reflect.Value) string {
+	switch {
+	case v.Kind() == reflect.String:
+		return v.String()
+	case v.Kind() == reflect.Array:
+		return formatUUID(v.Convert(uuidType).Interface().([16]byte))
+	case v.CanInt():
+		return strconv.FormatInt(v.Int(), 10)
+	}
+	return strconv.FormatUint(v.Uint(), 10)
 }
 
 // returned tells which of the model's columns of returns, nil if it is none, or not one of integers, text or UUIDs: two

@@ -47,6 +47,9 @@ func newPlan(m *model, table string, conn *pgx.Conn, shape []sqlColumn) (*plan, 
 	for _, c := range m.columns {
 		sql := find(c)
 		pc := plannedColumn{column: c, oid: sql.OID, sqlType: sql.Type, unique: sql.Unique, alone: sql.Alone, notNull: sql.NotNull}
+		if sql.OID == pgtype.BPCharOID {
+			pc.sqlType = "bpchar" // "character" would be character(1)
+		}
 		pc.encode = planEncode(types, c.typ, sql)
 		pc.scan, pc.format = planScan(types, c.typ, sql)
 		if pc.encode == nil || pc.scan == nil {

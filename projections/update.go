@@ -33,12 +33,45 @@ func (t *target) update(ctx context.Context, conn *pgx.Conn) (int64, error) {
 	for _, k := range t.model.keys {
 		keys = append(keys, fmt.Sprintf("t.%[1]s = u.%[1]s", k.sql()))
 	}
-	sql := fmt.Sprintf("update %[1]s t set %[2]s from unnest($1::%[1]s[]) u where %[3]s", t.relation, strings.Join(sets, ", "), strings.Join(keys, " and "))
-	tag, err := conn.PgConn().ExecParams(ctx, sql, [][]byte{t.rowArray()}, nil, binaryFormat, nil).Close()
-	if err != nil {
+	if t.sameKeys() {
+		return 0, t.expect(0, len(t.updates))
+	}
+	// Each row of the array has to find one row of the table: one that finds two would make up for one that finds none.
+	sql := fmt.Sprintf("with u as (select *, row_number() over () as projector_row from unnest($1)), "+
+		"done as (update %s t set %s from u where %s returning u.projector_row) "+
+		"select count(distinct projector_row), count(*) from done", t.relation, strings.Join(sets, ", "), strings.Join(keys, " and "))
+	result := conn.PgConn().ExecParams(ctx, sql, [][]byte{t.rowArray()}, []uint32{t.plan.shape[0].Rows}, binaryFormat, binaryFormat)
+	var found, updated int64
+	for result.NextRow() {
+		found, updated = int64(binary.BigEndian.Uint64(result.Values()[0])), int64(binary.BigEndian.Uint64(result.Values()[1]))
+	}
+	if _, err := result.Close(); err != nil {
 		return 0, tableError(t.name, err)
 	}
-	return tag.RowsAffected(), t.expect(tag.RowsAffected(), len(t.updates))
+	if found == int64(len(t.updates)) {
+		found = updated
+	}
+	return updated, t.expect(found, len(t.updates))
+}
+
+// sameKeys says whether two rows to update have one primary key.
+func (t *target) sameKeys() bool {
+	seen := make(map[string]bool, len(t.updates))
+	for _, u := range t.updates {
+		var key []byte
+		for _, k := range t.model.keys {
+			if at, _ := t.place(k); k.numbered {
+				key = appendValue(key, u.numbers[at])
+			} else {
+				key = appendValue(key, u.values[at])
+			}
+		}
+		if seen[string(key)] {
+			return true
+		}
+		seen[string(key)] = true
+	}
+	return false
 }
 
 func (t *target) updateEach(ctx context.Context, conn *pgx.Conn) (int64, error) {

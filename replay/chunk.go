@@ -41,11 +41,13 @@ func (c *chunk) add(e *eventstore.Event, typ []byte) {
 	at := len(c.bytes)
 	raw := e.Raw
 	raw.Type = typ
-	if at+len(e.Data) <= cap(c.bytes) {
+	switch {
+	case e.Data == nil:
+	case at+len(e.Data) <= cap(c.bytes):
 		c.bytes = append(c.bytes, e.Data...)
-		raw.Data = c.bytes[at:]
-	} else {
-		raw.Data = append([]byte(nil), e.Data...)
+		raw.Data = c.bytes[at:len(c.bytes):len(c.bytes)]
+	default:
+		raw.Data = append([]byte{}, e.Data...)
 	}
 	c.events = append(c.events, raw)
 }

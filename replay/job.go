@@ -3,6 +3,7 @@ package replay
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -84,11 +85,11 @@ func (j *Job) Parallelism() int {
 // the same migration, which end by themselves; so there is no lock time-out.
 func settings(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
-		select set_config('idle_in_transaction_session_timeout', '300000', true),
+		select set_config('idle_in_transaction_session_timeout', $1, true),
 			set_config('lock_timeout', '0', true),
 			set_config('statement_timeout', '0', true),
 			set_config('plan_cache_mode', 'force_custom_plan', true),
-			set_config('jit', 'off', true)`)
+			set_config('jit', 'off', true)`, strconv.FormatInt(stuck.Milliseconds(), 10))
 	if err != nil {
 		return fmt.Errorf("setting up the transaction: %w", err)
 	}
@@ -101,6 +102,15 @@ const tries = 5
 
 // mostLost bounds how many sessions one transaction may lose.
 const mostLost = 10
+
+// stuck is how long a worker that says nothing to the server keeps its transaction.
+const stuck = 5 * time.Minute
+
+// idleTimeout bounds how long the transaction may be idle; 0: without limit.
+func idleTimeout(ctx context.Context, tx pgx.Tx, limit time.Duration) error {
+	_, err := tx.Exec(ctx, "select set_config('idle_in_transaction_session_timeout', $1, true)", strconv.FormatInt(limit.Milliseconds(), 10))
+	return err
+}
 
 // trouble counts what went wrong since something went right.
 type trouble struct{ failed, lost int }

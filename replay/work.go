@@ -94,11 +94,20 @@ func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, rea
 	if err := w.run.Begin(ctx, tx, nil); err != nil {
 		return err
 	}
+	// The server may sort for long before it has the first event. We are not stuck while we wait for it.
+	if err := idleTimeout(ctx, tx, 0); err != nil {
+		return err
+	}
 	var above []int64
-	for {
+	for first := true; ; first = false {
 		began := time.Now()
 		c, open := <-f.chunks
 		began = w.meter.spent(&w.meter.times.wait, began)
+		if first {
+			if err := idleTimeout(ctx, tx, stuck); err != nil {
+				return err
+			}
+		}
 		if !open {
 			break
 		}
