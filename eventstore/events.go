@@ -204,35 +204,6 @@ func (r *Reader) Count(ctx context.Context, q pg.Querier, sel Selection) (int64,
 	return n, nil
 }
 
-// AggregateCount is an aggregate and how many of its events a selection holds.
-type AggregateCount struct {
-	ID     projections.ID
-	Events int64
-}
-
-// Aggregates returns the aggregates that occur in the selection.
-func (r *Reader) Aggregates(ctx context.Context, tx pgx.Tx, sel Selection) ([]AggregateCount, error) {
-	where, args := r.where(sel)
-	id := r.column(r.mapping.AggregateID)
-	rows, err := tx.Query(ctx, fmt.Sprintf("select %s::text, count(*)\nfrom %s e\nwhere %s\ngroup by %s\norder by %s",
-		id, r.relation, where, id, id), args...)
-	if err != nil {
-		return nil, fmt.Errorf("listing aggregates: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (a AggregateCount, err error) {
-		var text string
-		if err := row.Scan(&text, &a.Events); err != nil {
-			return a, err
-		}
-		a.ID, err = r.ParseID(text)
-		return a, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("listing aggregates: %w", err)
-	}
-	return list, nil
-}
-
 // ParseID reads an aggregate id as PostgreSQL prints it; empty text is the zero ID.
 func (r *Reader) ParseID(text string) (projections.ID, error) {
 	if text == "" {
