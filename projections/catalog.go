@@ -24,14 +24,16 @@ type sqlColumn struct {
 	Computed bool   // generated always as
 	Unique   bool   // a unique index may care for it
 	Alone    bool   // a unique index has this column and no other
+	Pairs    string // the numbers of columns each of which has a unique index together with this one, and no other
+	Number   string // pg_attribute.attnum
 	Declared uint32 // the type, or the domain
 	Row      uint32 // the type of the table's rows
 	Rows     uint32 // the type of an array of them
 }
 
-// catalogQuery is for one relation and joins little: it is part of every transaction in which an application projects.
+// catalogQuery joins little: it is part of every transaction in which an application projects.
 const catalogQuery = `
-select a.attname::text, t.oid, format_type(t.oid, null), t.typtype::text, t.typcategory::text,
+select r.number, a.attname::text, t.oid, format_type(t.oid, null), t.typtype::text, t.typcategory::text,
        t.typelem, coalesce((select e.typtype::text from pg_type e where e.oid = t.typelem), ''),
        a.attnotnull or t.typnotnull, a.atthasdef or a.attidentity <> '' or t.typdefault is not null, a.attgenerated <> '',
        exists (
@@ -44,12 +46,20 @@ select a.attname::text, t.oid, format_type(t.oid, null), t.typtype::text, t.typc
          where i.indrelid = a.attrelid and i.indisunique and i.indimmediate and i.indisvalid
            and i.indnkeyatts = 1 and i.indkey[0] = a.attnum and i.indpred is null
        ),
+       coalesce((
+         select string_agg(i.indkey[case when i.indkey[0] = a.attnum then 1 else 0 end]::text, ' ')
+         from pg_index i
+         where i.indrelid = a.attrelid and i.indisunique and i.indimmediate and i.indisvalid
+           and i.indnkeyatts = 2 and a.attnum in (i.indkey[0], i.indkey[1]) and i.indpred is null
+       ), ''),
+       a.attnum::text,
        t.oid, (select c.reltype from pg_class c where c.oid = a.attrelid),
        (select r.typarray from pg_class c join pg_type r on r.oid = c.reltype where c.oid = a.attrelid)
-from pg_attribute a
+from unnest($1::text[]) with ordinality r (name, number)
+join pg_attribute a on a.attrelid = to_regclass(r.name)
 join pg_type t on t.oid = a.atttypid
-where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped
-order by a.attnum`
+where a.attnum > 0 and not a.attisdropped
+order by r.number, a.attnum`
 
 // domainQuery follows a domain to its base type, which may be that of another domain.
 const domainQuery = `
@@ -65,19 +75,21 @@ from base b where b.typtype <> 'd'`
 // readCatalog returns the columns of each relation, which are none if it does not exist.
 func readCatalog(ctx context.Context, conn *pgx.Conn, relations []string) ([][]sqlColumn, error) {
 	tables := make([][]sqlColumn, len(relations))
-	batch := &pgx.Batch{}
-	for i, relation := range relations {
-		batch.Queue(catalogQuery, relation).Query(func(rows pgx.Rows) error {
-			var c sqlColumn
-			into := []any{&c.Name, &c.OID, &c.Type, &c.Kind, &c.Category, &c.Elem, &c.ElemKind, &c.NotNull, &c.Filled, &c.Computed, &c.Unique, &c.Alone, &c.Declared, &c.Row, &c.Rows}
-			_, err := pgx.ForEachRow(rows, into, func() error {
-				tables[i] = append(tables[i], c)
-				return nil
-			})
-			return err
-		})
+	rows, err := conn.Query(ctx, catalogQuery, relations)
+	if err != nil {
+		return nil, fmt.Errorf("read the column types: %w", err)
 	}
-	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+	var c sqlColumn
+	var number int
+	into := []any{
+		&number, &c.Name, &c.OID, &c.Type, &c.Kind, &c.Category, &c.Elem, &c.ElemKind, &c.NotNull, &c.Filled, &c.Computed,
+		&c.Unique, &c.Alone, &c.Pairs, &c.Number, &c.Declared, &c.Row, &c.Rows,
+	}
+	_, err = pgx.ForEachRow(rows, into, func() error {
+		tables[number-1] = append(tables[number-1], c)
+		return nil
+	})
+	if err != nil {
 		return nil, fmt.Errorf("read the column types: %w", err)
 	}
 	for _, columns := range tables {

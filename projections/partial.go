@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
@@ -15,9 +17,9 @@ import (
 // bookings of an account, that is much for little, since most handlers look at the last row and add one. So as long as a
 // batch does no more than Create and Index.Last to a table, its rows are not loaded, or only the last of each aggregate.
 //
-// Create then cannot know that a key is taken. It goes on as if it were free, and before the batch is stored, or when
-// anything fails, one query asks. If a key was taken after all, the batch is applied again from its first event with all
-// rows loaded, so handlers see what they would have seen.
+// Create then cannot know that a key is taken. It goes on as if it were free. Its unique index says so when the batch is
+// stored, in a savepoint; if anything fails before, or the row is gone by then, a query does. If a key was taken after all,
+// the batch is applied again from its first event with all rows loaded, so handlers see what they would have seen.
 
 // errTaken is the reason to apply the batch again. No handler's error hides it: the run notes it, too.
 var errTaken = errors.New("a key that was taken to be free is not")
@@ -108,6 +110,56 @@ func (r *Run) anyTaken() (bool, error) {
 	return false, nil
 }
 
+// flushPartial stores the rows of a batch whose tables may be partly loaded. Whether the key of a row that stays was taken,
+// its unique index says; for those that are gone again, a query does.
+func (r *Run) flushPartial() (int64, error) {
+	stay, gone := false, false
+	for _, s := range r.stores {
+		for _, t := range s.states {
+			some, others := t.guessed()
+			stay, gone = stay || some, gone || others
+		}
+	}
+	if gone {
+		taken, err := r.anyTaken()
+		if err == nil && taken {
+			err, stay = r.again(), false
+		}
+		if err != nil {
+			return 0, r.fail(err)
+		}
+	}
+	if !stay {
+		return r.flush()
+	}
+	if err := r.exec("savepoint projector_flush"); err != nil {
+		return 0, err
+	}
+	rows, err := r.flush()
+	if err == nil {
+		return rows, r.exec("release savepoint projector_flush")
+	}
+	if refused := (*pgconn.PgError)(nil); !errors.As(err, &refused) || refused.Code != uniqueViolation {
+		return 0, err
+	}
+	if err := r.exec("rollback to savepoint projector_flush"); err != nil {
+		return 0, err
+	}
+	r.stored = 0
+	if err := r.again(); err != nil {
+		return 0, r.fail(err)
+	}
+	return r.flush()
+}
+
+// uniqueViolation is an SQLSTATE.
+const uniqueViolation = "23505"
+
+func (r *Run) exec(sql string) error {
+	_, err := r.conn.Exec(r.ctx, sql)
+	return r.failing(err)
+}
+
 // some makes the current aggregate's scope current without loading rows, if the table can do without.
 func (t *table[K, R]) some() error {
 	if t.scoped {
@@ -143,17 +195,28 @@ func (t *table[K, R]) lasts(index int, order *column) error {
 	case t.lastsOf != 0 || !t.ordered(order):
 		return t.prepare()
 	}
+	ties := "with ties"
+	if t.paired(order) {
+		ties = "only" // which does not look for another
+	}
 	err := t.query(func(columns, relation, aggregate, ids string) string {
 		return fmt.Sprintf(`
 			select r.* from (select distinct id from unnest(%[4]s) id) a
-			cross join lateral (select %[1]s from %[2]s v where v.%[3]s = a.id order by v.%[5]s desc fetch first row with ties) r`,
-			columns, relation, aggregate, ids, order.sql())
+			cross join lateral (select %[1]s from %[2]s v where v.%[3]s = a.id order by v.%[5]s desc fetch first row %[6]s) r`,
+			columns, relation, aggregate, ids, order.sql(), ties)
 	}, t.add)
 	if err != nil {
 		return t.run.fail(err)
 	}
 	t.lastsOf = index + 1
 	return nil
+}
+
+// paired says whether the rows of an aggregate differ in the column.
+func (t *table[K, R]) paired(order *column) bool {
+	at, _ := t.place(order)
+	of, _ := t.place(t.model.aggregate)
+	return slices.Contains(strings.Fields(t.plan.columns[at].pairs), t.plan.columns[of].number)
 }
 
 func (t *table[K, R]) ordered(order *column) bool {
@@ -163,6 +226,17 @@ func (t *table[K, R]) ordered(order *column) bool {
 		}
 	}
 	return false
+}
+
+// guessed says whether rows were created whose keys were taken to be free: such that stay, and such that are gone again.
+func (t *table[K, R]) guessed() (stay, gone bool) {
+	if t.loaded {
+		return false, false
+	}
+	for _, e := range t.created {
+		stay, gone = stay || !e.gone, gone || e.gone
+	}
+	return stay, gone
 }
 
 // taken asks for the keys of rows that were created before the table's rows were loaded.
@@ -178,16 +252,16 @@ func (t *table[K, R]) taken() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	ids, err := t.run.idArray()
+	at, _ := t.place(t.model.aggregate)
+	ids, oid, idArray, err := t.run.idArray(t.plan.columns[at].sqlType, 2)
 	if err != nil {
 		return false, err
 	}
-	at, _ := t.place(t.model.aggregate)
 	key := t.keyColumn()
-	sql := fmt.Sprintf("select exists (select from %s where %s = any($1::text[]::%s[]) and %s = any($2::text[]::%s[]))",
-		t.relation, key.sql(), key.sqlType, t.model.aggregate.sql(), t.plan.columns[at].sqlType)
+	sql := fmt.Sprintf("select exists (select from %s where %s = any($1::text[]::%s[]) and %s = any(%s))",
+		t.relation, key.sql(), key.sqlType, t.model.aggregate.sql(), idArray)
 	result := t.run.conn.PgConn().ExecParams(t.run.ctx, sql, [][]byte{array, ids},
-		[]uint32{pgtype.TextArrayOID, pgtype.TextArrayOID}, []int16{1, 1}, binaryFormat)
+		[]uint32{pgtype.TextArrayOID, oid}, []int16{1, 1}, binaryFormat)
 	var taken bool
 	for result.NextRow() {
 		taken = result.Values()[0][0] != 0

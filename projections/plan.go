@@ -27,6 +27,8 @@ type plannedColumn struct {
 	unique  bool // a unique index may care for it
 	alone   bool // one has this column and no other
 	notNull bool
+	number  string // pg_attribute.attnum
+	pairs   string // the numbers of columns with which it is unique
 	encode  encoder
 	scan    scanner
 	format  int16 // that scan reads
@@ -46,7 +48,10 @@ func newPlan(m *model, table string, conn *pgx.Conn, shape []sqlColumn) (*plan, 
 	var errs []error
 	for _, c := range m.columns {
 		sql := find(c)
-		pc := plannedColumn{column: c, oid: sql.OID, sqlType: sql.Type, unique: sql.Unique, alone: sql.Alone, notNull: sql.NotNull}
+		pc := plannedColumn{
+			column: c, oid: sql.OID, sqlType: sql.Type, unique: sql.Unique, alone: sql.Alone, notNull: sql.NotNull,
+			number: sql.Number, pairs: sql.Pairs,
+		}
 		if sql.OID == pgtype.BPCharOID {
 			pc.sqlType = "bpchar" // "character" would be character(1)
 		}

@@ -2,6 +2,7 @@ package projections
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"reflect"
@@ -265,27 +266,24 @@ func (r *Run) Flush() (rows int64, err error) {
 		}
 	}()
 	if r.partial {
-		taken, err := r.anyTaken()
-		if err == nil && taken {
-			err = r.again()
-		}
-		if err != nil {
-			return 0, r.fail(err)
-		}
+		return r.flushPartial()
 	}
+	return r.flush()
+}
+
+func (r *Run) flush() (int64, error) {
 	for _, s := range r.stores {
 		for _, t := range s.states {
+			collect := t.spill
 			if r.loads {
-				err = t.collect()
-			} else {
-				err = t.spill()
+				collect = t.collect
 			}
-			if err != nil {
+			if err := collect(); err != nil {
 				return 0, err
 			}
 		}
 	}
-	err = r.store()
+	err := r.store()
 	return r.stored, err
 }
 
@@ -328,11 +326,24 @@ func (r *Run) scopeOf(m *model, p unsafe.Pointer) (place int, ok bool) {
 	return place, ok
 }
 
-// idArray encodes the batch's aggregates as text[].
-func (r *Run) idArray() ([]byte, error) {
-	ids := make([]string, len(r.aggregates))
-	for i, id := range r.aggregates {
-		ids[i] = id.String()
+// idArray encodes the batch's aggregates as a parameter of an array of a type, and returns it as it stands in SQL.
+func (r *Run) idArray(sqlType string, number int) (param []byte, oid uint32, sql string, err error) {
+	if len(r.aggregates) > 0 && r.aggregates[0].IsUUID() {
+		oid = pgtype.UUIDArrayOID
+		for _, n := range []int{1, 0, pgtype.UUIDOID, len(r.aggregates), 1} { // dimensions, no NULLs, the type, length, first index
+			param = binary.BigEndian.AppendUint32(param, uint32(n))
+		}
+		for _, id := range r.aggregates {
+			param = append(param, 0, 0, 0, 16)
+			param = append(param, id.uuid[:]...)
+		}
+	} else {
+		ids := make([]string, len(r.aggregates))
+		for i, id := range r.aggregates {
+			ids[i] = id.String()
+		}
+		param, err = r.conn.TypeMap().Encode(pgtype.TextArrayOID, pgtype.BinaryFormatCode, ids, nil)
+		oid = pgtype.TextArrayOID
 	}
-	return r.conn.TypeMap().Encode(pgtype.TextArrayOID, pgtype.BinaryFormatCode, ids, nil)
+	return param, oid, fmt.Sprintf("$%d::%s[]", number, sqlType), err
 }

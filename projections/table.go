@@ -19,6 +19,8 @@ type state interface {
 	reset()
 	// taken asks the database whether a key is taken that was taken to be free.
 	taken() (bool, error)
+	// guessed says whether rows were created whose keys were taken to be free: such that stay, and such that are gone.
+	guessed() (stay, gone bool)
 }
 
 // entry is a row in memory. Its address is good until reset.

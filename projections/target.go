@@ -194,11 +194,11 @@ func (t *target) query(statement func(columns, relation, aggregate, ids string) 
 	r := t.run
 	fields := slices.Concat(t.model.columns, t.model.numbered)
 	at, _ := t.place(t.model.aggregate)
-	ids, err := r.idArray()
+	ids, oid, array, err := r.idArray(t.plan.columns[at].sqlType, 1)
 	if err != nil {
 		return err
 	}
-	sql := statement(columnList(fields), t.relation, t.model.aggregate.sql(), "$1::text[]::"+t.plan.columns[at].sqlType+"[]")
+	sql := statement(columnList(fields), t.relation, t.model.aggregate.sql(), array)
 	formats := make([]int16, len(fields))
 	for i := range formats {
 		formats[i] = pgtype.BinaryFormatCode
@@ -206,7 +206,7 @@ func (t *target) query(statement func(columns, relation, aggregate, ids string) 
 			formats[i] = t.plan.columns[i].format
 		}
 	}
-	result := r.conn.PgConn().ExecParams(r.ctx, sql, [][]byte{ids}, []uint32{pgtype.TextArrayOID}, binaryFormat, formats)
+	result := r.conn.PgConn().ExecParams(r.ctx, sql, [][]byte{ids}, []uint32{oid}, binaryFormat, formats)
 	var failed error
 	for failed == nil && result.NextRow() {
 		failed = t.addRow(result.Values(), add)

@@ -36,6 +36,14 @@ func (t *target) update(ctx context.Context, conn *pgx.Conn) (int64, error) {
 	if t.sameKeys() {
 		return 0, t.expect(0, len(t.updates))
 	}
+	if t.uniqueKey() {
+		sql := fmt.Sprintf("update %s t set %s from unnest($1) u where %s", t.relation, strings.Join(sets, ", "), strings.Join(keys, " and "))
+		tag, err := conn.PgConn().ExecParams(ctx, sql, [][]byte{t.rowArray()}, []uint32{t.plan.shape[0].Rows}, binaryFormat, nil).Close()
+		if err != nil {
+			return 0, tableError(t.name, err)
+		}
+		return tag.RowsAffected(), t.expect(tag.RowsAffected(), len(t.updates))
+	}
 	// Each row of the array has to find one row of the table: one that finds two would make up for one that finds none.
 	sql := fmt.Sprintf("with u as (select *, row_number() over () as projector_row from unnest($1)), "+
 		"done as (update %s t set %s from u where %s returning u.projector_row) "+
@@ -132,4 +140,13 @@ func (t *target) rowArray() []byte {
 		binary.BigEndian.PutUint32(b[size:], uint32(len(b)-size-4))
 	}
 	return b
+}
+
+// uniqueKey says whether a unique index has the key and nothing else.
+func (t *target) uniqueKey() bool {
+	if len(t.model.keys) != 1 {
+		return false
+	}
+	key := t.model.keys[0]
+	return slices.ContainsFunc(t.plan.shape, func(c sqlColumn) bool { return c.Name == key.name && c.Alone })
 }
