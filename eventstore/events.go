@@ -24,6 +24,7 @@ type Selection struct {
 	Range      Range
 	Aggregates []projections.ID // if not nil: just these
 	After      int64            // positions above
+	UpTo       int64            // if not 0: positions up to it
 	Except     string           // SQL, trusted: a relation with a column position; these positions are left out
 	Types      []string         // if not nil: just these types, except above AllAbove
 	AllAbove   int64            // with Types: above this position every type is read
@@ -68,6 +69,9 @@ func (r *Reader) where(sel Selection) (string, []any) {
 	}
 	if sel.After > 0 {
 		add(position+" > $%d::int8", sel.After)
+	}
+	if sel.UpTo > 0 {
+		add(position+" <= $%d::int8", sel.UpTo)
 	}
 	if sel.Except != "" {
 		conditions = append(conditions, "not exists (select from "+sel.Except+" l where l.position = "+position+")")

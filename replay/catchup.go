@@ -56,30 +56,57 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 		p.Settled = true
 	}
 	settled := time.Now()
-	err = j.applyGroups(ctx, &p)
+	for lost := int64(1); lost > 0; {
+		if err := j.applyLacking(ctx, &p); err != nil {
+			return p, err
+		}
+		p.Applying = time.Since(settled)
+		err := j.Retry(ctx, pg.PointCut, func(tx pgx.Tx) (err error) {
+			lost, err = j.moveCut(ctx, tx, &p, cut.Position)
+			return err
+		})
+		if err != nil {
+			return p, err
+		}
+		if lost > 0 {
+			j.Log.Warn().Int64("events", lost).Msg("the server has lost what it had committed, as after a crash or a failover: applying it again")
+		}
+	}
+	p.Elapsed = time.Since(began)
+	return p, nil
+}
+
+// applyLacking applies what the ledger lacks.
+func (j *Job) applyLacking(ctx context.Context, p *Pass) error {
+	err := j.applyGroups(ctx, p)
 	if _, _, unique := pg.UniqueViolation(err); unique {
 		// A value that one aggregate freed and another took: together they fit.
 		j.Log.Info().Err(err).Msg("catching up again as one group")
-		err = j.applyRest(ctx, &p)
+		err = j.applyRest(ctx, p)
 	}
+	return err
+}
+
+// moveCut ends a pass. Groups commit without waiting for the disk, and a server that takes over after another may lack even
+// what was waited for. So the cut moves only over events that the ledger has, in a commit that is waited for, and with it
+// all commits before it. If events up to the cut are lost, it returns their number and leaves the cut.
+func (j *Job) moveCut(ctx context.Context, tx pgx.Tx, p *Pass, cut int64) (lost int64, err error) {
+	old, err := j.Own(ctx, tx, Built)
 	if err != nil {
-		return p, err
+		return 0, err
 	}
-	p.Applying = time.Since(settled)
-	err = j.Retry(ctx, pg.PointCut, func(tx pgx.Tx) error {
-		if _, err := j.Own(ctx, tx, Built); err != nil {
-			return err
+	if p.Settled && cut > old {
+		lacks := j.lacks(old, nil)
+		lacks.UpTo = cut
+		if lost, err = j.Source.Count(ctx, tx, lacks); lost > 0 || err != nil {
+			return lost, err
 		}
-		if p.Settled {
-			if err := j.advance(ctx, tx, cut.Position); err != nil {
-				return err
-			}
+		if err := j.advance(ctx, tx, cut); err != nil {
+			return 0, err
 		}
-		p.Cut, err = j.enter(ctx, tx, Built)
-		return err
-	})
-	p.Elapsed = time.Since(began)
-	return p, err
+	}
+	p.Cut, err = j.enter(ctx, tx, Built)
+	return 0, err
 }
 
 // lacks selects what the ledger lacks: of all aggregates, or of some.

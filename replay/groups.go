@@ -126,6 +126,10 @@ func (c *catchUp) apply(ctx context.Context) error {
 				return err
 			}
 			fresh = false
+			// moveCut looks whether the commit has come to stay.
+			if _, err := tx.Exec(ctx, "set local synchronous_commit = off"); err != nil {
+				return err
+			}
 			lacking := slices.DeleteFunc(group, func(e projections.Raw) bool { return e.Position <= cut })
 			done, err = j.applyEvents(ctx, tx, run, lacking)
 			return err

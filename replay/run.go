@@ -2,6 +2,7 @@ package replay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -21,12 +22,17 @@ func (j *Job) Run(ctx context.Context) (Progress, error) {
 		return Progress{}, err
 	}
 	stop := m.start(ctx)
-	err := j.replay(ctx, m)
-	if err == nil {
-		err = j.parallel(ctx, func(ctx context.Context) error { return j.finishTables(ctx, m) })
+	err := errPending
+	for errors.Is(err, errPending) {
+		if err = j.replay(ctx, m); err == nil {
+			err = j.parallel(ctx, func(ctx context.Context) error { return j.finishTables(ctx, m) })
+		}
 	}
 	return stop(), err
 }
+
+// errPending is that a batch of the store is pending after all were done: a server that has taken over lacks its commit.
+var errPending = errors.New("a batch that was done is pending again")
 
 // replay has readers read the events and workers apply them, each on connections of its own: while a worker stores the rows
 // of one batch, the server already reads and sorts what comes next.
@@ -111,6 +117,9 @@ func (j *Job) finishTables(ctx context.Context, m *meter) error {
 			}
 			if b, ok, err = j.claimNext(ctx, tx); err != nil || !ok {
 				return err
+			}
+			if b.phase == PhaseReplay {
+				return errPending
 			}
 			if uneven && b.phase == PhaseIndex {
 				if _, err := j.apply(ctx, tx, j.Projections.CatchUp(), j.lacks(cut, nil)); err != nil {
