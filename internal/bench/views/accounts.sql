@@ -8,4 +8,4 @@ create table accounts%SUFFIX% (
     balance   bigint      not null, -- in the currency's smallest unit
     version   bigint      not null, -- the sequence number of the last event
     opened_at timestamptz not null
-);
+) with (fillfactor = 50);
