@@ -117,3 +117,63 @@ func TestPrimaryKeyThatIsNone(t *testing.T) {
 		t.Errorf("rows %s", got)
 	}
 }
+
+// Of rows that are alike in the order, the one with the greatest key is the last, however they lie in the table.
+func TestLastOfTies(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Database(t, nil)
+	if _, err := pool.Exec(t.Context(), `
+		create table a (no bigint primary key, r text not null, "order" bigint not null, u text[], "MixedCase" bigint not null);
+		create index on a (r, "order")`); err != nil {
+		t.Fatal(err)
+	}
+	for i, no := range []int{1, 2, 4, 3} {
+		if _, err := pool.Exec(t.Context(), `insert into a values ($1, $2, 1, null, $1)`, no, []uuid.UUID{ada, bob}[i/2].String()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set := oddSet(t, numbers, func(s *projections.Store, e projections.Event[deposited]) error {
+		id := e.AggregateID.String()
+		last, _, err := numbersByOrder.Last(s, id)
+		if err != nil {
+			return err
+		}
+		return numbers.Create(s, oddlyID{No: number(e.Position), R: id, Order: last.Order + 1, Sum: 10 * last.Sum})
+	})
+	if _, err := apply(t.Context(), pool, set.CatchUp(), ev(5, ada, 1, "D", "{}"), ev(6, bob, 1, "D", "{}")); err != nil {
+		t.Fatal(err)
+	}
+	if got := text(t, pool, `select string_agg(concat_ws(':', no, "MixedCase"), ' ' order by no) from a where no > 4`); got != "5:20 6:40" {
+		t.Errorf("got %s, want the tens of the greatest keys", got)
+	}
+}
+
+// A Create of several rows that fails at the second leaves none, whether or not it could know that the first was taken.
+func TestCreateOfSeveralWithTheFirstTaken(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Database(t, nil)
+	if _, err := pool.Exec(t.Context(), `
+		create table a (no bigint primary key, r text not null, "order" bigint not null, u text[], "MixedCase" bigint not null)`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), "insert into a values (1, $1, 1, null, 1)", ada.String()); err != nil {
+		t.Fatal(err)
+	}
+	var seen string
+	set := oddSet(t, numbers, func(s *projections.Store, e projections.Event[deposited]) error {
+		row := oddlyID{No: 2, R: e.AggregateID.String()}
+		if err := numbers.Create(s, row); err != nil {
+			return err
+		}
+		first := row
+		first.No = 1
+		seen = fmt.Sprint(numbers.Create(s, first, row))
+		return nil
+	})
+	if _, err := apply(t.Context(), pool, set.CatchUp(), ev(5, ada, 1, "D", "{}")); err != nil {
+		t.Fatal(err)
+	}
+	if seen != "a No. 1: a row with this key exists" {
+		t.Errorf("the handler saw: %s", seen)
+	}
+}

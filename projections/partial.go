@@ -111,7 +111,7 @@ func (r *Run) anyTaken() (bool, error) {
 }
 
 // flushPartial stores the rows of a batch whose tables may be partly loaded. Whether the key of a row that stays was taken,
-// its unique index says; for those that are gone again, a query does.
+// its unique index says; for those that are gone again, as all rows of a Create are if it fails at the second, a query does.
 func (r *Run) flushPartial() (int64, error) {
 	stay, gone := false, false
 	for _, s := range r.stores {
