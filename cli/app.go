@@ -135,6 +135,7 @@ func followFlag() urfave.Flag {
 func globalFlags() []urfave.Flag {
 	return []urfave.Flag{
 		&urfave.StringFlag{Name: "database-url", Usage: "the database of the events and view tables; also DATABASE_URL, and libpq's PGHOST, PGDATABASE …"},
+		&urfave.StringFlag{Name: "events-url", Usage: "the database of the events, if it is another one than that of the view tables"},
 		&urfave.IntFlag{Name: "workers", Value: max(2, runtime.GOMAXPROCS(0)), Usage: "how many batches to replay at once"},
 		&urfave.BoolFlag{DisableDefaultText: true, Name: "json", Usage: "answer in lines of JSON"},
 		&urfave.BoolFlag{DisableDefaultText: true, Name: "no-progress", Usage: "no bar and no progress lines"},

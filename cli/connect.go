@@ -34,6 +34,18 @@ func (p *program) pool(c *urfave.Context, workers int) (*pgxpool.Pool, error) {
 				p.name, c.Command.Name)
 		}
 	}
+	return newPool(c.Context, url, from, workers)
+}
+
+// eventsPool makes that of the database of the events, if they are in another one; else it is nil.
+func (p *program) eventsPool(c *urfave.Context, workers int) (*pgxpool.Pool, error) {
+	if url := c.String("events-url"); url != "" {
+		return newPool(c.Context, url, "--events-url", workers)
+	}
+	return nil, nil
+}
+
+func newPool(ctx context.Context, url, from string, workers int) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, badURL(from, err)
@@ -42,7 +54,7 @@ func (p *program) pool(c *urfave.Context, workers int) (*pgxpool.Pool, error) {
 	if params := config.ConnConfig.RuntimeParams; params["application_name"] == "" {
 		params["application_name"] = "projector"
 	}
-	return pgxpool.NewWithConfig(c.Context, config)
+	return pgxpool.NewWithConfig(ctx, config)
 }
 
 // libpq says whether the environment names a database in the way of libpq.

@@ -19,6 +19,7 @@ type session struct {
 	flags  *urfave.Context
 	schema *viewschema.Schema
 	pool   *pgxpool.Pool
+	events *pgxpool.Pool // nil: pool
 	screen *screen // nil: standard error is no terminal
 	log    zerolog.Logger
 }
@@ -42,10 +43,16 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{program: p, flags: c, pool: pool, screen: newScreen(p.Stderr)}
+	events, err := p.eventsPool(c, workers)
+	if err != nil {
+		pool.Close()
+		return nil, err
+	}
+	s := &session{program: p, flags: c, pool: pool, events: events, screen: newScreen(p.Stderr)}
 	s.log = s.logger().Level(level)
 	s.schema, err = viewschema.Open(pool, p.definition, viewschema.Options{
 		Workers:     workers,
+		Events:      events,
 		Log:         s.log,
 		Progress:    s.progress(),
 		LockWait:    c.Duration("lock-wait"),
@@ -55,6 +62,9 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 	})
 	if err == nil {
 		err = ping(c.Context, pool)
+	}
+	if err == nil && events != nil {
+		err = ping(c.Context, events)
 	}
 	if err != nil {
 		s.close()
@@ -66,6 +76,9 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 func (s *session) close() {
 	s.screen.draw("")
 	s.pool.Close()
+	if s.events != nil {
+		s.events.Close()
+	}
 }
 
 // answer is what a command has to say: for programs in its fields, for people in text.

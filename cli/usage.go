@@ -55,7 +55,7 @@ func spell(args []string, known []urfave.Flag) string {
 	if !has {
 		return flag
 	}
-	if flag == "--database-url" {
+	if flag == "--database-url" || flag == "--events-url" {
 		value = "…"
 	}
 	return flag + separator + value

@@ -26,6 +26,7 @@ type Selection struct {
 	After      int64            // positions above
 	UpTo       int64            // if not 0: positions up to it
 	Except     string           // SQL, trusted: a relation with a column position; these positions are left out
+	Known      []int64          // these positions are left out, too: for an Except that is in another database
 	Types      []string         // if not nil: just these types, except above AllAbove
 	AllAbove   int64            // with Types: above this position every type is read
 	Bounds     []projections.ID // ascending, inside of Range: they cut it into parts, the first of which is number 0
@@ -75,6 +76,9 @@ func (r *Reader) where(sel Selection) (string, []any) {
 	}
 	if sel.Except != "" {
 		conditions = append(conditions, "not exists (select from "+sel.Except+" l where l.position = "+position+")")
+	}
+	if len(sel.Known) > 0 {
+		add("not exists (select from pg_catalog.unnest($%d::int8[]) l (position) where l.position = "+position+")", sel.Known)
 	}
 	if sel.Types != nil {
 		add("("+r.column(r.mapping.Type)+" = any ($%d::text[]) or "+position+" > $%d::int8)", sel.Types, sel.AllAbove)

@@ -42,7 +42,8 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 		return p, err
 	}
 	// First: an event that commits after the listing below and at or below this cut cannot exist.
-	cut, err := j.Source.Settle(ctx, j.DB, wait)
+	events, _ := j.events()
+	cut, err := j.Source.Settle(ctx, events, wait)
 	switch {
 	case errors.Is(err, eventstore.ErrUnsettled):
 		p.Open = err.Error()
@@ -96,9 +97,16 @@ func (j *Job) moveCut(ctx context.Context, tx pgx.Tx, p *Pass, cut int64) (lost 
 		return 0, err
 	}
 	if p.Settled && cut > old {
-		lacks := j.lacks(old, nil)
+		lacks, err := j.lacks(ctx, tx, old, nil)
+		if err != nil {
+			return 0, err
+		}
 		lacks.UpTo = cut
-		if lost, err = j.Source.Count(ctx, tx, lacks); lost > 0 || err != nil {
+		err = j.eventsTx(ctx, tx, func(events pgx.Tx) (err error) {
+			lost, err = j.Source.Count(ctx, events, lacks)
+			return err
+		})
+		if lost > 0 || err != nil {
 			return lost, err
 		}
 		if err := j.advance(ctx, tx, cut); err != nil {
@@ -109,19 +117,36 @@ func (j *Job) moveCut(ctx context.Context, tx pgx.Tx, p *Pass, cut int64) (lost 
 	return 0, err
 }
 
-// lacks selects what the ledger lacks: of all aggregates, or of some.
-func (l Ledger) lacks(cut int64, aggregates []projections.ID) eventstore.Selection {
-	return eventstore.Selection{After: cut, Except: l.replayed(), Aggregates: aggregates}
+// lacks selects what the ledger, which q reads, lacks: of all aggregates, or of some. A database that does not have the
+// ledger is told the positions that are in it.
+func (j *Job) lacks(ctx context.Context, q pg.Querier, cut int64, aggregates []projections.ID) (sel eventstore.Selection, err error) {
+	sel = eventstore.Selection{After: cut, Aggregates: aggregates}
+	if _, elsewhere := j.events(); elsewhere {
+		sel.Known, err = j.known(ctx, q)
+	} else {
+		sel.Except = j.replayed()
+	}
+	return sel, err
 }
 
-// apply applies the selected events, read in one snapshot.
-func (j *Job) apply(ctx context.Context, tx pgx.Tx, run *projections.Run, sel eventstore.Selection) (Pass, error) {
+// apply applies what the ledger lacks, of all aggregates or of some, read in one snapshot.
+func (j *Job) apply(ctx context.Context, tx pgx.Tx, run *projections.Run, cut int64, aggregates []projections.ID) (Pass, error) {
+	sel, err := j.lacks(ctx, tx, cut, aggregates)
+	if err != nil {
+		return Pass{}, err
+	}
 	var events []projections.Raw
-	for e, err := range j.Source.Events(ctx, tx, sel) {
-		if err != nil {
-			return Pass{}, err
+	err = j.eventsTx(ctx, tx, func(tx pgx.Tx) error {
+		for e, err := range j.Source.Events(ctx, tx, sel) {
+			if err != nil {
+				return err
+			}
+			events = append(events, event(&e.Raw))
 		}
-		events = append(events, event(&e.Raw))
+		return nil
+	})
+	if err != nil {
+		return Pass{}, err
 	}
 	return j.applyEvents(ctx, tx, run, events)
 }
@@ -150,21 +175,29 @@ func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, run *projections.Run, 
 	return Pass{Events: int64(len(events)), Rows: rows}, err
 }
 
-// Tail counts the events that the ledger lacks. It takes no lock, so a catch-up that ends meanwhile may be counted in part.
-func (l Ledger) Tail(ctx context.Context, q pg.Querier, source *eventstore.Reader) (int64, error) {
-	cut, err := l.cut(ctx, q)
+// Tail counts the events that the ledger, which q reads, lacks. It takes no lock, so a catch-up that ends meanwhile may be
+// counted in part.
+func (j *Job) Tail(ctx context.Context, q pg.Querier) (int64, error) {
+	cut, err := j.cut(ctx, q)
 	if err != nil {
 		return 0, err
 	}
-	return source.Count(ctx, q, l.lacks(cut, nil))
+	sel, err := j.lacks(ctx, q, cut, nil)
+	if err != nil {
+		return 0, err
+	}
+	if db, elsewhere := j.events(); elsewhere {
+		return j.Source.Count(ctx, db, sel)
+	}
+	return j.Source.Count(ctx, q, sel)
 }
 
-// Finish applies all that the ledger lacks in the caller's transaction, which has to hold off writers and own the
-// migration (see Own). Afterwards the ledger lacks nothing. The transaction has to be READ COMMITTED: an older snapshot
+// Finish applies all that the ledger lacks in the caller's transaction, which has to own the migration (see Own), while the
+// caller holds off writers. Afterwards the ledger lacks nothing. The transaction has to be READ COMMITTED: an older snapshot
 // would miss events.
 func (j *Job) Finish(ctx context.Context, tx pgx.Tx, cut int64) (Pass, error) {
 	began := time.Now()
-	p, err := j.apply(ctx, tx, j.Projections.CatchUp(), j.lacks(cut, nil))
+	p, err := j.apply(ctx, tx, j.Projections.CatchUp(), cut, nil)
 	if err != nil {
 		return p, fmt.Errorf("catching up version %d: %w", j.Version, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/alitto/pond/v2"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/projections"
 )
@@ -36,7 +37,7 @@ func (j *Job) applyGroups(ctx context.Context, p *Pass) error {
 	began := time.Now()
 	var total int64
 	if j.Progress != nil {
-		if total, err = j.Tail(ctx, j.DB, j.Source); err != nil {
+		if total, err = j.Tail(ctx, j.DB); err != nil {
 			return err
 		}
 	}
@@ -69,21 +70,29 @@ func (c *catchUp) read(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		var group []projections.Raw
-		for e, err := range c.job.Source.Scan(ctx, tx, c.job.lacks(cut, nil)) {
-			if err != nil {
+		lacks, err := c.job.lacks(ctx, tx, cut, nil)
+		if err != nil {
+			return err
+		}
+		return c.job.eventsTx(ctx, tx, func(tx pgx.Tx) error { return c.scan(ctx, tx, lacks, size) })
+	})
+}
+
+func (c *catchUp) scan(ctx context.Context, tx pgx.Tx, lacks eventstore.Selection, size int) error {
+	var group []projections.Raw
+	for e, err := range c.job.Source.Scan(ctx, tx, lacks) {
+		if err != nil {
+			return err
+		}
+		if n := len(group); n >= size && group[n-1].AggregateID != e.AggregateID {
+			if err := c.send(ctx, group); err != nil {
 				return err
 			}
-			if n := len(group); n >= size && group[n-1].AggregateID != e.AggregateID {
-				if err := c.send(ctx, group); err != nil {
-					return err
-				}
-				group = nil
-			}
-			group = append(group, event(&e.Raw))
+			group = nil
 		}
-		return c.send(ctx, group)
-	})
+		group = append(group, event(&e.Raw))
+	}
+	return c.send(ctx, group)
 }
 
 func (c *catchUp) send(ctx context.Context, group []projections.Raw) error {
@@ -122,7 +131,7 @@ func (c *catchUp) apply(ctx context.Context) error {
 				return err
 			}
 			if !fresh {
-				done, err = j.apply(ctx, tx, run, j.lacks(cut, ids))
+				done, err = j.apply(ctx, tx, run, cut, ids)
 				return err
 			}
 			fresh = false
@@ -148,7 +157,7 @@ func (j *Job) applyRest(ctx context.Context, p *Pass) error {
 	err := j.Retry(ctx, pg.PointGroup, func(tx pgx.Tx) error {
 		cut, err := j.enter(ctx, tx, Built)
 		if err == nil {
-			done, err = j.apply(ctx, tx, j.Projections.CatchUp(), j.lacks(cut, nil))
+			done, err = j.apply(ctx, tx, j.Projections.CatchUp(), cut, nil)
 		}
 		return err
 	})

@@ -21,8 +21,9 @@ type Job struct {
 	Version     int              // for messages
 	Projections *projections.Set // with the schema and the suffix of the tables
 	Source      *eventstore.Reader
-	DB          *pgxpool.Pool
-	Workers     int // 0: 2
+	DB          *pgxpool.Pool // of the tables and the ledger
+	Events      *pgxpool.Pool // of Source; nil: DB
+	Workers     int           // 0: 2
 	// Index makes the indexes of a table after its rows are loaded; nil if no table has any. It runs in the transaction
 	// that marks it as done.
 	Index func(ctx context.Context, tx pgx.Tx, table string) error
@@ -69,6 +70,29 @@ func (p Phase) String() string {
 		return "done"
 	}
 	return fmt.Sprintf("phase %d", int(p))
+}
+
+// events is the database of the events, and says whether it is another one than that of the tables.
+func (j *Job) events() (db *pgxpool.Pool, elsewhere bool) {
+	if j.Events == nil || j.Events == j.DB {
+		return j.DB, false
+	}
+	return j.Events, true
+}
+
+// eventsTx runs fn in a transaction in the database of the events: tx, which works on the tables, or else one that only
+// reads.
+func (j *Job) eventsTx(ctx context.Context, tx pgx.Tx, fn func(events pgx.Tx) error) error {
+	db, elsewhere := j.events()
+	if !elsewhere {
+		return fn(tx)
+	}
+	return pg.InTx(ctx, db, pg.PointList, func(events pgx.Tx) error {
+		if err := settings(ctx, events); err != nil {
+			return err
+		}
+		return fn(events)
+	})
 }
 
 // Parallelism is how many transactions the job runs at once.
@@ -164,7 +188,7 @@ func (j *Job) reconnect(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
-		if j.DB.Ping(ctx) == nil {
+		if events, _ := j.events(); j.DB.Ping(ctx) == nil && events.Ping(ctx) == nil {
 			return true
 		}
 		select {

@@ -83,6 +83,19 @@ func (l Ledger) replayed() string {
 	return l.sql("(select position from %SCHEMA%.projector_replayed_ids where migration_id = ") + strconv.FormatInt(l.Migration, 10) + ")"
 }
 
+// known lists the positions above the cut that the tables hold.
+func (l Ledger) known(ctx context.Context, q pg.Querier) ([]int64, error) {
+	rows, err := q.Query(ctx, l.sql("select position from %SCHEMA%.projector_replayed_ids where migration_id = $1"), l.Migration)
+	if err != nil {
+		return nil, fmt.Errorf("reading the ledger: %w", err)
+	}
+	known, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return nil, fmt.Errorf("reading the ledger: %w", err)
+	}
+	return known, nil
+}
+
 // record stores positions above the cut. If another transaction has recorded one of them, it fails with a unique
 // violation, after waiting for that transaction if it is still open: see isRecorded.
 func (l Ledger) record(ctx context.Context, tx pgx.Tx, positions []int64) error {

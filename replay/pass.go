@@ -26,7 +26,8 @@ type passes struct {
 }
 
 func (j *Job) newPasses(ctx context.Context) (*passes, error) {
-	layout, err := j.Source.Layout(ctx, j.DB)
+	db, _ := j.events()
+	layout, err := j.Source.Layout(ctx, db)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package replay_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,7 +39,7 @@ type parts struct {
 
 func (w *world) parts() *parts {
 	p := &parts{
-		job: &replay.Job{Ledger: replay.Ledger{Schema: "view_schema"}, Version: 1, Projections: w.projections, Source: w.source},
+		job: &replay.Job{Ledger: replay.Ledger{Schema: "view_schema"}, Version: 1, Projections: w.projections, Source: w.source, Events: w.events},
 		db:  w.db, workers: 1, count: func(string) {},
 	}
 	if w.kind == cached {
@@ -68,7 +69,7 @@ func wait(patient bool) eventstore.Wait {
 }
 
 func (p *parts) begin(ctx context.Context, patient bool) error {
-	cut, err := p.job.Source.Settle(ctx, p.db, wait(patient))
+	cut, err := p.job.Source.Settle(ctx, cmp.Or(p.job.Events, p.db), wait(patient))
 	if err != nil && !errors.Is(err, eventstore.ErrUnsettled) {
 		return err
 	}
@@ -119,6 +120,26 @@ func (p *parts) catchUp(ctx context.Context, patient bool) error {
 }
 
 func (p *parts) cutover(ctx context.Context) error {
+	if p.job.Events == nil {
+		return p.swap(ctx, nil)
+	}
+	swapped := false
+	err := pg.InTx(ctx, p.job.Events, pg.PointList, func(events pgx.Tx) error {
+		if _, err := events.Exec(ctx, "set local lock_timeout = '1ms'"); err != nil {
+			return err
+		}
+		err := p.swap(ctx, events)
+		swapped = err == nil
+		return err
+	})
+	if swapped {
+		return nil // the session with the lock was ended when it was about to let go
+	}
+	return err
+}
+
+// swap holds off writers in the transaction events, or its own.
+func (p *parts) swap(ctx context.Context, events pgx.Tx) error {
 	return pg.InTx(ctx, p.db, pg.PointCutover, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "set local lock_timeout = '1ms'"); err != nil {
 			return err
@@ -127,13 +148,16 @@ func (p *parts) cutover(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := p.job.Source.HoldWriters(ctx, tx); err != nil {
+		if err := p.job.Source.HoldWriters(ctx, cmp.Or(events, tx)); err != nil {
 			return err
 		}
-		if _, err := p.job.Finish(ctx, tx, cut); err != nil {
+		if _, err := p.here().Finish(ctx, tx, cut); err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, "update view_schema.projector_migrations set state = 'active'")
+		if _, err := tx.Exec(ctx, "update view_schema.projector_migrations set state = 'active'"); err != nil || events == nil {
+			return err
+		}
+		_, err = events.Exec(ctx, "select") // the lock is still held
 		return err
 	})
 }

@@ -81,7 +81,8 @@ func (r *reader) pass(ctx context.Context, run []batch) error {
 	for _, b := range run[1:] {
 		sel.Bounds = append(sel.Bounds, b.rng.From)
 	}
-	return pg.InTx(ctx, r.job.DB, pg.PointList, func(tx pgx.Tx) error {
+	events, _ := r.job.events()
+	return pg.InTx(ctx, events, pg.PointList, func(tx pgx.Tx) error {
 		if err := settings(ctx, tx); err != nil {
 			return err
 		}

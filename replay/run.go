@@ -122,7 +122,7 @@ func (j *Job) finishTables(ctx context.Context, m *meter) error {
 				return errPending
 			}
 			if uneven && b.phase == PhaseIndex {
-				if _, err := j.apply(ctx, tx, j.Projections.CatchUp(), j.lacks(cut, nil)); err != nil {
+				if _, err := j.apply(ctx, tx, j.Projections.CatchUp(), cut, nil); err != nil {
 					return fmt.Errorf("catching up before %s of version %d are made: %w", b, j.Version, err)
 				}
 			}

@@ -26,9 +26,10 @@ const (
 	plain       kind = "plain"
 	partitioned kind = "partitioned" // writers also insert into the partitions themselves
 	cached      kind = "cached"      // a number can be drawn in an earlier transaction
+	elsewhere   kind = "elsewhere"   // to the migration, the events are in another database; it is the same, so that it can be checked
 )
 
-var kinds = []kind{plain, partitioned, cached}
+var kinds = []kind{plain, partitioned, cached, elsewhere}
 
 // aggregates are few, so that writers, batches and passes meet in them.
 var aggregates = []string{"a", "b", "c", "d"}
@@ -112,6 +113,7 @@ type world struct {
 	kind   kind
 	db     *pgxpool.Pool // the migration's: see hook
 	rivals *pgxpool.Pool // of another process that works on the same migration
+	events *pgxpool.Pool // of both, for the kind elsewhere; else nil
 	admin  *pgx.Conn
 	source *eventstore.Reader
 
@@ -128,6 +130,7 @@ func newWorld(t *testing.T, k kind) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	config.MaxConns = 4
 	w := &world{kind: k, owners: map[string]*writer{}}
 	connect := func() *pgx.Conn {
 		conn, err := pgx.ConnectConfig(ctx, config.ConnConfig.Copy())
@@ -139,7 +142,6 @@ func newWorld(t *testing.T, k kind) *world {
 	}
 	pool := func() *pgxpool.Pool {
 		c := config.Copy()
-		c.MaxConns = 4
 		c.ConnConfig.Tracer = tracer{}
 		db, err := pgxpool.NewWithConfig(ctx, c)
 		if err != nil {
@@ -149,6 +151,10 @@ func newWorld(t *testing.T, k kind) *world {
 		return db
 	}
 	w.db, w.rivals, w.admin = pool(), pool(), connect()
+	if k == elsewhere {
+		config.MaxConns = 8
+		w.events = pool()
+	}
 	schema, err := viewschema.Open(w.db, definition, viewschema.Options{})
 	if err != nil {
 		t.Fatal(err)

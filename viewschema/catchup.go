@@ -46,7 +46,7 @@ func (s *Schema) builtJob(ctx context.Context) (*replay.Job, *migration, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	source, err := s.source(ctx, s.db)
+	source, err := s.source(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -64,6 +64,8 @@ func (c *cutover) run(ctx context.Context) error {
 		switch {
 		case err == nil:
 			return nil
+		case errors.Is(err, ErrLockLost):
+			return err
 		case errors.Is(err, errBudget), pg.IsStatementTimeout(err): // which is set to the budget
 			c.behind = true
 			c.rate /= 2 // it was too high
@@ -97,7 +99,7 @@ func (c *cutover) prepare(ctx context.Context) error {
 		c.budget = most
 		c.opts.Log.Warn().Stringer("pause_budget", most).Msg("the pause budget is kept below deadlock_timeout")
 	}
-	whyNot, err := c.job.Source.MayHoldWriters(ctx, c.db)
+	whyNot, err := c.job.Source.MayHoldWriters(ctx, c.events)
 	if err != nil {
 		return err
 	}
@@ -117,7 +119,7 @@ func (c *cutover) shorten(ctx context.Context) error {
 		if !c.behind {
 			var tail int64
 			err := c.job.Retry(ctx, pg.PointList, func(tx pgx.Tx) (err error) {
-				tail, err = c.job.Tail(ctx, tx, c.job.Source)
+				tail, err = c.job.Tail(ctx, tx)
 				return err
 			})
 			if err != nil {
@@ -149,16 +151,52 @@ func (c *cutover) shorten(ctx context.Context) error {
 func (c *cutover) attempt(ctx context.Context) error {
 	var asked time.Time
 	var pass replay.Pass
-	err := pg.InTx(ctx, c.db, pg.PointCutover, func(tx pgx.Tx) (err error) {
-		asked, pass, err = c.swap(ctx, tx)
-		return err
-	})
+	swap := func(events pgx.Tx) error {
+		return pg.InTx(ctx, c.db, pg.PointCutover, func(tx pgx.Tx) (err error) {
+			asked, pass, err = c.swap(ctx, tx, cmp.Or(events, tx))
+			return err
+		})
+	}
+	var err error
+	if c.elsewhere() {
+		err = c.holding(ctx, swap)
+	} else {
+		err = swap(nil)
+	}
 	if err != nil {
 		return err
 	}
 	c.result.HeldOff = time.Since(asked)
 	c.result.Events += pass.Events
 	c.result.Rows += pass.Rows
+	return nil
+}
+
+// holding runs swap with a transaction in the database of the events that holds off writers there until the tables have been
+// swapped here. Nothing ties the two commits together: if the lock is lost between the last look at it and the commit of the
+// swap, the new tables may lack events. That is said then, with their number.
+func (c *cutover) holding(ctx context.Context, swap func(events pgx.Tx) error) error {
+	swapped := false
+	err := pg.InTx(ctx, c.events, pg.PointList, func(events pgx.Tx) error {
+		if err := c.bound(ctx, events); err != nil {
+			return err
+		}
+		err := swap(events)
+		swapped = err == nil
+		return err
+	})
+	if err == nil || !swapped {
+		return err
+	}
+	var lacking int64
+	lookErr := c.job.Retry(ctx, pg.PointList, func(tx pgx.Tx) (err error) {
+		lacking, err = c.job.Tail(ctx, tx)
+		return err
+	})
+	if lookErr != nil || lacking > 0 {
+		return errors.Join(fmt.Errorf("%w: version %d is live, and the store has %d events that its tables did not get from it; if one of them was appended before the commit, migrate once more: %w",
+			ErrLockLost, c.m.to, lacking, err), lookErr)
+	}
 	return nil
 }
 
@@ -203,7 +241,7 @@ func (c *cutover) giveWay(ctx context.Context, try int, deadline time.Time, caus
 // blockers names who keeps the cutover from its locks at this moment: on the events, whoever keeps writers out or writes;
 // on the guard and the live tables, everybody. Autovacuum of the event table is among them; it is waited out.
 func (c *cutover) blockers(ctx context.Context) (string, error) {
-	events, err := c.job.Source.Blockers(ctx, c.db)
+	events, err := c.job.Source.Blockers(ctx, c.events)
 	if err != nil {
 		return "", err
 	}

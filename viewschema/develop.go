@@ -78,7 +78,7 @@ func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
 	return result, nil
 }
 
-// ReplayAll empties the live view tables and fills them again from all events, in one transaction on one connection that
+// ReplayAll empties the live view tables and fills them again from all events, in one transaction that
 // holds off readers and writers: for development and tests. It returns ErrState if the database is not at the target
 // version.
 func (s *Schema) ReplayAll(ctx context.Context) (Result, error) {
@@ -97,13 +97,13 @@ func (s *Schema) ReplayAll(ctx context.Context) (Result, error) {
 		}
 		return Result{}, fmt.Errorf("%w: the database is at version %d and the definition at %d; begin with: %s", ErrState, current, s.Target(), begin)
 	}
-	source, err := s.source(ctx, s.db)
+	source, err := s.source(ctx)
 	if err != nil {
 		return Result{}, err
 	}
 	result := Result{From: current, To: current, State: replay.Active}
-	err = s.inTx(ctx, pg.PointReplay, func(tx pgx.Tx) error {
-		if err := source.HoldWriters(ctx, tx); err != nil {
+	err = s.inBoth(ctx, pg.PointReplay, func(tx, events pgx.Tx) error {
+		if err := source.HoldWriters(ctx, events); err != nil {
 			return err
 		}
 		if now, err := s.currentVersion(ctx, tx); err != nil || now != s.Target() { // a cutover may have been faster
@@ -116,7 +116,7 @@ func (s *Schema) ReplayAll(ctx context.Context) (Result, error) {
 		if _, err := tx.Exec(ctx, "truncate table "+strings.Join(quoted, ", ")+" restart identity"); err != nil {
 			return fmt.Errorf("emptying the view tables: %w", err)
 		}
-		return s.replayInto(ctx, tx, source, &result)
+		return s.replayInto(ctx, tx, events, source, &result)
 	})
 	if err != nil {
 		return Result{}, fmt.Errorf("replaying all events: %w", err)
@@ -126,12 +126,12 @@ func (s *Schema) ReplayAll(ctx context.Context) (Result, error) {
 }
 
 // replayInto goes range by range, so that memory holds the rows of one.
-func (s *Schema) replayInto(ctx context.Context, tx pgx.Tx, source *eventstore.Reader, result *Result) error {
-	events, err := source.Estimate(ctx, tx)
+func (s *Schema) replayInto(ctx context.Context, tx, store pgx.Tx, source *eventstore.Reader, result *Result) error {
+	events, err := source.Estimate(ctx, store)
 	if err != nil {
 		return err
 	}
-	parts, err := source.Split(ctx, tx, replay.BatchSize(events))
+	parts, err := source.Split(ctx, store, replay.BatchSize(events))
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func (s *Schema) replayInto(ctx context.Context, tx pgx.Tx, source *eventstore.R
 		if err := run.Begin(ctx, tx, nil); err != nil {
 			return err
 		}
-		for e, err := range source.Events(ctx, tx, eventstore.Selection{Range: part.Range, Types: set.Types(), AllAbove: 1<<63 - 1}) {
+		for e, err := range source.Events(ctx, store, eventstore.Selection{Range: part.Range, Types: set.Types(), AllAbove: 1<<63 - 1}) {
 			if err != nil {
 				return err
 			}

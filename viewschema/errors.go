@@ -26,4 +26,7 @@ var (
 	ErrState = replay.ErrState
 	// ErrLockWait: the cutover could not get its locks in time. Nothing was changed; the migration is still built.
 	ErrLockWait = errors.New("the locks for the cutover could not be had")
+	// ErrLockLost: with events in another database, the lock that held off writers there was lost while the cutover committed
+	// here. The new version is live, and may lack events that were appended in between.
+	ErrLockLost = errors.New("the lock on the events was lost during the commit of the cutover")
 )

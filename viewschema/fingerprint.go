@@ -34,22 +34,45 @@ func (s *Schema) fingerprint(ctx context.Context, q pg.Querier) (fingerprint, er
 	}
 	// Another database may have other events than those that were replayed. Its timeline does not matter: a standby that is
 	// promoted has the bookkeeping as of the same instant as the events.
-	var database string
-	err := q.QueryRow(ctx, `
-		select pg_catalog.format('system %s, oid %s', s.system_identifier, d.oid)
-		from pg_catalog.pg_control_system() s, pg_catalog.pg_database d
-		where d.datname = current_database()`).Scan(&database)
-	if err != nil {
-		return nil, fmt.Errorf("identifying the database: %w", err)
+	var err error
+	if f["database"], err = identity(ctx, q); err != nil {
+		return nil, err
 	}
-	f["database"] = database
-	source, err := s.source(ctx, q)
+	if s.elsewhere() {
+		// There the timeline does matter: what it leads to may lack events that were replayed before.
+		var timeline string
+		if f["event database"], err = identity(ctx, s.events); err == nil {
+			err = s.events.QueryRow(ctx, timelineQuery).Scan(&timeline)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("identifying the database of the events: %w", err)
+		}
+		f["event database"] += ", timeline " + timeline
+	}
+	source, err := s.source(ctx)
 	if err != nil {
 		return nil, err
 	}
 	f["event table"] = source.Identity()
 	return f, nil
 }
+
+// identity names a database as no other can be named.
+func identity(ctx context.Context, q pg.Querier) (name string, err error) {
+	err = q.QueryRow(ctx, `
+		select pg_catalog.format('system %s, oid %s', s.system_identifier, d.oid)
+		from pg_catalog.pg_control_system() s, pg_catalog.pg_database d
+		where d.datname = current_database()`).Scan(&name)
+	if err != nil {
+		return "", fmt.Errorf("identifying the database: %w", err)
+	}
+	return name, nil
+}
+
+// timelineQuery asks for the timeline that the server writes, or, if it is a standby, follows.
+const timelineQuery = `
+	select case when pg_is_in_recovery() then (select timeline_id from pg_catalog.pg_control_checkpoint())::text
+		else ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int::text end`
 
 // build names the code that handles the events, as far as the Go toolchain stamped it into the binary.
 func build() string {

@@ -109,6 +109,7 @@ func (s *Schema) job(m *migration, source *eventstore.Reader, plan *Plan) *repla
 		Projections: s.projections(plan, suffix),
 		Source:      source,
 		DB:          s.db,
+		Events:      s.events,
 		Workers:     s.opts.Workers,
 		Index: func(ctx context.Context, tx pgx.Tx, table string) error {
 			f := s.def.files[table+".indexes.sql"]

@@ -56,7 +56,7 @@ func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	source, err := s.source(ctx, s.db)
+	source, err := s.source(ctx)
 	if err != nil {
 		return Result{}, err
 	}
@@ -194,18 +194,18 @@ func (s *Schema) survey(ctx context.Context, plan *Plan, source *eventstore.Read
 	if cut, err = s.firstCut(ctx, source); err != nil {
 		return cut, nil, err
 	}
-	events, err := source.Estimate(ctx, s.db)
+	events, err := source.Estimate(ctx, s.events)
 	if err != nil {
 		return cut, nil, err
 	}
-	parts, err = source.Split(ctx, s.db, replay.BatchSize(events))
+	parts, err = source.Split(ctx, s.events, replay.BatchSize(events))
 	return cut, parts, err
 }
 
 // firstCut waits for writers for as long as the options allow. Nobody is held off by it. A cut of 0 is never wrong: the
 // ledger then has a row for every event that the rebuild reads.
 func (s *Schema) firstCut(ctx context.Context, source *eventstore.Reader) (eventstore.Cut, error) {
-	cut, err := source.Settle(ctx, s.db, eventstore.Wait{Limit: s.opts.CutTimeout, Blocked: func(about string) {
+	cut, err := source.Settle(ctx, s.events, eventstore.Wait{Limit: s.opts.CutTimeout, Blocked: func(about string) {
 		s.opts.Log.Warn().Str("writers", about).Msg("waiting for transactions that may still bring events")
 	}})
 	if errors.Is(err, eventstore.ErrUnsettled) {

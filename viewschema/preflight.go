@@ -41,16 +41,16 @@ func (s *Schema) Plan(ctx context.Context) (*Plan, error) {
 
 // look fills in what the event store tells.
 func (s *Schema) look(ctx context.Context, plan *Plan) error {
-	source, err := s.source(ctx, s.db)
+	source, err := s.source(ctx)
 	if err != nil {
 		return err
 	}
-	if plan.Events, err = source.Estimate(ctx, s.db); err != nil {
+	if plan.Events, err = source.Estimate(ctx, s.events); err != nil {
 		return err
 	}
 	if len(plan.Projectors) > 0 {
 		plan.Batches = int(max(1, plan.Events/replay.BatchSize(plan.Events)))
-		layout, err := source.Layout(ctx, s.db)
+		layout, err := source.Layout(ctx, s.events)
 		if err != nil {
 			return err
 		}
@@ -59,14 +59,14 @@ func (s *Schema) look(ctx context.Context, plan *Plan) error {
 	if plan.Unknown, err = s.unknownTypes(ctx, source); err != nil {
 		return err
 	}
-	whyNot, err := source.MayHoldWriters(ctx, s.db)
+	whyNot, err := source.MayHoldWriters(ctx, s.events)
 	if err != nil {
 		return err
 	}
 	if whyNot != "" {
 		plan.Hazards = append(plan.Hazards, Hazard{Text: whyNot + "; the cutover will need stopped writers and --maintenance"})
 	}
-	reason, err := source.Distrust(ctx, s.db)
+	reason, err := source.Distrust(ctx, s.events)
 	if err == nil && reason != "" && len(plan.Projectors) > 0 {
 		plan.Hazards = append(plan.Hazards, Hazard{Text: "no cut can be settled: " + reason + "; the ledger will have a row for every event"})
 	}
@@ -75,7 +75,7 @@ func (s *Schema) look(ctx context.Context, plan *Plan) error {
 
 // unknownTypes lists the event types in the store that the definition neither decodes nor ignores.
 func (s *Schema) unknownTypes(ctx context.Context, source *eventstore.Reader) ([]TypeCount, error) {
-	types, err := source.Types(ctx, s.db)
+	types, err := source.Types(ctx, s.events)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package viewschema
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"errors"
@@ -20,7 +21,8 @@ import (
 
 // Options change how a Schema works; the zero value is good.
 type Options struct {
-	Workers    int // that replay at once; default 2
+	Workers    int           // that replay at once; default 2
+	Events     *pgxpool.Pool // the database of the events, if it is another one than that of the view tables
 	Log        zerolog.Logger
 	Progress   func(replay.Progress) // see replay.Job
 	LockWait   time.Duration         // how long the cutover tries to get its locks; default 1 minute
@@ -35,9 +37,10 @@ type Options struct {
 
 // Schema is a definition that was checked, and its database. It is safe for concurrent use.
 type Schema struct {
-	def  *definition
-	db   *pgxpool.Pool
-	opts Options
+	def    *definition
+	db     *pgxpool.Pool
+	events *pgxpool.Pool // db, or another one
+	opts   Options
 }
 
 // Open checks the definition, all of it, and connects it to the database of the view tables. It touches nothing there. An
@@ -56,8 +59,11 @@ func Open(db *pgxpool.Pool, d Definition, o Options) (*Schema, error) {
 	if o.PauseBudget <= 0 {
 		o.PauseBudget = 500 * time.Millisecond
 	}
-	return &Schema{def: def, db: db, opts: o}, nil
+	return &Schema{def: def, db: db, events: cmp.Or(o.Events, db), opts: o}, nil
 }
+
+// elsewhere says whether the events are in another database than the view tables.
+func (s *Schema) elsewhere() bool { return s.events != s.db }
 
 // Target returns the definition's version.
 func (s *Schema) Target() int { return s.def.Versions.Target() }
@@ -73,6 +79,20 @@ func (s *Schema) inTx(ctx context.Context, point pg.Point, fn func(tx pgx.Tx) er
 	})
 }
 
+// inBoth is inTx with a transaction in the database of the events, which is the same one, or one that holds what it holds
+// until tx has committed.
+func (s *Schema) inBoth(ctx context.Context, point pg.Point, fn func(tx, events pgx.Tx) error) error {
+	if !s.elsewhere() {
+		return s.inTx(ctx, point, func(tx pgx.Tx) error { return fn(tx, tx) })
+	}
+	return pg.InTx(ctx, s.events, pg.PointList, func(events pgx.Tx) error {
+		if err := boundLocks(ctx, events); err != nil {
+			return err
+		}
+		return s.inTx(ctx, point, func(tx pgx.Tx) error { return fn(tx, events) })
+	})
+}
+
 func boundLocks(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, "select set_config('lock_timeout', '10s', true), set_config('idle_in_transaction_session_timeout', '60s', true)")
 	return err
@@ -83,8 +103,8 @@ func (s *Schema) sql(text string) string {
 	return strings.ReplaceAll(text, "%SCHEMA%", pgx.Identifier{s.def.Schema}.Sanitize())
 }
 
-func (s *Schema) source(ctx context.Context, q pg.Querier) (*eventstore.Reader, error) {
-	r, err := eventstore.Open(ctx, q, s.def.Source)
+func (s *Schema) source(ctx context.Context) (*eventstore.Reader, error) {
+	r, err := eventstore.Open(ctx, s.events, s.def.Source)
 	if errors.Is(err, eventstore.ErrMapping) {
 		return nil, fmt.Errorf("%w: %w", ErrDefinition, err)
 	}

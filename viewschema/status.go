@@ -123,11 +123,12 @@ func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationS
 		st.Changed = m.fingerprint.diff(now)
 	}
 	if m.state == replay.Built {
-		source, err := s.source(ctx, s.db)
+		source, err := s.source(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if st.Tail, err = m.Tail(ctx, s.db, source); err != nil {
+		job := &replay.Job{Ledger: m.Ledger, Source: source, DB: s.db, Events: s.events}
+		if st.Tail, err = job.Tail(ctx, s.db); err != nil {
 			return nil, err
 		}
 	}

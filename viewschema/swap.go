@@ -18,13 +18,10 @@ import (
 
 // swap is the cutover's transaction. Its locks are taken in the order in which a guarded application takes them, so that
 // they cannot deadlock: the guard, the events, the view tables. It returns when it asked for the writers' lock.
-func (c *cutover) swap(ctx context.Context, tx pgx.Tx) (asked time.Time, pass replay.Pass, err error) {
-	// Should this process hang or its machine be gone, the server gives the locks back for us.
-	_, err = tx.Exec(ctx, `
-		select set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true),
-			set_config('idle_in_transaction_session_timeout', $3, true), set_config('row_security', 'off', true)`,
-		milliseconds(min(lockTimeout, c.budget/2)), milliseconds(c.budget), milliseconds(2*c.budget))
-	if err != nil {
+//
+// events is the transaction in the database of the events, which may be tx.
+func (c *cutover) swap(ctx context.Context, tx, events pgx.Tx) (asked time.Time, pass replay.Pass, err error) {
+	if err := c.bound(ctx, tx); err != nil {
 		return asked, pass, err
 	}
 	cut, err := c.job.Own(ctx, tx, replay.Built)
@@ -35,7 +32,7 @@ func (c *cutover) swap(ctx context.Context, tx pgx.Tx) (asked time.Time, pass re
 	if err := c.closeGuard(ctx, tx, c.m.from); err != nil {
 		return asked, pass, err
 	}
-	if err := c.holdWriters(ctx, tx); err != nil {
+	if err := c.holdWriters(ctx, events); err != nil {
 		return asked, pass, err
 	}
 	if len(c.plan.Projectors) > 0 {
@@ -62,7 +59,16 @@ func (c *cutover) swap(ctx context.Context, tx pgx.Tx) (asked time.Time, pass re
 	if err := c.activate(ctx, tx, c.m); err != nil {
 		return asked, pass, err
 	}
-	return asked, pass, c.prove(ctx, tx)
+	return asked, pass, c.prove(ctx, tx, events)
+}
+
+// bound makes the server give the locks back should this process hang or its machine be gone.
+func (c *cutover) bound(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `
+		select set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true),
+			set_config('idle_in_transaction_session_timeout', $3, true), set_config('row_security', 'off', true)`,
+		milliseconds(min(lockTimeout, c.budget/2)), milliseconds(c.budget), milliseconds(2*c.budget))
+	return err
 }
 
 // finish applies the last events, and stops when the budget is used up: statement_timeout bounds each statement, the
@@ -84,28 +90,38 @@ func (c *cutover) finish(ctx context.Context, tx pgx.Tx, cut int64, until time.T
 func milliseconds(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }
 
 // holdWriters takes the writers' lock; in maintenance, where we have not the right to it, it looks that nobody writes.
-func (c *cutover) holdWriters(ctx context.Context, tx pgx.Tx) error {
+func (c *cutover) holdWriters(ctx context.Context, events pgx.Tx) error {
 	if !c.opts.Maintenance {
-		return c.job.Source.HoldWriters(ctx, tx)
+		return c.job.Source.HoldWriters(ctx, events)
 	}
-	writers, err := c.job.Source.Writers(ctx, tx)
+	writers, err := c.job.Source.Writers(ctx, events)
 	if err == nil && writers != "" {
 		err = fmt.Errorf("%w: %s", errWriters, writers)
 	}
 	return err
 }
 
-// prove is the last statement before the commit, in maintenance: nobody writes, and nothing was appended since the last
-// events were read. Without the lock this is all that can be known: an application that is still running could append
-// between here and the commit.
-func (c *cutover) prove(ctx context.Context, tx pgx.Tx) error {
-	if !c.opts.Maintenance || len(c.plan.Projectors) == 0 {
+// prove is the last statement before the commit. Of a lock in another database it looks whether it is still held: the
+// session is alive. In maintenance it looks that nobody writes, and that nothing was appended since the last events were read;
+// without the lock this is all that can be known: an application that is still running could append between here and the
+// commit.
+func (c *cutover) prove(ctx context.Context, tx, events pgx.Tx) error {
+	if !c.opts.Maintenance {
+		if !c.elsewhere() {
+			return nil
+		}
+		if _, err := events.Exec(ctx, "select"); err != nil {
+			return fmt.Errorf("the lock on the events was lost: %w", err)
+		}
 		return nil
 	}
-	if err := c.holdWriters(ctx, tx); err != nil {
+	if len(c.plan.Projectors) == 0 {
+		return nil
+	}
+	if err := c.holdWriters(ctx, events); err != nil {
 		return err
 	}
-	appended, err := c.job.Tail(ctx, tx, c.job.Source)
+	appended, err := c.job.Tail(ctx, tx)
 	if err != nil {
 		return err
 	}
