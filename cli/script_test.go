@@ -16,7 +16,7 @@ import (
 )
 
 // TestScripts runs testdata/script: whole lives of a view schema, as an operator types them, each on a database of its own
-// with the bank's events in it. Beside testscript's own commands there are v1, v2 and v3, the bank's releases; exits, which
+// with the bank's events in it, and an empty one beside it. Beside testscript's own commands there are v1, v2 and v3, the bank's releases; exits, which
 // runs one of them and wants an exit code; sql; and
 // hold, which keeps the statement's transaction open until the script ends.
 func TestScripts(t *testing.T) {
@@ -25,6 +25,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("DATABASE_URL", pgtest.DatabaseURL(env.T().(testing.TB), filledStore))
+			env.Setenv("OTHER_URL", pgtest.DatabaseURL(env.T().(testing.TB), nil))
 			return nil
 		},
 		Cmds: map[string]command{

@@ -1,0 +1,193 @@
+package viewschema_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/rs/zerolog"
+
+	"github.com/viewschema/projector/examples/bank"
+	v1 "github.com/viewschema/projector/examples/bank/v1"
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/internal/pgtest"
+	"github.com/viewschema/projector/viewschema"
+)
+
+// apart is a schema whose events are in another database.
+func apart(t *testing.T, views, events *pgxpool.Pool, o viewschema.Options) *viewschema.Schema {
+	t.Helper()
+	o.Events, o.Log = events, zerolog.New(zerolog.NewTestWriter(t))
+	s, err := viewschema.Open(views, version2(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// verifyApart holds the live tables against the events that the ledger of the migration knows, which have to be all that
+// came before the cutover: while it held off writers, no position was drawn, so every later one is higher.
+func verifyApart(t *testing.T, views, events *pgxpool.Pool) (later int64) {
+	t.Helper()
+	var cut, highest int64
+	err := views.QueryRow(t.Context(), `
+		select cut, greatest(cut, (select max(position) from view_schema.projector_replayed_ids r where r.migration_id = m.id))
+		from view_schema.projector_migrations m where state = 'active'`).Scan(&cut, &highest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := events.QueryRow(t.Context(), "select count(*) from events where position > $1", highest).Scan(&later); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := views.Exec(t.Context(), bank.EventTable); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := events.Query(t.Context(), "select * from events where position <= $1", highest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	columns := []string{"position", "aggregate_id", "sequence_number", "event_type", "data", "created_at"}
+	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) ([]any, error) { return row.Values() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := views.CopyFrom(t.Context(), pgx.Identifier{"events"}, columns, pgx.CopyFromRows(all)); err != nil {
+		t.Fatal(err)
+	}
+	verify(t, views, 2)
+	return later
+}
+
+// Events in one database, views in another: writers append at full speed through catch-ups and the cutover. Seen to fail
+// without the writers' lock there.
+func TestEventsElsewhere(t *testing.T) {
+	t.Parallel()
+	events, views := pgtest.Database(t, atVersion1), pgtest.Database(t, nil)
+	stop := writers(t, events, 3, rand.Uint64(), v1.Definition)
+	s := apart(t, views, events, viewschema.Options{})
+	if _, err := s.Plan(t.Context()); err != nil {
+		t.Error(err)
+	}
+	online(t, s)
+	for range 3 {
+		if _, err := s.CatchUp(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	st, err := s.Status(t.Context())
+	if err != nil || st.Migration == nil {
+		t.Errorf("status %+v: %v", st, err)
+	}
+	offline(t, s)
+	stop()
+	t.Logf("%d events came after the cutover", verifyApart(t, views, events))
+}
+
+// Between the last look at the lock in the other database and the commit nothing can be proven. What comes then is said.
+func TestLockLostElsewhere(t *testing.T) {
+	t.Parallel()
+	for _, late := range []int{0, 2} {
+		t.Run(fmt.Sprint(late, " events"), func(t *testing.T) {
+			t.Parallel()
+			events, views := pgtest.Database(t, atVersion1), pgtest.Database(t, nil)
+			s := apart(t, views, events, viewschema.Options{})
+			online(t, s)
+			once := true
+			ctx := pg.WithFault(t.Context(), func(m pg.Moment, p pg.Point) {
+				if m != pg.Before || p != pg.PointCutover || !once {
+					return
+				}
+				once = false
+				var ended bool
+				err := events.QueryRow(context.WithoutCancel(t.Context()), `
+					select bool_and(pg_terminate_backend(pid, 5000))
+					from pg_locks where relation = 'events'::regclass and mode = 'ShareRowExclusiveLock' and granted`).Scan(&ended)
+				if err != nil || !ended {
+					t.Errorf("ended %v: %v", ended, err)
+				}
+				for range late {
+					if _, err := events.Exec(context.WithoutCancel(t.Context()), openAccount); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			_, err := s.MigrateOffline(ctx)
+			switch {
+			case late == 0 && err != nil:
+				t.Error(err)
+			case late > 0 && (!errors.Is(err, viewschema.ErrLockLost) || !strings.Contains(err.Error(), "2 events")):
+				t.Errorf("the events were lost in silence: %v", err)
+			}
+			if v, err := s.CurrentVersion(t.Context()); v != 2 || err != nil {
+				t.Errorf("version %d: %v", v, err)
+			}
+		})
+	}
+}
+
+// A role that may only read the event store is enough for all but the lock, which --maintenance does without.
+func TestReadOnlyElsewhere(t *testing.T) {
+	t.Parallel()
+	events, views := pgtest.Database(t, atVersion1), pgtest.Database(t, nil)
+	reader := fmt.Sprintf("reader_%d", rand.Uint64())
+	if _, err := events.Exec(t.Context(), "create role "+reader+" login; grant select on events, events_position_seq to "+reader); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := events.Exec(context.WithoutCancel(t.Context()), "drop owned by "+reader+"; drop role "+reader); err != nil {
+			t.Error(err)
+		}
+	})
+	config := events.Config()
+	config.ConnConfig.User = reader
+	limited, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(limited.Close)
+	s := apart(t, views, limited, viewschema.Options{})
+	if r := online(t, s); r.CutReason != "" {
+		t.Errorf("no cut: %s", r.CutReason)
+	}
+	if _, err := events.Exec(t.Context(), openAccount); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.CatchUp(t.Context()); err != nil || r.Events != 1 {
+		t.Errorf("%+v: %v", r, err)
+	}
+	if _, err := s.MigrateOffline(t.Context()); !errors.Is(err, viewschema.ErrRefused) || !strings.Contains(err.Error(), "--maintenance") {
+		t.Errorf("without the right to lock: %v", err)
+	}
+	offline(t, apart(t, views, limited, viewschema.Options{Maintenance: true}))
+	verifyApart(t, views, events)
+}
+
+// A half-built table is not finished from another event store.
+func TestAnotherStoreElsewhere(t *testing.T) {
+	t.Parallel()
+	events, others, views := pgtest.Database(t, filledStore), pgtest.Database(t, filledStore), pgtest.Database(t, nil)
+	online(t, apart(t, views, events, viewschema.Options{}))
+	_, err := apart(t, views, others, viewschema.Options{}).CatchUp(t.Context())
+	if !errors.Is(err, viewschema.ErrChanged) || !strings.Contains(err.Error(), "event database") {
+		t.Errorf("%v", err)
+	}
+}
+
+// The development commands work, too.
+func TestReplayAllElsewhere(t *testing.T) {
+	t.Parallel()
+	events, views := pgtest.Database(t, filledStore), pgtest.Database(t, nil)
+	s := apart(t, views, events, viewschema.Options{})
+	if _, err := s.CreateTables(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.ReplayAll(t.Context())
+	if err != nil || r.Rows == 0 {
+		t.Fatalf("%+v: %v", r, err)
+	}
+}
