@@ -68,15 +68,31 @@ func TestPasses(t *testing.T) {
 // A pool that is as small as it may be does not make readers and workers wait for each other for ever.
 func TestFewConnections(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, plain)
+	for _, k := range []kind{plain, elsewhere} {
+		t.Run(string(k), func(t *testing.T) {
+			t.Parallel()
+			fewConnections(t, newWorld(t, k))
+		})
+	}
+}
+
+func fewConnections(t *testing.T, w *world) {
+	t.Helper()
 	for connections, fails := range map[int32]bool{1: true, 2: false, 3: false} {
-		config := w.db.Config()
-		config.MaxConns, config.MinConns = connections, 0
-		db, err := pgxpool.NewWithConfig(t.Context(), config)
-		if err != nil {
-			t.Fatal(err)
+		pool := func() *pgxpool.Pool {
+			config := w.db.Config()
+			config.MaxConns, config.MinConns = connections, 0
+			db, err := pgxpool.NewWithConfig(t.Context(), config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(db.Close)
+			return db
 		}
-		defer db.Close()
+		if w.kind == elsewhere {
+			w.events = pool()
+		}
+		db := pool()
 		if err := w.empty(t.Context()); err != nil {
 			t.Fatal(err)
 		}

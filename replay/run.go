@@ -78,6 +78,10 @@ func (j *Job) share(passes int) (readers, workers int, err error) {
 	if connections < 2 {
 		return 0, 0, fmt.Errorf("a replay reads on one connection and stores on another, and the pool has %d", connections)
 	}
+	// A worker that reads a group anew must not wait for the reader, which waits for a worker.
+	if db, elsewhere := j.events(); elsewhere && db.Config().MaxConns < 2 {
+		return 0, 0, fmt.Errorf("a replay needs 2 connections to the database of the events, and that pool has %d", db.Config().MaxConns)
+	}
 	workers = min(j.Parallelism(), connections-1)
 	return min(passes, workers, connections-workers), workers, nil
 }
