@@ -169,16 +169,7 @@ func (r *Run) Apply(e *Raw) error {
 	if r.partial {
 		return r.failing(r.applyPartial(applied{applier: a, raw: e}))
 	}
-	if e.AggregateID != r.current || r.current.IsZero() {
-		if err := r.enter(e.AggregateID); err != nil {
-			return r.fail(err)
-		}
-	}
-	r.applied++
-	if err := a.apply(e, r.applied%sampled == 0); err != nil {
-		return r.fail(err)
-	}
-	return r.broken
+	return r.failing(r.apply(applied{applier: a, raw: e}))
 }
 
 // sampled is how many events there are for each whose decoding is timed: a look at the clock costs as much as a tenth of an
