@@ -71,9 +71,10 @@ func (m Mapping) withDefaults() Mapping {
 type Reader struct {
 	mapping   Mapping
 	oid       uint32
-	relation  string // quoted, qualified
-	columns   string // the select list, in the order that scan expects
-	idType    string // uuid or text
+	relation  string            // quoted, qualified
+	columns   string            // the select list, in the order that scan expects
+	types     map[string]string // of the relation's columns: internal names
+	idType    string            // uuid or text
 	isView    bool
 	collate   string // in SQL, after the aggregate id where order matters
 	versioned bool   // the payload has a version byte before it, as jsonb's binary format has
@@ -119,6 +120,7 @@ func Open(ctx context.Context, q pg.Querier, m Mapping) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the columns of %s: %w", r.relation, err)
 	}
+	r.types = types
 	if err := r.bind(types); err != nil {
 		return nil, err
 	}
