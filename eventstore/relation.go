@@ -138,10 +138,18 @@ func (r *Reader) Sample(ctx context.Context, q pg.Querier, most int, events int6
 
 func (r *Reader) aggregates(ctx context.Context, q pg.Querier, sql string, args ...any) ([]Aggregate, error) {
 	rows, err := q.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, fmt.Errorf("listing aggregates: %w", err)
+	if err == nil {
+		var list []Aggregate
+		if list, err = r.CollectAggregates(rows); err == nil {
+			return list, nil
+		}
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (a Aggregate, err error) {
+	return nil, fmt.Errorf("listing aggregates: %w", err)
+}
+
+// CollectAggregates reads rows of ids, as text, and numbers of events.
+func (r *Reader) CollectAggregates(rows pgx.Rows) ([]Aggregate, error) {
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (a Aggregate, err error) {
 		var text string
 		if err := row.Scan(&text, &a.Events); err != nil {
 			return a, err
@@ -149,8 +157,4 @@ func (r *Reader) aggregates(ctx context.Context, q pg.Querier, sql string, args 
 		a.ID, err = r.ParseID(text)
 		return a, err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("listing aggregates: %w", err)
-	}
-	return list, nil
 }

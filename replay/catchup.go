@@ -114,8 +114,21 @@ func (l Ledger) lacks(cut int64, aggregates []projections.ID) eventstore.Selecti
 	return eventstore.Selection{After: cut, Except: l.replayed(), Aggregates: aggregates}
 }
 
+// tables are what a session writes: those of handlers, and those of queries.
+type tables struct {
+	run     *projections.Run
+	queries *Queries
+}
+
+func (j *Job) catchUpTables() tables {
+	return tables{j.Projections.CatchUp(), NewQueries(j.Projections, j.Source)}
+}
+
 // apply applies the selected events, read in one snapshot.
-func (j *Job) apply(ctx context.Context, tx pgx.Tx, run *projections.Run, sel eventstore.Selection) (Pass, error) {
+func (j *Job) apply(ctx context.Context, tx pgx.Tx, t tables, sel eventstore.Selection) (Pass, error) {
+	if j.Projections.OnlySQL() {
+		return j.recompute(ctx, tx, t.queries, sel)
+	}
 	var events []projections.Raw
 	for e, err := range j.Source.Events(ctx, tx, sel) {
 		if err != nil {
@@ -123,13 +136,14 @@ func (j *Job) apply(ctx context.Context, tx pgx.Tx, run *projections.Run, sel ev
 		}
 		events = append(events, event(&e.Raw))
 	}
-	return j.applyEvents(ctx, tx, run, events)
+	return j.applyEvents(ctx, tx, t, events)
 }
 
 // applyEvents applies events, which come aggregate by aggregate, and records them before the rows are loaded. Recording
 // waits for a pass that has an event of ours in flight and then fails; had it come after the load, the projector could find
-// rows that this pass has already changed, and take that for an error.
-func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, run *projections.Run, events []projections.Raw) (Pass, error) {
+// rows that this pass has already changed, and take that for an error. SQL tables may see events that are not recorded: the
+// next pass computes their aggregates once more.
+func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, t tables, events []projections.Raw) (Pass, error) {
 	positions := make([]int64, len(events))
 	for i, e := range events {
 		positions[i] = e.Position
@@ -138,16 +152,20 @@ func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, run *projections.Run, 
 	if err := j.record(ctx, tx, positions); err != nil {
 		return Pass{}, err
 	}
-	if err := run.Begin(ctx, tx, aggregates); err != nil {
+	if err := t.run.Begin(ctx, tx, aggregates); err != nil {
 		return Pass{}, err
 	}
 	for i := range events {
-		if err := run.Apply(&events[i]); err != nil {
+		if err := t.run.Apply(&events[i]); err != nil {
 			return Pass{}, err
 		}
 	}
-	rows, err := run.Flush()
-	return Pass{Events: int64(len(events)), Rows: rows}, err
+	rows, err := t.run.Flush()
+	if err != nil {
+		return Pass{}, err
+	}
+	computed, err := t.queries.Replace(ctx, tx, aggregates)
+	return Pass{Events: int64(len(events)), Rows: rows + computed}, err
 }
 
 // Tail counts the events that the ledger lacks. It takes no lock, so a catch-up that ends meanwhile may be counted in part.
@@ -164,7 +182,7 @@ func (l Ledger) Tail(ctx context.Context, q pg.Querier, source *eventstore.Reade
 // would miss events.
 func (j *Job) Finish(ctx context.Context, tx pgx.Tx, cut int64) (Pass, error) {
 	began := time.Now()
-	p, err := j.apply(ctx, tx, j.Projections.CatchUp(), j.lacks(cut, nil))
+	p, err := j.apply(ctx, tx, j.catchUpTables(), j.lacks(cut, nil))
 	if err != nil {
 		return p, fmt.Errorf("catching up version %d: %w", j.Version, err)
 	}

@@ -68,7 +68,7 @@ func TestPasses(t *testing.T) {
 // A pool that is as small as it may be does not make readers and workers wait for each other for ever.
 func TestFewConnections(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, plain)
+	w := newWorld(t, plain, inGo)
 	for connections, fails := range map[int32]bool{1: true, 2: false, 3: false} {
 		config := w.db.Config()
 		config.MaxConns, config.MinConns = connections, 0
