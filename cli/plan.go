@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/viewschema/projector/replay"
@@ -81,8 +82,12 @@ func (v planView) tables(w io.Writer) {
 	t := table(w)
 	fmt.Fprintln(t, "table\tchange\tbuilt as\tarchived as\tfiles")
 	for _, c := range v.Tables {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", c.Table, c.Kind, cmp.Or(c.Built, "-"), cmp.Or(c.Archived, "-"),
-			cmp.Or(strings.Join(c.Files, ", "), "-"))
+		change := string(c.Kind)
+		if c.Query != "" {
+			change += " in SQL"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", c.Table, change, cmp.Or(c.Built, "-"), cmp.Or(c.Archived, "-"),
+			cmp.Or(strings.Join(slices.DeleteFunc(append(slices.Clone(c.Files), c.Query), func(f string) bool { return f == "" }), ", "), "-"))
 	}
 	t.Flush()
 }

@@ -318,7 +318,7 @@ func TestDistrust(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			db := store(t, test.sql)
-			cut, err := reader(t, db, eventstore.Mapping{DrawnAhead: name == "drawn ahead"}).Settle(t.Context(), db, eventstore.Wait{})
+			cut, err := reader(t, db, map[bool]eventstore.Mapping{true: {Positions: eventstore.PositionsDrawnAhead}}[name == "drawn ahead"]).Settle(t.Context(), db, eventstore.Wait{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -14,20 +14,47 @@ import (
 )
 
 // Mapping says where the events are. The zero Mapping reads a table events(position, aggregate_id, sequence_number,
-// event_type, data, created_at) that the search path finds; each field that is set replaces one of these names.
+// event_type, data, created_at) that the search path finds; each field that is set replaces one of these names, or, if there
+// is a Preset, what it says.
+//
+// A field that names a column can be an SQL expression instead, in parentheses: over the relation, which has the alias e, and
+// what Join adds.
 type Mapping struct {
+	Preset      string // a name of Presets; empty: none
 	Relation    string // table, partitioned table or view, as SQL would name it: events, public."Events"
+	Join        string // SQL that comes after the relation; it must neither remove nor repeat an event
 	Position    string // int or bigint; orders the whole store
 	AggregateID string // uuid or text
-	Sequence    string // the event's place in its aggregate, without gaps
+	Sequence    string // the event's place in its aggregate, ascending
 	Type        string // text; names the event's type
 	Data        string // json, jsonb, text, or bytea with the payload
-	Time        string // timestamp; left out if not named and there is no created_at
+	Time        string // timestamp, or text that PostgreSQL reads as one; left out if not named and there is no created_at
 	Where       string // SQL: only rows for which this holds are events
-	// DrawnAhead says that positions are drawn in an earlier transaction than the one that inserts the event, as Hibernate's
-	// pooled generators and Marten do. The catalog cannot tell; no cut is settled then.
-	DrawnAhead bool
+
+	AggregateType string // text; optional, like all below
+	Metadata      string // like Data
+	SchemaVersion string // of the payload; read as text
+	Tenant        string // read as text
+
+	Positions Positions
 }
+
+// Positions says how far the positions of a store can be trusted.
+type Positions string
+
+const (
+	// PositionsDrawn come from the column's sequence, in the transaction that inserts the event. Where the catalog shows that
+	// this is not so, no cut is settled.
+	PositionsDrawn Positions = ""
+	// PositionsDrawnAhead are drawn in an earlier transaction than the one that inserts the event, as Hibernate's pooled
+	// generators and Marten do. The catalog cannot tell; no cut is settled then.
+	PositionsDrawnAhead Positions = "drawn ahead"
+	// PositionsInCommitOrder become visible in their order, since writers wait for each other until they have committed.
+	PositionsInCommitOrder Positions = "commit order"
+	// PositionsOfTransactions are the ids of the transactions that have inserted the events, as pg_current_xact_id returns
+	// them: all events of a transaction share one.
+	PositionsOfTransactions Positions = "transaction id"
+)
 
 func (m Mapping) withDefaults() Mapping {
 	m.Relation = cmp.Or(m.Relation, "events")
@@ -44,9 +71,10 @@ func (m Mapping) withDefaults() Mapping {
 type Reader struct {
 	mapping   Mapping
 	oid       uint32
-	relation  string // quoted, qualified
-	columns   string // the select list, in the order that scan expects
-	idType    string // uuid or text
+	relation  string            // quoted, qualified
+	columns   string            // the select list, in the order that scan expects
+	types     map[string]string // of the relation's columns: internal names
+	idType    string            // uuid or text
 	isView    bool
 	collate   string // in SQL, after the aggregate id where order matters
 	versioned bool   // the payload has a version byte before it, as jsonb's binary format has
@@ -92,6 +120,7 @@ func Open(ctx context.Context, q pg.Querier, m Mapping) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the columns of %s: %w", r.relation, err)
 	}
+	r.types = types
 	if err := r.bind(types); err != nil {
 		return nil, err
 	}

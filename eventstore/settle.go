@@ -150,7 +150,7 @@ func (r *Reader) Distrust(ctx context.Context, db pg.Querier) (reason string, er
 // distrust returns the sequence to watch and the last number that it has given out. highest is the highest position seen.
 func (r *Reader) distrust(ctx context.Context, db pg.Querier, highest int64) (sequence uint32, last int64, reason string, err error) {
 	switch {
-	case r.mapping.DrawnAhead:
+	case r.mapping.Positions == PositionsDrawnAhead:
 		return 0, 0, "the mapping says that positions are drawn ahead of the transactions that insert events", nil
 	case r.base.table == 0:
 		return 0, 0, r.base.reason, nil

@@ -24,6 +24,11 @@
 // which is much for a table that grows with every event. For such tables, [Rows.Create] and [Index.Last] are enough, and
 // load no more than the last row.
 //
+// # SQL tables
+//
+// A table can be filled by a query instead: a [SQLTable] among a projector's tables. It has no handlers, and neither a [Run]
+// nor [Set.Project] writes it. Package replay has PostgreSQL compute it, in a rebuild and in a catch-up.
+//
 // # What a row goes through
 //
 // A row may be written and loaded again between any two events. So that handlers cannot tell, rows are kept as

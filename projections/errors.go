@@ -19,6 +19,9 @@ var (
 	ErrOwner    = errors.New("the table is not among the projector's tables: a table has one owner, and only it sees the rows")
 )
 
+// ErrSQLTable is Project's: the set has a table that a query fills, and not handlers.
+var ErrSQLTable = errors.New("a SQL table cannot be projected in the application's transaction")
+
 // EventError tells which event could not be projected, by whom, and why.
 type EventError struct {
 	Meta

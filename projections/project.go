@@ -72,8 +72,13 @@ type New struct {
 
 // Project applies events to the tables, in the order given, in the application's transaction: what a catch-up would do with
 // them, except that payloads come as the application has them and not out of a decoder. Events that nobody handles are
-// skipped; a payload or type that the set does not know is an error. After an error the transaction has to be rolled back.
+// skipped; a payload or type that the set does not know is an error, and so is a set with SQL tables, ErrSQLTable. After an
+// error the transaction has to be rolled back.
 func (s *Set) Project(ctx context.Context, tx DB, events ...New) error {
+	if tables := s.SQLTables(); len(tables) > 0 {
+		return fmt.Errorf("%w: %s of projector %s; project a set without it, see Set.Only, and let the application write the table itself",
+			ErrSQLTable, tables[0].Title, tables[0].Projector)
+	}
 	applied, used, aggregates, err := s.prepare(events)
 	if err != nil || len(applied) == 0 {
 		return err

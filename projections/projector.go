@@ -25,10 +25,15 @@ type handler[P any] func(*Store, Event[P]) error
 
 func (h handler[P]) payload() reflect.Type { return reflect.TypeFor[P]() }
 
-// Table is a view table: *Rows.
+// Table is a view table: *Rows, which handlers write, or *SQLTable. The tables of a projector are of one kind.
 type Table interface {
 	TableName() string
+	isTable()
+}
 
+// rowsTable is *Rows, whatever the types of its key and row.
+type rowsTable interface {
+	Table
 	shape() *model
 	// open makes the table's state in a run.
 	open(s *Store) state

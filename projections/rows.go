@@ -39,6 +39,8 @@ func NewRows[K comparable, R any](key func(*R) K) *Rows[K, R] {
 // TableName returns the name of the table, without schema and suffix.
 func (t *Rows[K, R]) TableName() string { return t.model.table }
 
+func (t *Rows[K, R]) isTable() {}
+
 func (t *Rows[K, R]) shape() *model { return t.model }
 
 // Create adds rows: all of them, or none and ErrExists if a key is taken, ErrForeign if one is another aggregate's.

@@ -63,10 +63,14 @@ func (s *Set) start(loads bool) *Run {
 	for _, p := range s.projectors {
 		store := &Store{run: r, projector: p}
 		for _, t := range p.Tables {
-			state := t.open(store)
+			rows, ok := t.(rowsTable)
+			if !ok {
+				continue
+			}
+			state := rows.open(store)
 			target := state.base()
 			target.relation, target.name = s.relation(t)
-			store.models = append(store.models, t.shape())
+			store.models = append(store.models, rows.shape())
 			store.states = append(store.states, state)
 		}
 		r.stores = append(r.stores, store)

@@ -166,6 +166,7 @@ func (c *findings) checkProjectors(ps []*Projector, decoded map[reflect.Type]boo
 			}
 			owners[t.TableName()] = p.Name
 		}
+		c.checkSQLTables(p)
 		c.checkHandlers(p, decoded)
 	}
 }

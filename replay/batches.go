@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/projections"
 )
 
 // Events per batch: what a crash costs at most, per worker. Small stores get small batches, so that all workers have some;
@@ -17,11 +18,23 @@ const (
 	usualBatch    = 50_000
 	usualBatches  = 32
 	mostBatches   = 2_000
+	largestMixed  = 2_000_000
 )
 
 // BatchSize returns about how many events of a store of that size go into a batch.
-func BatchSize(events int64) int64 {
-	return max(min(max(events/usualBatches, smallestBatch), usualBatch), events/mostBatches)
+//
+// Handlers get the events of many batches from one statement, and a batch of SQL tables is a statement by itself: so there
+// are no more of these than passes. Where the set has both kinds of tables, the positions of a batch may all be in memory.
+func BatchSize(set *projections.Set, l eventstore.Layout, events int64, workers int) int64 {
+	usual := max(min(max(events/usualBatches, smallestBatch), usualBatch), events/mostBatches)
+	if len(set.SQLTables()) == 0 {
+		return usual
+	}
+	pass := max(smallestBatch, events/int64(Passes(l, workers)))
+	if !set.OnlySQL() {
+		pass = min(pass, max(usual, largestMixed))
+	}
+	return pass
 }
 
 // Prepare writes the batches of a migration: the parts of the event store in the order of ids; then the tables' indexes and

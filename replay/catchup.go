@@ -129,11 +129,24 @@ func (j *Job) lacks(ctx context.Context, q pg.Querier, cut int64, aggregates []p
 	return sel, err
 }
 
+// tables are what a session writes: those of handlers, and those of queries.
+type tables struct {
+	run     *projections.Run
+	queries *Queries
+}
+
+func (j *Job) catchUpTables() tables {
+	return tables{j.Projections.CatchUp(), NewQueries(j.Projections, j.Source)}
+}
+
 // apply applies what the ledger lacks, of all aggregates or of some, read in one snapshot.
-func (j *Job) apply(ctx context.Context, tx pgx.Tx, run *projections.Run, cut int64, aggregates []projections.ID) (Pass, error) {
+func (j *Job) apply(ctx context.Context, tx pgx.Tx, t tables, cut int64, aggregates []projections.ID) (Pass, error) {
 	sel, err := j.lacks(ctx, tx, cut, aggregates)
 	if err != nil {
 		return Pass{}, err
+	}
+	if j.Projections.OnlySQL() {
+		return j.recompute(ctx, tx, t.queries, sel)
 	}
 	var events []projections.Raw
 	err = j.eventsTx(ctx, tx, func(tx pgx.Tx) error {
@@ -148,13 +161,14 @@ func (j *Job) apply(ctx context.Context, tx pgx.Tx, run *projections.Run, cut in
 	if err != nil {
 		return Pass{}, err
 	}
-	return j.applyEvents(ctx, tx, run, events)
+	return j.applyEvents(ctx, tx, t, events)
 }
 
 // applyEvents applies events, which come aggregate by aggregate, and records them before the rows are loaded. Recording
 // waits for a pass that has an event of ours in flight and then fails; had it come after the load, the projector could find
-// rows that this pass has already changed, and take that for an error.
-func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, run *projections.Run, events []projections.Raw) (Pass, error) {
+// rows that this pass has already changed, and take that for an error. SQL tables may see events that are not recorded: the
+// next pass computes their aggregates once more.
+func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, t tables, events []projections.Raw) (Pass, error) {
 	positions := make([]int64, len(events))
 	for i, e := range events {
 		positions[i] = e.Position
@@ -163,16 +177,20 @@ func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, run *projections.Run, 
 	if err := j.record(ctx, tx, positions); err != nil {
 		return Pass{}, err
 	}
-	if err := run.Begin(ctx, tx, aggregates); err != nil {
+	if err := t.run.Begin(ctx, tx, aggregates); err != nil {
 		return Pass{}, err
 	}
 	for i := range events {
-		if err := run.Apply(&events[i]); err != nil {
+		if err := t.run.Apply(&events[i]); err != nil {
 			return Pass{}, err
 		}
 	}
-	rows, err := run.Flush()
-	return Pass{Events: int64(len(events)), Rows: rows}, err
+	rows, err := t.run.Flush()
+	if err != nil {
+		return Pass{}, err
+	}
+	computed, err := t.queries.Replace(ctx, tx, aggregates)
+	return Pass{Events: int64(len(events)), Rows: rows + computed}, err
 }
 
 // Tail counts the events that the ledger, which q reads, lacks. It takes no lock, so a catch-up that ends meanwhile may be
@@ -197,7 +215,7 @@ func (j *Job) Tail(ctx context.Context, q pg.Querier) (int64, error) {
 // would miss events.
 func (j *Job) Finish(ctx context.Context, tx pgx.Tx, cut int64) (Pass, error) {
 	began := time.Now()
-	p, err := j.apply(ctx, tx, j.Projections.CatchUp(), cut, nil)
+	p, err := j.apply(ctx, tx, j.catchUpTables(), cut, nil)
 	if err != nil {
 		return p, fmt.Errorf("catching up version %d: %w", j.Version, err)
 	}

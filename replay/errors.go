@@ -5,3 +5,7 @@ import "errors"
 // ErrState is returned when the migration is not in the state that the work needs: it was aborted, cut over, or is not
 // built yet. Nothing has been changed then.
 var ErrState = errors.New("the migration is in another state")
+
+// ErrAggregates is returned when a row of a SQL table does not derive from the events of one aggregate, whose id it has.
+// Nothing of the transaction is left then.
+var ErrAggregates = errors.New("each row of a SQL table has to derive from the events of one aggregate")

@@ -23,8 +23,14 @@ const groupSize = 2_000
 // into groups of whole aggregates, which workers apply in transactions of their own.
 type catchUp struct {
 	job          *Job
-	groups       chan []projections.Raw
+	groups       chan group
 	events, rows atomic.Int64
+}
+
+// group is some aggregates and what the ledger lacks of them. Of a set of SQL tables alone, the events stay in the database.
+type group struct {
+	aggregates []projections.ID
+	events     []projections.Raw
 }
 
 // applyGroups applies what the ledger lacks.
@@ -33,7 +39,7 @@ func (j *Job) applyGroups(ctx context.Context, p *Pass) error {
 	if err != nil {
 		return err
 	}
-	c := &catchUp{job: j, groups: make(chan []projections.Raw)}
+	c := &catchUp{job: j, groups: make(chan group)}
 	began := time.Now()
 	var total int64
 	if j.Progress != nil {
@@ -74,33 +80,57 @@ func (c *catchUp) read(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if c.job.Projections.OnlySQL() {
+			return c.list(ctx, tx, lacks, int64(size))
+		}
 		return c.job.eventsTx(ctx, tx, func(tx pgx.Tx) error { return c.scan(ctx, tx, lacks, size) })
 	})
 }
 
+// scan makes groups of events.
 func (c *catchUp) scan(ctx context.Context, tx pgx.Tx, lacks eventstore.Selection, size int) error {
-	var group []projections.Raw
+	var events []projections.Raw
 	for e, err := range c.job.Source.Scan(ctx, tx, lacks) {
 		if err != nil {
 			return err
 		}
-		if n := len(group); n >= size && group[n-1].AggregateID != e.AggregateID {
-			if err := c.send(ctx, group); err != nil {
+		if n := len(events); n >= size && events[n-1].AggregateID != e.AggregateID {
+			if err := c.send(ctx, group{aggregatesOf(events), events}); err != nil {
 				return err
 			}
-			group = nil
+			events = nil
 		}
-		group = append(group, event(&e.Raw))
+		events = append(events, event(&e.Raw))
 	}
-	return c.send(ctx, group)
+	return c.send(ctx, group{aggregatesOf(events), events})
 }
 
-func (c *catchUp) send(ctx context.Context, group []projections.Raw) error {
-	if len(group) == 0 {
+// list makes groups of aggregates, without their events.
+func (c *catchUp) list(ctx context.Context, tx pgx.Tx, sel eventstore.Selection, size int64) error {
+	lacking, err := c.job.Source.Aggregates(ctx, tx, sel)
+	if err != nil {
+		return err
+	}
+	var g group
+	var events int64
+	for _, a := range lacking {
+		g.aggregates = append(g.aggregates, a.ID)
+		if events += a.Events; events >= size {
+			if err := c.send(ctx, g); err != nil {
+				return err
+			}
+			g, events = group{}, 0
+		}
+	}
+	return c.send(ctx, g)
+}
+
+func (c *catchUp) send(ctx context.Context, g group) error {
+	if len(g.aggregates) == 0 {
 		return nil
 	}
 	select {
-	case c.groups <- group:
+	case c.groups <- g:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -111,19 +141,19 @@ func (c *catchUp) send(ctx context.Context, group []projections.Raw) error {
 // moved are in the tables, and a position that another pass has recorded is an error, after which the group is read anew.
 func (c *catchUp) apply(ctx context.Context) error {
 	j := c.job
-	run := j.Projections.CatchUp()
+	t := j.catchUpTables()
 	for {
-		var group []projections.Raw
+		var g group
 		var open bool
 		select {
-		case group, open = <-c.groups:
+		case g, open = <-c.groups:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 		if !open {
 			return nil
 		}
-		ids, fresh := aggregatesOf(group), true
+		fresh := true
 		var done Pass
 		err := j.Retry(ctx, pg.PointGroup, func(tx pgx.Tx) error {
 			cut, err := j.enter(ctx, tx, Built)
@@ -131,7 +161,7 @@ func (c *catchUp) apply(ctx context.Context) error {
 				return err
 			}
 			if !fresh {
-				done, err = j.apply(ctx, tx, run, cut, ids)
+				done, err = j.apply(ctx, tx, t, cut, g.aggregates)
 				return err
 			}
 			fresh = false
@@ -139,8 +169,12 @@ func (c *catchUp) apply(ctx context.Context) error {
 			if _, err := tx.Exec(ctx, "set local synchronous_commit = off"); err != nil {
 				return err
 			}
-			lacking := slices.DeleteFunc(group, func(e projections.Raw) bool { return e.Position <= cut })
-			done, err = j.applyEvents(ctx, tx, run, lacking)
+			if g.events == nil {
+				done, err = j.apply(ctx, tx, t, cut, g.aggregates)
+				return err
+			}
+			lacking := slices.DeleteFunc(g.events, func(e projections.Raw) bool { return e.Position <= cut })
+			done, err = j.applyEvents(ctx, tx, t, lacking)
 			return err
 		})
 		if err != nil {
@@ -157,7 +191,7 @@ func (j *Job) applyRest(ctx context.Context, p *Pass) error {
 	err := j.Retry(ctx, pg.PointGroup, func(tx pgx.Tx) error {
 		cut, err := j.enter(ctx, tx, Built)
 		if err == nil {
-			done, err = j.apply(ctx, tx, j.Projections.CatchUp(), cut, nil)
+			done, err = j.apply(ctx, tx, j.catchUpTables(), cut, nil)
 		}
 		return err
 	})

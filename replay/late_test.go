@@ -19,14 +19,24 @@ type story struct {
 	t     *testing.T
 }
 
-func newStory(t *testing.T, k kind) *story {
+func newStory(t *testing.T, k kind, in tables) *story {
 	t.Helper()
-	w := newWorld(t, k)
+	w := newWorld(t, k, in)
 	own := w.parts()
 	s := &story{migration: w.migration(t.Context(), own, own.on(w.rivals), own.count), parts: own, t: t}
 	s.steady = true
 	s.add("a", "b") // history
 	return s
+}
+
+// everywhere tells a story of tables that are filled in Go, in SQL, and in both.
+func everywhere(t *testing.T, tell func(t *testing.T, in tables)) {
+	for _, in := range []tables{inGo, inSQL, inBoth} {
+		t.Run(string(in), func(t *testing.T) {
+			t.Parallel()
+			tell(t, in)
+		})
+	}
 }
 
 // must keeps the first error for the end of the step: hooks run in the goroutines of workers.
@@ -131,58 +141,62 @@ func firstError(fns ...func() error) error {
 //   - across the cutover, all, without the writers' lock.
 func TestLateCommits(t *testing.T) {
 	t.Parallel()
-	for name, way := range ways {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newStory(t, way.kind)
-			late := s.world.writers[1]
-			open := func() {
-				s.must(way.open(t.Context(), late))
-				s.add("d")
-			}
-			// The late one uses what it has drawn and commits.
-			end := func() {
-				if len(late.drawn) > 0 {
-					s.must(late.append(t.Context(), "c", "Added", how{drawn: true}))
+	everywhere(t, func(t *testing.T, in tables) {
+		for name, way := range ways {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				s := newStory(t, way.kind, in)
+				late := s.world.writers[1]
+				open := func() {
+					s.must(way.open(t.Context(), late))
+					s.add("d")
 				}
-				s.must(late.finish(t.Context(), true))
-			}
-			open()
-			s.do(phaseBegin, true, at(lookWriters, 2, end))
-			s.do(phaseRun, false)
-			end() // if nobody has waited
+				// The late one uses what it has drawn and commits.
+				end := func() {
+					if len(late.drawn) > 0 {
+						s.must(late.append(t.Context(), "c", "Added", how{drawn: true}))
+					}
+					s.must(late.finish(t.Context(), true))
+				}
+				open()
+				s.do(phaseBegin, true, at(lookWriters, 2, end))
+				s.do(phaseRun, false)
+				end() // if nobody has waited
 
-			s.do(phaseCatchUp, true)
-			open()
-			s.do(phaseCatchUp, false)
-			end()
-			s.do(phaseCatchUp, true)
+				s.do(phaseCatchUp, true)
+				open()
+				s.do(phaseCatchUp, false)
+				end()
+				s.do(phaseCatchUp, true)
 
-			open()
-			s.do(phaseCutover, false, at(activate, 1, end))
-		})
-	}
+				open()
+				s.do(phaseCutover, false, at(activate, 1, end))
+			})
+		}
+	})
 }
 
 // A position above what the sequence has given out did not come from it, and so others below may come later: the cut is
 // 0 and they are found. Seen to lose the second event with this rule taken out of Distrust.
 func TestPositionFromElsewhere(t *testing.T) {
 	t.Parallel()
-	s := newStory(t, plain)
-	insert := func(position int) {
-		_, err := s.world.admin.Exec(t.Context(), `
+	everywhere(t, func(t *testing.T, in tables) {
+		s := newStory(t, plain, in)
+		insert := func(position int) {
+			_, err := s.world.admin.Exec(t.Context(), `
 			insert into events (position, aggregate_id, sequence_number, event_type, data)
 			select $1::int, 'a', max(sequence_number) + 1, 'Added', '{"amount": 1}' from events where aggregate_id = 'a'`, position)
-		s.must(err)
-	}
-	insert(100)
-	s.parts.reason = "has reached 100"
-	s.do(phaseBegin, true)
-	s.do(phaseRun, false)
-	insert(50)
-	s.do(phaseCatchUp, true)
-	insert(40)
-	s.do(phaseCutover, false)
+			s.must(err)
+		}
+		insert(100)
+		s.parts.reason = "has reached 100"
+		s.do(phaseBegin, true)
+		s.do(phaseRun, false)
+		insert(50)
+		s.do(phaseCatchUp, true)
+		insert(40)
+		s.do(phaseCutover, false)
+	})
 }
 
 // The first cut timed out at 0 because of an open writer, who commits at each place of a batch of its aggregate: what the
@@ -190,47 +204,51 @@ func TestPositionFromElsewhere(t *testing.T) {
 // recorded, and with those left out whose type nobody handles.
 func TestCommitDuringItsBatch(t *testing.T) {
 	t.Parallel()
-	for _, place := range []string{"for update of b", readEvents, handling, recordIDs, markDone} {
-		t.Run(place, func(t *testing.T) {
-			t.Parallel()
-			s := newStory(t, plain)
-			late := s.world.writers[1]
-			s.must(late.append(t.Context(), "a", "Added", how{}))
-			s.must(s.world.writers[0].append(t.Context(), "d", "Noted", how{}))
-			s.add("b")
-			s.do(phaseBegin, false)
-			s.do(phaseRun, false, at(place, 1, func() {
-				s.must(late.finish(t.Context(), true))
-				s.add("a", "c")
-			}))
-			s.do(phaseCatchUp, true)
-			s.do(phaseCutover, false)
-		})
-	}
+	everywhere(t, func(t *testing.T, in tables) {
+		for _, place := range []string{"for update of b", readEvents, handling, recordIDs, markDone} {
+			t.Run(place, func(t *testing.T) {
+				t.Parallel()
+				s := newStory(t, plain, in)
+				late := s.world.writers[1]
+				s.must(late.append(t.Context(), "a", "Added", how{}))
+				s.must(s.world.writers[0].append(t.Context(), "d", "Noted", how{}))
+				s.add("b")
+				s.do(phaseBegin, false)
+				s.do(phaseRun, false, at(place, 1, func() {
+					s.must(late.finish(t.Context(), true))
+					s.add("a", "c")
+				}))
+				s.do(phaseCatchUp, true)
+				s.do(phaseCutover, false)
+			})
+		}
+	})
 }
 
 // An event that is committed after the pass has listed what it has to do is above the pass's cut. Seen to lose it with the
 // settling moved behind the pass.
 func TestCommitBetweenThePassAndItsSettling(t *testing.T) {
 	t.Parallel()
-	for _, point := range []pg.Point{pg.PointList, pg.PointGroup} {
-		t.Run(string(point), func(t *testing.T) {
-			t.Parallel()
-			s := newStory(t, plain)
-			s.do(phaseBegin, true)
-			s.do(phaseRun, false)
-			s.add("a")
-			once := true
-			s.ctx = pg.WithFault(s.ctx, func(m pg.Moment, p pg.Point) {
-				if m == pg.After && p == point && once {
-					once = false
-					s.add("a", "c")
-				}
+	everywhere(t, func(t *testing.T, in tables) {
+		for _, point := range []pg.Point{pg.PointList, pg.PointGroup} {
+			t.Run(string(point), func(t *testing.T) {
+				t.Parallel()
+				s := newStory(t, plain, in)
+				s.do(phaseBegin, true)
+				s.do(phaseRun, false)
+				s.add("a")
+				once := true
+				s.ctx = pg.WithFault(s.ctx, func(m pg.Moment, p pg.Point) {
+					if m == pg.After && p == point && once {
+						once = false
+						s.add("a", "c")
+					}
+				})
+				s.do(phaseCatchUp, true)
+				s.do(phaseCutover, false)
 			})
-			s.do(phaseCatchUp, true)
-			s.do(phaseCutover, false)
-		})
-	}
+		}
+	})
 }
 
 // Another pass goes as far as it can at each place of ours. Seen to fail:
@@ -240,139 +258,152 @@ func TestCommitBetweenThePassAndItsSettling(t *testing.T) {
 //   - before an event is handled: with the ids recorded after the load (the projector sees its event again).
 func TestTwoPassesAtOnce(t *testing.T) {
 	t.Parallel()
-	for _, place := range []string{listLacking, readEvents, recordIDs, handling, "set cut =", "for update"} {
-		t.Run(place, func(t *testing.T) {
-			t.Parallel()
-			s := newStory(t, plain)
-			s.do(phaseBegin, true)
-			s.do(phaseRun, false)
-			s.add("a", "b", "c")
-			s.add("a", "b", "c")
-			rival := func() {
-				if s.phase != phaseCutover {
-					s.add("a") // only the rival finds it, unless we have still to read
+	everywhere(t, func(t *testing.T, in tables) {
+		for _, place := range []string{listLacking, readEvents, recordIDs, handling, "set cut =", "for update"} {
+			t.Run(place, func(t *testing.T) {
+				t.Parallel()
+				s := newStory(t, plain, in)
+				s.do(phaseBegin, true)
+				s.do(phaseRun, false)
+				s.add("a", "b", "c")
+				s.add("a", "b", "c")
+				rival := func() {
+					if s.phase != phaseCutover {
+						s.add("a") // only the rival finds it, unless we have still to read
+					}
+					s.must(s.startRival(t.Context()))
 				}
-				s.must(s.startRival(t.Context()))
-			}
-			s.do(phaseCatchUp, true, at(place, 1, rival))
-			s.add("a")
-			s.do(phaseCutover, false, at(place, 1, rival))
-		})
-	}
+				s.do(phaseCatchUp, true, at(place, 1, rival))
+				s.add("a")
+				s.do(phaseCutover, false, at(place, 1, rival))
+			})
+		}
+	})
 }
 
 // Another worker comes while ours is at a batch: it waits for it. Seen to fail without the lock on the batch.
 func TestTwoWorkersOneBatch(t *testing.T) {
 	t.Parallel()
-	for _, place := range []string{readEvents, handling, markDone} {
-		t.Run(place, func(t *testing.T) {
-			t.Parallel()
-			s := newStory(t, plain)
-			s.do(phaseBegin, true)
-			s.do(phaseRun, false, at(place, 1, func() {
-				s.add("a")
-				s.must(s.startRival(t.Context()))
-			}))
-			s.do(phaseCutover, false)
-		})
-	}
+	everywhere(t, func(t *testing.T, in tables) {
+		for _, place := range []string{readEvents, handling, markDone} {
+			t.Run(place, func(t *testing.T) {
+				t.Parallel()
+				s := newStory(t, plain, in)
+				s.do(phaseBegin, true)
+				s.do(phaseRun, false, at(place, 1, func() {
+					s.add("a")
+					s.must(s.startRival(t.Context()))
+				}))
+				s.do(phaseCutover, false)
+			})
+		}
+	})
 }
 
 // A writer that comes while Settle waits for another is above the cut, though a higher position is committed before the
 // wait is over. Seen to lose its event with the highest position read after the wait.
 func TestWriterThatComesDuringTheWait(t *testing.T) {
 	t.Parallel()
-	s := newStory(t, plain)
-	first, second := s.world.writers[1], s.world.writers[2]
-	s.must(first.append(t.Context(), "a", "Added", how{}))
-	s.add("b")
-	s.do(phaseBegin, true, at(lookWriters, 2, func() {
-		s.must(second.append(t.Context(), "c", "Added", how{}))
-		s.add("d")
-		s.must(first.finish(t.Context(), true))
-	}))
-	s.do(phaseRun, false)
-	s.must(second.finish(t.Context(), true))
-	s.do(phaseCatchUp, true)
-	s.do(phaseCutover, false)
+	everywhere(t, func(t *testing.T, in tables) {
+		s := newStory(t, plain, in)
+		first, second := s.world.writers[1], s.world.writers[2]
+		s.must(first.append(t.Context(), "a", "Added", how{}))
+		s.add("b")
+		s.do(phaseBegin, true, at(lookWriters, 2, func() {
+			s.must(second.append(t.Context(), "c", "Added", how{}))
+			s.add("d")
+			s.must(first.finish(t.Context(), true))
+		}))
+		s.do(phaseRun, false)
+		s.must(second.finish(t.Context(), true))
+		s.do(phaseCatchUp, true)
+		s.do(phaseCutover, false)
+	})
 }
 
 // The server ends the migration's sessions right before or after a commit of one of them: the work is done once. Seen to
 // fail with the ids recorded in a transaction of their own.
 func TestCutOffInMidCommit(t *testing.T) {
 	t.Parallel()
-	for _, moment := range []pg.Moment{pg.Before, pg.After} {
-		for _, point := range []pg.Point{pg.PointBegin, pg.PointBatch, pg.PointBuilt, pg.PointList, pg.PointGroup, pg.PointCut, pg.PointCutover} {
-			t.Run(string(moment)+" "+string(point), func(t *testing.T) {
-				t.Parallel()
-				s := newStory(t, plain)
-				s.parts.bounds = []string{"b"}
-				var pids sync.Map
-				sessions := func(conn *pgx.Conn, _ string) {
-					if conn != nil {
-						pids.Store(int32(conn.PgConn().PID()), true)
+	everywhere(t, func(t *testing.T, in tables) {
+		for _, moment := range []pg.Moment{pg.Before, pg.After} {
+			for _, point := range []pg.Point{pg.PointBegin, pg.PointBatch, pg.PointBuilt, pg.PointList, pg.PointGroup, pg.PointCut, pg.PointCutover} {
+				t.Run(string(moment)+" "+string(point), func(t *testing.T) {
+					t.Parallel()
+					s := newStory(t, plain, in)
+					s.parts.bounds = []string{"b"}
+					var pids sync.Map
+					sessions := func(conn *pgx.Conn, _ string) {
+						if conn != nil {
+							pids.Store(int32(conn.PgConn().PID()), true)
+						}
 					}
-				}
-				var ended atomic.Int32
-				s.ctx = pg.WithFault(s.ctx, func(m pg.Moment, p pg.Point) {
-					if m != moment || p != point || !ended.CompareAndSwap(0, 1) {
-						return
-					}
-					var all []int32
-					pids.Range(func(pid, _ any) bool {
-						all = append(all, pid.(int32))
-						return true
+					var ended atomic.Int32
+					s.ctx = pg.WithFault(s.ctx, func(m pg.Moment, p pg.Point) {
+						if m != moment || p != point || !ended.CompareAndSwap(0, 1) {
+							return
+						}
+						var all []int32
+						pids.Range(func(pid, _ any) bool {
+							all = append(all, pid.(int32))
+							return true
+						})
+						s.mu.Lock() // the connection is the hooks', too
+						_, err := s.world.admin.Exec(t.Context(), "select pg_terminate_backend(pid, 5000) from unnest($1::int[]) pid", all)
+						s.mu.Unlock()
+						s.must(err)
 					})
-					s.mu.Lock() // the connection is the hooks', too
-					_, err := s.world.admin.Exec(t.Context(), "select pg_terminate_backend(pid, 5000) from unnest($1::int[]) pid", all)
-					s.mu.Unlock()
-					s.must(err)
+					s.do(phaseBegin, true, sessions)
+					s.do(phaseRun, false, sessions)
+					s.add("a", "c")
+					s.do(phaseCatchUp, true, sessions)
+					s.add("a", "d")
+					s.do(phaseCutover, false, sessions)
+					if ended.Load() != 1 {
+						t.Error("no session was ended")
+					}
 				})
-				s.do(phaseBegin, true, sessions)
-				s.do(phaseRun, false, sessions)
-				s.add("a", "c")
-				s.do(phaseCatchUp, true, sessions)
-				s.add("a", "d")
-				s.do(phaseCutover, false, sessions)
-				if ended.Load() != 1 {
-					t.Error("no session was ended")
-				}
-			})
+			}
 		}
-	}
+	})
 }
 
 // A server that takes over after a crash or a failover may lack the last commits. Seen to lose events without the count in
 // moveCut, and with finishTables taking a batch of the store for one of its own.
 func TestLostCommits(t *testing.T) {
 	t.Parallel()
-	t.Run("of a catch-up", func(t *testing.T) {
-		t.Parallel()
-		s := newStory(t, plain)
-		s.do(phaseBegin, true)
-		s.do(phaseRun, false)
-		s.exec("create table before_pass as table view_schema.tallies_1")
-		s.add("a", "c")
-		once := true
-		s.ctx = pg.WithFault(s.ctx, func(m pg.Moment, p pg.Point) {
-			if m == pg.After && p == pg.PointGroup && once {
-				once = false
-				s.exec("delete from view_schema.projector_replayed_ids; delete from view_schema.tallies_1; insert into view_schema.tallies_1 table before_pass")
+	everywhere(t, func(t *testing.T, in tables) {
+		t.Run("of a catch-up", func(t *testing.T) {
+			t.Parallel()
+			s := newStory(t, plain, in)
+			s.do(phaseBegin, true)
+			s.do(phaseRun, false)
+			s.exec("create table before_pass as table view_schema.tallies_1")
+			s.add("a", "c")
+			once := true
+			s.ctx = pg.WithFault(s.ctx, func(m pg.Moment, p pg.Point) {
+				if m == pg.After && p == pg.PointGroup && once {
+					once = false
+					s.exec("delete from view_schema.projector_replayed_ids; delete from view_schema.tallies_1; insert into view_schema.tallies_1 table before_pass")
+				}
+			})
+			s.do(phaseCatchUp, true)
+			s.do(phaseCutover, false)
+			if once {
+				t.Error("no group was committed")
 			}
 		})
-		s.do(phaseCatchUp, true)
-		s.do(phaseCutover, false)
-		if once {
-			t.Error("no group was committed")
-		}
-	})
-	t.Run("of a rebuild", func(t *testing.T) {
-		t.Parallel()
-		s := newStory(t, plain)
-		s.do(phaseBegin, true)
-		s.do(phaseRun, false, at("select min(phase)", 1, func() {
-			s.exec("delete from view_schema.tallies_1; update view_schema.projector_batches set done_at = null")
-		}))
-		s.do(phaseCutover, false)
+		t.Run("of a rebuild", func(t *testing.T) {
+			t.Parallel()
+			s := newStory(t, plain, in)
+			s.do(phaseBegin, true)
+			s.do(phaseRun, false, at("select min(phase)", 1, func() {
+				for _, table := range in.names() {
+					s.exec("delete from view_schema." + table + "_1")
+				}
+				s.exec("update view_schema.projector_batches set done_at = null")
+			}))
+			s.do(phaseCutover, false)
+		})
 	})
 }

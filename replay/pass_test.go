@@ -71,7 +71,7 @@ func TestFewConnections(t *testing.T) {
 	for _, k := range []kind{plain, elsewhere} {
 		t.Run(string(k), func(t *testing.T) {
 			t.Parallel()
-			fewConnections(t, newWorld(t, k))
+			fewConnections(t, newWorld(t, k, inGo))
 		})
 	}
 }

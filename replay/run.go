@@ -37,6 +37,9 @@ var errPending = errors.New("a batch that was done is pending again")
 // replay has readers read the events and workers apply them, each on connections of its own: while a worker stores the rows
 // of one batch, the server already reads and sorts what comes next.
 func (j *Job) replay(ctx context.Context, m *meter) error {
+	if j.Projections.OnlySQL() {
+		return j.compute(ctx, m)
+	}
 	passes, err := j.newPasses(ctx)
 	if err != nil {
 		return err
@@ -64,7 +67,7 @@ func (j *Job) replay(ctx context.Context, m *meter) error {
 	}
 	for range workers {
 		group.SubmitErr(func() error {
-			w := &worker{job: j, passes: passes, meter: m, run: j.Projections.Rebuild()}
+			w := &worker{job: j, passes: passes, meter: m, run: j.Projections.Rebuild(), queries: NewQueries(j.Projections, j.Source)}
 			return w.replay(group.Context(), feeds)
 		})
 	}
@@ -126,7 +129,7 @@ func (j *Job) finishTables(ctx context.Context, m *meter) error {
 				return errPending
 			}
 			if uneven && b.phase == PhaseIndex {
-				if _, err := j.apply(ctx, tx, j.Projections.CatchUp(), cut, nil); err != nil {
+				if _, err := j.apply(ctx, tx, j.catchUpTables(), cut, nil); err != nil {
 					return fmt.Errorf("catching up before %s of version %d are made: %w", b, j.Version, err)
 				}
 			}

@@ -94,13 +94,58 @@ var talliesProjector = &projections.Projector{
 
 const talliesSQL = "create table tallies%SUFFIX% (id text primary key, total bigint not null, last bigint not null, seen text not null)"
 
-// definition has events that nobody handles, too: they are Noted.
-var definition = viewschema.Definition{
-	Events:     []projections.EventType{projections.JSON[added]("Added"), projections.Ignore("Noted")},
-	Projectors: []*projections.Projector{talliesProjector},
-	Versions:   projector.Versions{1: {projector.Replay(talliesProjector)}},
-	Views:      fstest.MapFS{"tallies.sql": {Data: []byte(talliesSQL)}},
+// talliesQuery makes the same rows.
+const talliesQuery = `
+select aggregate_id as id, sum((data ->> 'amount')::bigint) as total, max(sequence_number) as last,
+	string_agg(' ' || sequence_number, '' order by sequence_number) as seen
+from %EVENTS%
+where event_type = 'Added'
+group by aggregate_id;
+`
+
+// tables says who fills them.
+type tables string
+
+const (
+	inGo   tables = "in Go"   // tallies
+	inSQL  tables = "in SQL"  // tallies
+	inBoth tables = "in both" // tallies in Go, and the same rows in SQL: twins
+)
+
+func (in tables) names() []string {
+	if in == inBoth {
+		return []string{"tallies", "twins"}
+	}
+	return []string{"tallies"}
 }
+
+func (in tables) definition() viewschema.Definition {
+	inSQLNamed := func(table string) *projections.Projector {
+		return &projections.Projector{Name: table, Tables: []projections.Table{&projections.SQLTable{Name: table, Aggregate: "id", Query: talliesQuery}}}
+	}
+	d := viewschema.Definition{Versions: projector.Versions{}}
+	views := fstest.MapFS{}
+	for _, table := range in.names() {
+		views[table+".sql"] = &fstest.MapFile{Data: []byte(in.sql(table))}
+	}
+	d.Views = views
+	if in != inSQL { // there are events that nobody handles, too: they are Noted
+		d.Events = []projections.EventType{projections.JSON[added]("Added"), projections.Ignore("Noted")}
+		d.Projectors = append(d.Projectors, talliesProjector)
+	}
+	switch in {
+	case inSQL:
+		d.Projectors = append(d.Projectors, inSQLNamed("tallies"))
+	case inBoth:
+		d.Projectors = append(d.Projectors, inSQLNamed("twins"))
+	}
+	for _, p := range d.Projectors {
+		d.Versions[1] = append(d.Versions[1], projector.Replay(p))
+	}
+	return d
+}
+
+func (in tables) sql(table string) string { return strings.ReplaceAll(talliesSQL, "tallies", table) }
 
 func (t *tally) add(sequence, amount int64) {
 	t.Total += amount
@@ -111,6 +156,7 @@ func (t *tally) add(sequence, amount int64) {
 // world is a database with an event store, the migration's sessions and those of the writers.
 type world struct {
 	kind   kind
+	tables tables
 	db     *pgxpool.Pool // the migration's: see hook
 	rivals *pgxpool.Pool // of another process that works on the same migration
 	events *pgxpool.Pool // of both, for the kind elsewhere; else nil
@@ -123,15 +169,15 @@ type world struct {
 	amounts     int64
 }
 
-func newWorld(t *testing.T, k kind) *world {
+func newWorld(t *testing.T, k kind, in tables) *world {
 	t.Helper()
-	ctx := t.Context()
+	ctx, definition := t.Context(), in.definition()
 	config, err := pgxpool.ParseConfig(pgtest.DatabaseURL(t, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
 	config.MaxConns = 4
-	w := &world{kind: k, owners: map[string]*writer{}}
+	w := &world{kind: k, tables: in, owners: map[string]*writer{}}
 	connect := func() *pgx.Conn {
 		conn, err := pgx.ConnectConfig(ctx, config.ConnConfig.Copy())
 		if err != nil {
@@ -173,8 +219,10 @@ func newWorld(t *testing.T, k kind) *world {
 		t.Fatal(err)
 	}
 	w.projections = set.In("view_schema", "_1")
-	if _, err := w.admin.Exec(ctx, strings.ReplaceAll(talliesSQL, "%SUFFIX%", "_1")); err != nil {
-		t.Fatal(err)
+	for _, table := range in.names() {
+		if _, err := w.admin.Exec(ctx, strings.ReplaceAll(in.sql(table), "%SUFFIX%", "_1")); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for i := range 3 {
 		w.writers = append(w.writers, &writer{world: w, conn: connect(), name: fmt.Sprintf("%s %d", w.db.Config().ConnConfig.Database, i)})

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/projections"
 )
@@ -18,6 +19,8 @@ type worker struct {
 	passes *passes
 	meter  *meter
 	run    *projections.Run
+	// queries of a set that has both kinds of tables.
+	queries *Queries
 }
 
 // replay takes batches until feeds is closed.
@@ -137,7 +140,12 @@ func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, rea
 	if err != nil {
 		return err
 	}
-	err = w.job.finish(ctx, tx, f.batch, *read, rows)
+	// Last: their snapshot is then as new as the reader's, or newer, and they see all that is recorded.
+	computed, err := w.queries.Fill(ctx, tx, eventstore.Selection{Range: f.batch.rng})
+	if err != nil {
+		return err
+	}
+	err = w.job.finish(ctx, tx, f.batch, *read, rows+computed)
 	w.meter.spent(&w.meter.times.write, began)
 	return err
 }

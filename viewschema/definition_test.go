@@ -112,7 +112,7 @@ func TestErrorsInFiles(t *testing.T) {
 	}{
 		"syntax": {
 			files: map[string]string{"accounts.sql": "-- ü\ncreate table accounts%SUFFIX% (\n\tid uuid,\n\towner txt\n);"},
-			want:  "accounts.sql:4: ERROR: type \"txt\" does not exist (SQLSTATE 42704)\n    \towner txt\n    \t      ^",
+			want:  "accounts.sql:4:8: ERROR: type \"txt\" does not exist (SQLSTATE 42704)\n    \towner txt\n    \t      ^",
 		},
 		"column missing": {
 			files: map[string]string{"accounts.sql": "create table accounts%SUFFIX% (id uuid, owner text)"},

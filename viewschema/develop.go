@@ -12,6 +12,7 @@ import (
 
 	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/projections"
 	"github.com/viewschema/projector/replay"
 )
 
@@ -37,6 +38,10 @@ func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	source, err := s.source(ctx)
+	if err != nil {
+		return Result{}, err
+	}
 	m := &migration{Ledger: replay.Ledger{Schema: s.def.Schema}, to: s.Target()}
 	err = s.inTx(ctx, pg.PointCreateTables, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, s.sql(`
@@ -49,8 +54,8 @@ func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
 		if err := s.createTables(ctx, tx, s.def.tables(), ""); err != nil {
 			return err
 		}
-		if err := s.def.set.In(s.def.Schema, "").Rebuild().Begin(ctx, tx, nil); err != nil {
-			return fmt.Errorf("%w: %w", ErrDefinition, err)
+		if err := fits(ctx, tx, s.def.set.In(s.def.Schema, ""), source); err != nil {
+			return err
 		}
 		for _, p := range s.def.Projectors {
 			for _, t := range p.Tables {
@@ -131,12 +136,16 @@ func (s *Schema) replayInto(ctx context.Context, tx, store pgx.Tx, source *event
 	if err != nil {
 		return err
 	}
-	parts, err := source.Split(ctx, store, replay.BatchSize(events))
+	layout, err := source.Layout(ctx, store)
 	if err != nil {
 		return err
 	}
 	set := s.def.set.In(s.def.Schema, "")
-	run := set.Rebuild()
+	parts, err := source.Split(ctx, store, replay.BatchSize(set, layout, events, 1))
+	if err != nil {
+		return err
+	}
+	run, queries := set.Rebuild(), replay.NewQueries(set, source)
 	var done atomic.Int64
 	began := time.Now()
 	stop := replay.Report(ctx, s.opts.Progress, func() replay.Progress {
@@ -148,21 +157,38 @@ func (s *Schema) replayInto(ctx context.Context, tx, store pgx.Tx, source *event
 		if err := run.Begin(ctx, tx, nil); err != nil {
 			return err
 		}
-		for e, err := range source.Events(ctx, store, eventstore.Selection{Range: part.Range, Types: set.Types(), AllAbove: 1<<63 - 1}) {
-			if err != nil {
-				return err
-			}
-			if err := run.Apply(&e.Raw); err != nil {
-				return err
-			}
-			result.Events++
-			done.Add(1)
+		if err := s.replayPart(ctx, store, source, part, set, run, &done); err != nil {
+			return err
 		}
 		rows, err := run.Flush()
 		if err != nil {
 			return err
 		}
-		result.Rows += rows
+		computed, err := queries.Fill(ctx, tx, eventstore.Selection{Range: part.Range})
+		if err != nil {
+			return err
+		}
+		result.Rows += rows + computed
+	}
+	result.Events = done.Load()
+	return nil
+}
+
+// replayPart applies the events of a range, or counts them, if only queries read them.
+func (s *Schema) replayPart(ctx context.Context, events pgx.Tx, source *eventstore.Reader, part eventstore.Part, set *projections.Set, run *projections.Run, done *atomic.Int64) error {
+	if set.OnlySQL() {
+		n, err := source.Count(ctx, events, eventstore.Selection{Range: part.Range})
+		done.Add(n)
+		return err
+	}
+	for e, err := range source.Events(ctx, events, eventstore.Selection{Range: part.Range, Types: set.Types(), AllAbove: 1<<63 - 1}) {
+		if err != nil {
+			return err
+		}
+		if err := run.Apply(&e.Raw); err != nil {
+			return err
+		}
+		done.Add(1)
 	}
 	return nil
 }

@@ -7,15 +7,18 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/rs/zerolog"
 
+	"github.com/viewschema/projector"
 	"github.com/viewschema/projector/examples/bank"
 	v1 "github.com/viewschema/projector/examples/bank/v1"
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/internal/pgtest"
+	"github.com/viewschema/projector/projections"
 	"github.com/viewschema/projector/viewschema"
 )
 
@@ -189,5 +192,26 @@ func TestReplayAllElsewhere(t *testing.T) {
 	r, err := s.ReplayAll(t.Context())
 	if err != nil || r.Rows == 0 {
 		t.Fatalf("%+v: %v", r, err)
+	}
+}
+
+// A query cannot read one database and fill a table of another: that is said before anything is touched.
+func TestQueriesWantOneDatabase(t *testing.T) {
+	t.Parallel()
+	events, views := pgtest.Database(t, filledStore), pgtest.Database(t, nil)
+	d := viewschema.Definition{
+		Projectors: []*projections.Projector{{
+			Name:   "owners",
+			Tables: []projections.Table{&projections.SQLTable{Name: "owners", Aggregate: "id", Query: "select aggregate_id as id from %EVENTS% group by 1"}},
+		}},
+		Versions: projector.Versions{1: {projector.Replay(projector.Named("owners"))}},
+		Views:    fstest.MapFS{"owners.sql": {Data: []byte("create table owners%SUFFIX% (id uuid primary key)")}},
+	}
+	_, err := viewschema.Open(views, d, viewschema.Options{Events: events})
+	if !errors.Is(err, viewschema.ErrDefinition) || !strings.Contains(err.Error(), "table owners of projector owners") {
+		t.Errorf("%v", err)
+	}
+	if _, err := viewschema.Open(views, d, viewschema.Options{Events: views}); err != nil {
+		t.Error(err)
 	}
 }

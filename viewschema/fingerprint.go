@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/projections"
 )
 
 // fingerprint says what a migration was begun with, by part: a half-built table is not to be finished by other code, from
@@ -26,6 +27,11 @@ func (s *Schema) fingerprint(ctx context.Context, q pg.Querier) (fingerprint, er
 		var tables []string
 		for _, t := range p.Tables {
 			tables = append(tables, t.TableName())
+		}
+		for _, t := range p.Tables {
+			if q, ok := t.(*projections.SQLTable); ok {
+				f["query of "+q.Name] = fmt.Sprintf("aggregate %s, sha256 %x", q.Aggregate, sha256.Sum256([]byte(q.Query)))
+			}
 		}
 		f["projector "+p.Name] = fmt.Sprintf("revision %d, tables %s", p.Revision, strings.Join(tables, ", "))
 	}
@@ -102,7 +108,7 @@ func (f fingerprint) diff(now fingerprint) string {
 			diffs = append(diffs, part+" is new")
 		case !has:
 			diffs = append(diffs, part+" is gone")
-		case before != after && strings.HasPrefix(part, "file "):
+		case before != after && (strings.HasPrefix(part, "file ") || strings.HasPrefix(part, "query ")):
 			diffs = append(diffs, part+" has changed")
 		case before != after:
 			diffs = append(diffs, fmt.Sprintf("%s was %q and is %q", part, before, after))

@@ -155,7 +155,7 @@ func (s *Schema) begin(ctx context.Context, plan *Plan, source *eventstore.Reade
 		if current != plan.From {
 			return fmt.Errorf("%w: version %d became current meanwhile; run the command again", ErrState, current)
 		}
-		if err := s.makeTables(ctx, tx, plan, m); err != nil {
+		if err := s.makeTables(ctx, tx, plan, m, source); err != nil {
 			return err
 		}
 		return s.job(m, source, plan).Prepare(ctx, tx, parts, s.indexed(plan), names(plan.replayed()))
@@ -183,7 +183,10 @@ func (s *Schema) survey(ctx context.Context, plan *Plan, source *eventstore.Read
 	if len(plan.Projectors) == 0 {
 		return cut, nil, nil
 	}
-	unknown, err := s.unknownTypes(ctx, source)
+	if err := s.checkQueries(ctx, source, plan); err != nil {
+		return cut, nil, err
+	}
+	unknown, err := s.unknownTypes(ctx, source, plan)
 	if err != nil {
 		return cut, nil, err
 	}
@@ -198,7 +201,11 @@ func (s *Schema) survey(ctx context.Context, plan *Plan, source *eventstore.Read
 	if err != nil {
 		return cut, nil, err
 	}
-	parts, err = source.Split(ctx, s.events, replay.BatchSize(events))
+	layout, err := source.Layout(ctx, s.events)
+	if err != nil {
+		return cut, nil, err
+	}
+	parts, err = source.Split(ctx, s.events, replay.BatchSize(s.projections(plan, ""), layout, events, s.opts.Workers))
 	return cut, parts, err
 }
 
@@ -215,8 +222,8 @@ func (s *Schema) firstCut(ctx context.Context, source *eventstore.Reader) (event
 }
 
 // makeTables creates and records the tables that the plan replays, records those that it changes otherwise, and has the
-// projections check that their models fit.
-func (s *Schema) makeTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migration) error {
+// projections check that their models and queries fit.
+func (s *Schema) makeTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migration, source *eventstore.Reader) error {
 	for _, t := range plan.Tables {
 		_, err := tx.Exec(ctx, s.sql(`
 			insert into %SCHEMA%.projector_tables (migration_id, table_name, change, projector, built_name)
@@ -241,7 +248,13 @@ func (s *Schema) makeTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migra
 			return err
 		}
 	}
-	if err := s.projections(plan, suffix).Rebuild().Begin(ctx, tx, nil); err != nil {
+	return fits(ctx, tx, s.projections(plan, suffix), source)
+}
+
+// fits checks that the set's models and queries have the columns of its tables.
+func fits(ctx context.Context, tx pgx.Tx, set *projections.Set, source *eventstore.Reader) error {
+	err := errors.Join(set.Rebuild().Begin(ctx, tx, nil), replay.NewQueries(set, source).Bind(ctx, tx))
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDefinition, err)
 	}
 	return nil

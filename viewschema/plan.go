@@ -1,12 +1,14 @@
 package viewschema
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 
 	"github.com/viewschema/projector"
 	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/projections"
 	"github.com/viewschema/projector/replay"
 )
 
@@ -38,6 +40,7 @@ type TableChange struct {
 	Projector string         `json:"projector,omitempty"` // replay
 	Built     string         `json:"built,omitempty"`     // replay: its name until the cutover
 	Archived  string         `json:"archived,omitempty"`  // replay, drop: what the former table is called afterwards
+	Query     string         `json:"query,omitempty"`    // replay: the file of the query that PostgreSQL computes it with
 	Files     []string       `json:"files"`
 	alters    []sqlFile
 }
@@ -96,7 +99,7 @@ func (c *definition) reduce(from int) (*Plan, error) {
 		}
 		p.Projectors = append(p.Projectors, pr.Name)
 		for _, t := range pr.Tables {
-			p.Tables = append(p.Tables, c.replay(t.TableName(), pr.Name, p))
+			p.Tables = append(p.Tables, c.replay(t, pr.Name, p))
 		}
 	}
 	if err := c.alters(p, replayedBy, droppedBy); err != nil {
@@ -108,13 +111,17 @@ func (c *definition) reduce(from int) (*Plan, error) {
 	return p, nil
 }
 
-func (c *definition) replay(table, owner string, p *Plan) TableChange {
+func (c *definition) replay(of projections.Table, owner string, p *Plan) TableChange {
+	table := of.TableName()
 	t := TableChange{Table: table, Kind: projector.KindReplay, Projector: owner, Built: table + versionSuffix(p.To), Files: []string{table + ".sql"}}
 	if p.From > 0 {
 		t.Archived = table + versionSuffix(p.From)
 	}
 	if f, ok := c.files[table+".indexes.sql"]; ok {
 		t.Files = append(t.Files, f.name)
+	}
+	if q, ok := of.(*projections.SQLTable); ok {
+		t.Query = cmp.Or(q.File, q.Name)
 	}
 	return t
 }

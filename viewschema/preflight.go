@@ -49,14 +49,17 @@ func (s *Schema) look(ctx context.Context, plan *Plan) error {
 		return err
 	}
 	if len(plan.Projectors) > 0 {
-		plan.Batches = int(max(1, plan.Events/replay.BatchSize(plan.Events)))
 		layout, err := source.Layout(ctx, s.events)
 		if err != nil {
 			return err
 		}
+		plan.Batches = int(max(1, plan.Events/replay.BatchSize(s.projections(plan, ""), layout, plan.Events, s.opts.Workers)))
 		plan.Reading = &Reading{Passes: min(plan.Batches, replay.Passes(layout, s.opts.Workers)), Layout: layout}
 	}
-	if plan.Unknown, err = s.unknownTypes(ctx, source); err != nil {
+	if plan.Unknown, err = s.unknownTypes(ctx, source, plan); err != nil {
+		return err
+	}
+	if err := s.checkQueries(ctx, source, plan); err != nil {
 		return err
 	}
 	whyNot, err := source.MayHoldWriters(ctx, s.events)
@@ -73,8 +76,12 @@ func (s *Schema) look(ctx context.Context, plan *Plan) error {
 	return err
 }
 
-// unknownTypes lists the event types in the store that the definition neither decodes nor ignores.
-func (s *Schema) unknownTypes(ctx context.Context, source *eventstore.Reader) ([]TypeCount, error) {
+// unknownTypes lists the event types in the store that the definition neither decodes nor ignores. If the plan replays SQL
+// tables alone, nothing is decoded, and whatever a query makes of a type is known to it alone.
+func (s *Schema) unknownTypes(ctx context.Context, source *eventstore.Reader, plan *Plan) ([]TypeCount, error) {
+	if s.projections(plan, "").OnlySQL() {
+		return []TypeCount{}, nil
+	}
 	types, err := source.Types(ctx, s.events)
 	if err != nil {
 		return nil, err

@@ -50,6 +50,10 @@ func Open(db *pgxpool.Pool, d Definition, o Options) (*Schema, error) {
 	if err != nil {
 		return nil, err
 	}
+	if tables := def.set.SQLTables(); o.Events != nil && o.Events != db && len(tables) > 0 {
+		return nil, fmt.Errorf("%w: a query fills table %s of projector %s, and for that the events have to be in the database of the view tables; write the projector in Go",
+			ErrDefinition, tables[0].Name, tables[0].Projector)
+	}
 	if o.Workers <= 0 {
 		o.Workers = 2
 	}

@@ -2,13 +2,11 @@ package viewschema
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/viewschema/projector/internal/pg"
 )
 
 // runFile sends a rendered file to PostgreSQL as it is, in tx, with the view schema first on the search path. If the file
@@ -23,41 +21,10 @@ func (s *Schema) runFile(ctx context.Context, tx pgx.Tx, f sqlFile, suffix strin
 	conn := tx.Conn().PgConn()
 	text := f.render(suffix)
 	if _, err := conn.Exec(ctx, text).ReadAll(); err != nil {
-		return fileError(f.name, text, err)
+		return pg.FileError(f.name, text, pg.Position(err), err)
 	}
 	if conn.TxStatus() != 'T' {
 		return fmt.Errorf("%w: %s ended the transaction that it runs in", ErrDefinition, f.name)
 	}
 	return nil
-}
-
-// fileError turns an error at a position of the text into file:line with a caret under the place. The server counts
-// characters, from 1, over the whole text.
-func fileError(file, text string, err error) error {
-	var e *pgconn.PgError
-	if !errors.As(err, &e) {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	hint := ""
-	if e.Hint != "" {
-		hint = "\nhint: " + e.Hint
-	}
-	if e.Position == 0 {
-		return fmt.Errorf("%s: %w%s", file, err, hint)
-	}
-	offset := 0
-	for range e.Position - 1 {
-		_, size := utf8.DecodeRuneInString(text[offset:])
-		offset += size
-	}
-	start := strings.LastIndex(text[:offset], "\n") + 1
-	line := 1 + strings.Count(text[:offset], "\n")
-	source, _, _ := strings.Cut(text[start:], "\n")
-	indent := strings.Map(func(r rune) rune {
-		if r == '\t' {
-			return r
-		}
-		return ' '
-	}, text[start:offset])
-	return fmt.Errorf("%s:%d: %w\n    %s\n    %s^%s", file, line, err, source, indent, hint)
 }

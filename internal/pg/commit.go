@@ -63,8 +63,19 @@ const cleanUp = 5 * time.Second
 // locks back at once, and it never hides fn's error.
 //
 // A commit that fails may have happened all the same, if the connection was lost while it was under way.
-func InTx(ctx context.Context, db Beginner, point Point, fn func(tx pgx.Tx) error) (err error) {
-	tx, err := db.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
+func InTx(ctx context.Context, db Beginner, point Point, fn func(tx pgx.Tx) error) error {
+	return inTx(ctx, db, pgx.ReadCommitted, point, fn)
+}
+
+// InSnapshot is InTx with all statements in one snapshot, that of the first: REPEATABLE READ. A row that somebody has changed
+// since, and that fn locks or changes, makes it fail: see IsRetryable. A row that it locks FOR KEY SHARE does not: fn gets it
+// as it was.
+func InSnapshot(ctx context.Context, db Beginner, point Point, fn func(tx pgx.Tx) error) error {
+	return inTx(ctx, db, pgx.RepeatableRead, point, fn)
+}
+
+func inTx(ctx context.Context, db Beginner, level pgx.TxIsoLevel, point Point, fn func(tx pgx.Tx) error) (err error) {
+	tx, err := db.BeginTx(ctx, pgx.TxOptions{IsoLevel: level})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,160 @@
+package eventstore
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/projections"
+)
+
+// SQL returns a select that yields the events of the selection to other SQL, and its parameters, $1 and on. Its columns do not
+// depend on the mapping: position bigint, aggregate_id uuid or text, aggregate_type text, sequence_number bigint, event_type
+// text, data jsonb, metadata jsonb, created_at timestamptz, schema_version text, tenant text. What the store does not have is
+// null. Sel must not have Bounds.
+func (r *Reader) SQL(sel Selection) (sql string, args []any) {
+	where, args := r.where(sel)
+	m := r.mapping
+	time := m.Time
+	if _, ok := r.types["created_at"]; ok && time == "" {
+		time = "created_at"
+	}
+	columns := []string{
+		r.as("position", "int8", m.Position),
+		r.as("aggregate_id", r.idType, m.AggregateID),
+		r.as("aggregate_type", "text", m.AggregateType),
+		r.as("sequence_number", "int8", m.Sequence),
+		r.as("event_type", "text", m.Type),
+		r.as("data", "jsonb", m.Data),
+		r.as("metadata", "jsonb", m.Metadata),
+		r.as("created_at", "timestamptz", time),
+		r.as("schema_version", "text", m.SchemaVersion),
+		r.as("tenant", "text", m.Tenant),
+	}
+	return fmt.Sprintf("select %s\nfrom %s e\nwhere %s", strings.Join(columns, ", "), r.relation, where), args
+}
+
+// as is an item of SQL's select list: a field of the mapping as a type; null if the mapping does not have it.
+func (r *Reader) as(name, typ, field string) string {
+	if field == "" {
+		return "null::" + typ + " as " + name
+	}
+	sql, has := r.column(field), r.types[field]
+	switch {
+	case has == typ:
+	case has == "timestamp": // without a zone: UTC for all sessions, whatever theirs is
+		sql = "(" + sql + " at time zone 'UTC')"
+	case typ == "jsonb" && has == "bytea":
+		sql = "convert_from(" + sql + ", 'UTF8')::jsonb"
+	default:
+		sql += "::" + typ
+	}
+	return sql + " as " + name
+}
+
+// IDType is the type of aggregate ids in SQL: uuid or text.
+func (r *Reader) IDType() string { return r.idType }
+
+// Among returns the condition that an SQL expression, a uuid or text, is one of the selection's aggregates, and its
+// parameters, the first of which has the given number. Where the expression is null, it does not hold.
+func (r *Reader) Among(sel Selection, expression, typ string, number int) (sql string, args []any) {
+	conditions := []string{expression + " is not null"}
+	add := func(format string, value any) {
+		conditions = append(conditions, fmt.Sprintf(format, expression, number+len(args), typ))
+		args = append(args, value)
+	}
+	collate := ""
+	if typ == "text" {
+		collate = ` collate "C"`
+	}
+	if !sel.Range.From.IsZero() {
+		add("%s"+collate+" >= $%d::text::%s", sel.Range.From.String())
+	}
+	if !sel.Range.To.IsZero() {
+		add("%s"+collate+" < $%d::text::%s", sel.Range.To.String())
+	}
+	if sel.Aggregates != nil {
+		ids := make([]string, len(sel.Aggregates))
+		for i, id := range sel.Aggregates {
+			ids[i] = id.String()
+		}
+		add("%s = any ($%d::text[]::%s[])", ids)
+	}
+	return strings.Join(conditions, " and "), args
+}
+
+// Aggregate is an aggregate and how many events of a selection it has.
+type Aggregate struct {
+	ID     projections.ID
+	Events int64
+}
+
+// Aggregates lists the aggregates of the selection. It does not read payloads.
+func (r *Reader) Aggregates(ctx context.Context, q pg.Querier, sel Selection) ([]Aggregate, error) {
+	where, args := r.where(sel)
+	id := r.column(r.mapping.AggregateID)
+	return r.aggregates(ctx, q, fmt.Sprintf("select %[1]s::text, count(*) from %[2]s e where %[3]s group by %[1]s order by %[1]s", id, r.relation, where), args...)
+}
+
+// Sample lists some aggregates of different sizes, the smallest first, with how many events each has. They come from a sample
+// of the events and are at most most, of at most events events together, but two if there are as many.
+func (r *Reader) Sample(ctx context.Context, q pg.Querier, most int, events int64) ([]Aggregate, error) {
+	total, err := r.Estimate(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	where, args := r.where(Selection{})
+	id := r.column(r.mapping.AggregateID)
+	found, err := r.aggregates(ctx, q, fmt.Sprintf(`
+		with sample as (
+			select distinct %[1]s as id
+			from %[2]s e%[3]s
+			where %[4]s
+		), few as (
+			select id from sample order by hashtext(id::text) limit 100
+		)
+		select %[1]s::text, count(*)
+		from %[2]s e
+		where %[1]s in (select id from few) and (%[4]s)
+		group by %[1]s
+		order by count(*), %[1]s`, id, r.relation, r.sample(total), where), args...)
+	if err != nil {
+		return nil, err
+	}
+	var picked []Aggregate
+	var sum int64
+	for i := range min(most, len(found)) { // evenly over the sizes
+		a := found[i*len(found)/min(most, len(found))]
+		if sum += a.Events; sum > events && len(picked) >= 2 {
+			break
+		}
+		picked = append(picked, a)
+	}
+	return picked, nil
+}
+
+func (r *Reader) aggregates(ctx context.Context, q pg.Querier, sql string, args ...any) ([]Aggregate, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err == nil {
+		var list []Aggregate
+		if list, err = r.CollectAggregates(rows); err == nil {
+			return list, nil
+		}
+	}
+	return nil, fmt.Errorf("listing aggregates: %w", err)
+}
+
+// CollectAggregates reads rows of ids, as text, and numbers of events.
+func (r *Reader) CollectAggregates(rows pgx.Rows) ([]Aggregate, error) {
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (a Aggregate, err error) {
+		var text string
+		if err := row.Scan(&text, &a.Events); err != nil {
+			return a, err
+		}
+		a.ID, err = r.ParseID(text)
+		return a, err
+	})
+}
