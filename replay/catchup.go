@@ -130,12 +130,12 @@ func (j *Job) apply(ctx context.Context, tx pgx.Tx, run *projections.Run, sel ev
 // waits for a pass that has an event of ours in flight and then fails; had it come after the load, the projector could find
 // rows that this pass has already changed, and take that for an error.
 func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, run *projections.Run, events []projections.Raw) (Pass, error) {
-	positions := make([]int64, len(events))
-	for i, e := range events {
-		positions[i] = e.Position
+	found := j.entries()
+	for i := range events {
+		found.add(&events[i])
 	}
 	aggregates := aggregatesOf(events)
-	if err := j.record(ctx, tx, positions); err != nil {
+	if err := j.record(ctx, tx, found); err != nil {
 		return Pass{}, err
 	}
 	if err := run.Begin(ctx, tx, aggregates); err != nil {
