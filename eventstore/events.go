@@ -25,11 +25,17 @@ type Selection struct {
 	Aggregates []projections.ID // if not nil: just these
 	After      int64            // positions above
 	UpTo       int64            // if not 0: positions up to it
-	Except     string           // SQL, trusted: a relation with a column position; these positions are left out
-	Known      []int64          // these positions are left out, too: for an Except that is in another database
+	Except     string           // SQL, trusted: a relation with a column position, and aggregate_id (text) if SharedPositions; left out
+	Known      Known            // left out, too: for an Except that is in another database
 	Types      []string         // if not nil: just these types, except above AllAbove
 	AllAbove   int64            // with Types: above this position every type is read
 	Bounds     []projections.ID // ascending, inside of Range: they cut it into parts, the first of which is number 0
+}
+
+// Known are events as a ledger knows them.
+type Known struct {
+	Positions  []int64
+	Aggregates []string // of each, if SharedPositions
 }
 
 // Event is a stored event and the number of the part of the selection that it belongs to.
@@ -50,8 +56,7 @@ func (r *Reader) where(sel Selection) (string, []any) {
 		}
 		conditions = append(conditions, fmt.Sprintf(sql, numbers...))
 	}
-	id, position := r.column(r.mapping.AggregateID), r.column(r.mapping.Position)
-	inOrder := id + r.collate
+	inOrder := r.id + r.collate
 	if r.mapping.Where != "" {
 		conditions = append(conditions, "("+r.mapping.Where+")")
 	}
@@ -66,22 +71,31 @@ func (r *Reader) where(sel Selection) (string, []any) {
 		for i, a := range sel.Aggregates {
 			ids[i] = a.String()
 		}
-		add(id+" = any ($%d::text[]::"+r.idType+"[])", ids)
+		add(r.id+" = any ($%d::text[]::"+r.idType+"[])", ids)
 	}
 	if sel.After > 0 {
-		add(position+" > $%d::int8", sel.After)
+		add(r.drawn+" > $%d::int8", sel.After)
 	}
 	if sel.UpTo > 0 {
-		add(position+" <= $%d::int8", sel.UpTo)
+		add(r.position+" <= $%d::int8", sel.UpTo)
 	}
 	if sel.Except != "" {
-		conditions = append(conditions, "not exists (select from "+sel.Except+" l where l.position = "+position+")")
+		same := "l.position = " + r.position
+		if r.SharedPositions() {
+			same += " and l.aggregate_id = " + r.id + "::text"
+		}
+		conditions = append(conditions, "not exists (select from "+sel.Except+" l where "+same+")")
 	}
-	if len(sel.Known) > 0 {
-		add("not exists (select from pg_catalog.unnest($%d::int8[]) l (position) where l.position = "+position+")", sel.Known)
+	switch known := sel.Known; {
+	case len(known.Positions) == 0:
+	case r.SharedPositions():
+		add("not exists (select from rows from (pg_catalog.unnest($%d::int8[]), pg_catalog.unnest($%d::text[])) l (position, aggregate_id) "+
+			"where l.position = "+r.position+" and l.aggregate_id = "+r.id+"::text)", known.Positions, known.Aggregates)
+	default:
+		add("not exists (select from pg_catalog.unnest($%d::int8[]) l (position) where l.position = "+r.position+")", known.Positions)
 	}
 	if sel.Types != nil {
-		add("("+r.column(r.mapping.Type)+" = any ($%d::text[]) or "+position+" > $%d::int8)", sel.Types, sel.AllAbove)
+		add("("+r.typ+" = any ($%d::text[]) or "+r.position+" > $%d::int8)", sel.Types, sel.AllAbove)
 	}
 	if conditions == nil {
 		return "true", nil
@@ -92,8 +106,7 @@ func (r *Reader) where(sel Selection) (string, []any) {
 // eventsSQL returns the statement that reads the selection, and its parameters.
 func (r *Reader) eventsSQL(sel Selection) (string, []any) {
 	where, args := r.where(sel)
-	return fmt.Sprintf("select %s\nfrom %s e\nwhere %s\norder by %s%s, %s", r.columns, r.relation, where,
-		r.column(r.mapping.AggregateID), r.collate, r.column(r.mapping.Sequence)), args
+	return fmt.Sprintf("select %s\nfrom %s\nwhere %s\norder by %s%s, %s", r.row.columns, r.from(""), where, r.id, r.collate, r.sequence), args
 }
 
 // Events streams the selection by aggregate and, within each, by sequence number: in one statement, so in one snapshot.
@@ -190,22 +203,45 @@ func (r *Reader) scan(e *projections.Raw, v [][]byte) error {
 		e.AggregateID = projections.Text(string(v[1]))
 	}
 	e.Sequence = int64(binary.BigEndian.Uint64(v[2]))
-	e.Type, e.Data = v[3], v[4]
-	if r.versioned && len(e.Data) > 0 {
-		e.Data = e.Data[1:]
-	}
+	e.Type, e.Data = v[3], payload(v[4], r.row.versioned)
 	e.Time = time.Time{}
 	if v[5] != nil {
 		e.Time = time.UnixMicro(int64(binary.BigEndian.Uint64(v[5])) + postgresEpoch).UTC()
 	}
+	if i := r.row.metadata; i > 0 {
+		e.Metadata = payload(v[i], r.row.metadataVersioned)
+	}
+	if i := r.row.aggregateType; i > 0 {
+		again(&e.AggregateType, v[i])
+	}
+	if i := r.row.schemaVersion; i > 0 {
+		again(&e.SchemaVersion, v[i])
+	}
+	if i := r.row.tenant; i > 0 {
+		again(&e.Tenant, v[i])
+	}
 	return nil
+}
+
+func payload(v []byte, versioned bool) []byte {
+	if versioned && len(v) > 0 {
+		return v[1:]
+	}
+	return v
+}
+
+// again sets s to v, which is often what it is already.
+func again(s *string, v []byte) {
+	if *s != string(v) {
+		*s = string(v)
+	}
 }
 
 // Count returns the number of events in the selection. It reads them all: for what is left, not for the whole store.
 func (r *Reader) Count(ctx context.Context, q pg.Querier, sel Selection) (int64, error) {
 	where, args := r.where(sel)
 	var n int64
-	err := q.QueryRow(ctx, fmt.Sprintf("select count(*) from %s e where %s", r.relation, where), args...).Scan(&n)
+	err := q.QueryRow(ctx, fmt.Sprintf("select count(*) from %s where %s", r.from(""), where), args...).Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("counting events: %w", err)
 	}

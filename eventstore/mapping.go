@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -18,17 +17,22 @@ import (
 // is a Preset, what it says.
 //
 // A field that names a column can be an SQL expression instead, in parentheses: over the relation, which has the alias e, and
-// what Join adds.
+// what Join adds. An expression costs the use of the column's index, which counts most for the aggregate id, and for the
+// position, which has to be a column of Relation for a cut to be settled.
+//
+// An event must not appear later than at the commit of its row in Relation, or it could be taken for one that was replayed. So
+// rows that a Join looks up have to be there before or with the event, as a foreign key sees to, and Where must not begin to
+// hold. Names in both should have their schemas: they are looked up on the search path.
 type Mapping struct {
 	Preset      string // a name of Presets; empty: none
 	Relation    string // table, partitioned table or view, as SQL would name it: events, public."Events"
-	Join        string // SQL that comes after the relation; it must neither remove nor repeat an event
-	Position    string // int or bigint; orders the whole store
+	Join        string // SQL that comes after the relation: left join public.types t on t.id = e.type_id; it must not repeat an event
+	Position    string // int or bigint, above 0; orders the whole store
 	AggregateID string // uuid or text
 	Sequence    string // the event's place in its aggregate, ascending
 	Type        string // text; names the event's type
-	Data        string // json, jsonb, text, or bytea with the payload
-	Time        string // timestamp, or text that PostgreSQL reads as one; left out if not named and there is no created_at
+	Data        string // the payload: json, jsonb, text, bytea, or the oid of a large object
+	Time        string // timestamp, or text that PostgreSQL reads as one; without a zone: UTC; if empty, created_at if there is one
 	Where       string // SQL: only rows for which this holds are events
 
 	AggregateType string // text; optional, like all below
@@ -52,9 +56,12 @@ const (
 	// PositionsInCommitOrder become visible in their order, since writers wait for each other until they have committed.
 	PositionsInCommitOrder Positions = "commit order"
 	// PositionsOfTransactions are the ids of the transactions that have inserted the events, as pg_current_xact_id returns
-	// them: all events of a transaction share one.
+	// them: all events of a transaction share one, so it is no key for a row of a view table. NULL stands for a transaction
+	// before all others.
 	PositionsOfTransactions Positions = "transaction id"
 )
+
+var allPositions = []Positions{PositionsDrawn, PositionsDrawnAhead, PositionsInCommitOrder, PositionsOfTransactions}
 
 func (m Mapping) withDefaults() Mapping {
 	m.Relation = cmp.Or(m.Relation, "events")
@@ -66,183 +73,108 @@ func (m Mapping) withDefaults() Mapping {
 	return m
 }
 
-// Reader reads one event table. It is safe for concurrent use; all that it does happens on the connection or transaction
+// Reader reads one event store. It is safe for concurrent use; all that it does happens on the connection or transaction
 // that the caller gives, so that the caller's snapshot is what is read.
 type Reader struct {
-	mapping   Mapping
-	oid       uint32
-	relation  string            // quoted, qualified
-	columns   string            // the select list, in the order that scan expects
-	types     map[string]string // of the relation's columns: internal names
-	idType    string            // uuid or text
-	isView    bool
-	collate   string // in SQL, after the aggregate id where order matters
-	versioned bool   // the payload has a version byte before it, as jsonb's binary format has
-	base      base   // where the positions come from
+	mapping  Mapping
+	oid      uint32
+	relation string // quoted, qualified
+	isView   bool
+	base     base              // where the positions come from
+	collate  string            // in SQL, after the aggregate id where order matters
+	types    map[string]string // of the relation's columns and the mapping's expressions, by PostgreSQL's internal names
+	idType   string            // uuid or text
+
+	// What the fields read, in SQL.
+	position, id, sequence, typ string
+	// drawn is the position as it is stored. For positions above one that is not 0 it says the same, and an index knows it.
+	drawn string
+	row   row
 }
 
 // Relation returns the quoted and qualified name of the event table.
 func (r *Reader) Relation() string { return r.relation }
 
 // Identity names the event table as no other relation can be named: with its oid, which another table of the same name on
-// another search path does not have.
+// another search path does not have. It tells what a preset has come to.
 func (r *Reader) Identity() string {
-	return fmt.Sprintf("%s (oid %d, positions from oid %d)", r.relation, r.oid, r.base.table)
+	identity := fmt.Sprintf("%s (oid %d, positions from oid %d)", r.relation, r.oid, r.base.table)
+	if r.mapping.Preset != "" {
+		identity += fmt.Sprintf(" as %+v", r.mapping)
+	}
+	return identity
+}
+
+// SharedPositions says whether several aggregates can have events of the same position. All events of one position and one
+// aggregate become visible at once.
+func (r *Reader) SharedPositions() bool { return r.mapping.Positions == PositionsOfTransactions }
+
+// from is what the statements select from; sample is a clause of the relation.
+func (r *Reader) from(sample string) string {
+	return r.relation + " e" + sample + " " + r.mapping.Join
 }
 
 // Open checks the mapping against the database that q is connected to. Everything that does not fit is reported at once,
 // wrapped in ErrMapping.
 func Open(ctx context.Context, q pg.Querier, m Mapping) (*Reader, error) {
+	if m.Preset != "" {
+		var err error
+		if m, err = resolve(ctx, q, m); err != nil {
+			return nil, err
+		}
+	}
+	if !slices.Contains(allPositions, m.Positions) {
+		return nil, fmt.Errorf("%w: Positions is %q; it can be empty or one of %q", ErrMapping, m.Positions, allPositions[1:])
+	}
 	r := &Reader{mapping: m.withDefaults()}
-	m = r.mapping
+	if err := r.find(ctx, q); err != nil {
+		return nil, err
+	}
+	if err := r.bind(ctx, q); err != nil {
+		return nil, err
+	}
+	r.base = base{table: r.oid, position: r.mapping.Position}
+	var err error
+	switch {
+	case r.isView:
+		r.base, err = r.findBase(ctx, q)
+	case isExpression(r.mapping.Position):
+		r.base.reason = "the position is an expression, " + r.mapping.Position
+	}
+	return r, err
+}
+
+// find looks the relation up.
+func (r *Reader) find(ctx context.Context, q pg.Querier) error {
+	name := r.mapping.Relation
 	var kind string
 	err := q.QueryRow(ctx, `
 		select c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), c.relkind::text
 		from pg_catalog.pg_class c
 		join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-		where c.oid = to_regclass($1)`, m.Relation).Scan(&r.oid, &r.relation, &kind)
+		where c.oid = to_regclass($1)`, name).Scan(&r.oid, &r.relation, &kind)
 	if errors.Is(err, pgx.ErrNoRows) {
-		var database, path string
-		if err := q.QueryRow(ctx, "select current_database(), current_setting('search_path')").Scan(&database, &path); err != nil {
-			return nil, fmt.Errorf("looking up event table %s: %w", m.Relation, err)
+		database, path, err := whereabouts(ctx, q)
+		if err != nil {
+			return err
 		}
-		return nil, fmt.Errorf("%w: database %s has no relation %s that our role can see (search_path is %s); name it, with its schema, in the definition's Source",
-			ErrMapping, database, m.Relation, path)
+		return fmt.Errorf("%w: database %s has no relation %s that our role can see (search_path is %s); name it, with its schema, in the definition's Source",
+			ErrMapping, database, name, path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("looking up event table %s: %w", m.Relation, err)
+		return fmt.Errorf("looking up event table %s: %w", name, err)
 	}
 	r.isView = kind == "v"
 	if !slices.Contains([]string{"r", "p", "v"}, kind) {
-		return nil, fmt.Errorf("%w: %s is neither a table nor a view", ErrMapping, r.relation)
+		return fmt.Errorf("%w: %s is neither a table nor a view", ErrMapping, r.relation)
 	}
-	types, err := columnTypes(ctx, q, r.oid)
-	if err != nil {
-		return nil, fmt.Errorf("reading the columns of %s: %w", r.relation, err)
-	}
-	r.types = types
-	if err := r.bind(types); err != nil {
-		return nil, err
-	}
-	if r.idType == "text" {
-		if r.collate, err = r.collation(ctx, q); err != nil {
-			return nil, err
-		}
-	}
-	r.base = base{table: r.oid, position: r.mapping.Position}
-	if r.isView {
-		if r.base, err = r.findBase(ctx, q); err != nil {
-			return nil, err
-		}
-	}
-	return r, nil
-}
-
-// bind checks the columns and makes the select list: every column in a type that scan can read, in binary.
-func (r *Reader) bind(types map[string]string) error {
-	var problems []string
-	list := make([]string, 0, 6)
-	column := func(name, role, cast string, allowed ...string) {
-		t, ok := types[name]
-		switch {
-		case !ok:
-			problems = append(problems, fmt.Sprintf("%s has no column %q for the %s", r.relation, name, role))
-			return
-		case t != ambiguous && !slices.Contains(allowed, t):
-			problems = append(problems, fmt.Sprintf("%s.%s is %s; the %s must be %s", r.relation, name, t, role, strings.Join(allowed, ", ")))
-			return
-		}
-		sql := "e." + pgx.Identifier{name}.Sanitize()
-		switch {
-		case t == "timestamp": // without a zone: UTC for all sessions, whatever theirs is
-			sql = "(" + sql + " at time zone 'UTC')"
-		case cast != "" && cast != t:
-			sql += "::" + cast
-		}
-		list = append(list, sql)
-	}
-	m := r.mapping
-	column(m.Position, "position", "int8", "int8", "int4")
-	r.idType = "text"
-	if types[m.AggregateID] == "uuid" {
-		r.idType = "uuid"
-	}
-	column(m.AggregateID, "aggregate id", r.idType, "uuid", "text", "varchar")
-	if types[m.AggregateID] == ambiguous {
-		problems = append(problems, fmt.Sprintf("%s.%s has a nondeterministic collation, in which different ids are equal", r.relation, m.AggregateID))
-	}
-	column(m.Sequence, "sequence number", "int8", "int8", "int4", "int2")
-	column(m.Type, "event type", "text", "text", "varchar", "name")
-	r.versioned = types[m.Data] == "jsonb"
-	switch types[m.Data] {
-	case "bytea", "jsonb", "json": // as they are sent: a cast would be a copy
-		column(m.Data, "payload", "", types[m.Data])
-	default:
-		column(m.Data, "payload", "text", "jsonb", "json", "text", "varchar", "bytea")
-	}
-	switch _, ok := types["created_at"]; {
-	case m.Time != "":
-		column(m.Time, "time", "timestamptz", "timestamptz", "timestamp")
-	case ok:
-		column("created_at", "time", "timestamptz", "timestamptz", "timestamp")
-	default:
-		list = append(list, "null::timestamptz")
-	}
-	if problems != nil {
-		return fmt.Errorf("%w: %s", ErrMapping, strings.Join(problems, "; "))
-	}
-	r.columns = strings.Join(list, ", ")
 	return nil
 }
 
-// collation returns what makes PostgreSQL order the aggregate ids by their bytes, as this program does: nothing if it does
-// so anyway. Sorting by a language's rules takes twice as long.
-func (r *Reader) collation(ctx context.Context, q pg.Querier) (string, error) {
-	var bytewise, converted bool
-	err := q.QueryRow(ctx, `
-		select coalesce(case c.collprovider when 'c' then c.collcollate when 'd' then d.datcollate end in ('C', 'POSIX'), false),
-			current_setting('client_encoding') <> current_setting('server_encoding')
-		from pg_catalog.pg_attribute a
-		join pg_catalog.pg_collation c on c.oid = a.attcollation
-		left join pg_catalog.pg_database d on d.datname = current_database()
-			and coalesce(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c') = 'c' -- PostgreSQL 14 has no other
-		where a.attrelid = $1 and a.attname = $2`, r.oid, r.mapping.AggregateID).Scan(&bytewise, &converted)
-	if err != nil {
-		return "", fmt.Errorf("looking up the collation of %s.%s: %w", r.relation, r.mapping.AggregateID, err)
+// whereabouts names the database and the search path, for messages.
+func whereabouts(ctx context.Context, q pg.Querier) (database, path string, err error) {
+	if err := q.QueryRow(ctx, "select current_database(), current_setting('search_path')").Scan(&database, &path); err != nil {
+		return "", "", fmt.Errorf("asking for the name of the database: %w", err)
 	}
-	if converted {
-		return "", fmt.Errorf("%w: client_encoding is not the database's encoding, so text ids have other bytes here than there; leave it out of the connection string", ErrMapping)
-	}
-	if bytewise {
-		return "", nil
-	}
-	return ` collate "C"`, nil
-}
-
-// ambiguous stands for the type of a text column whose collation is nondeterministic.
-const ambiguous = "ambiguous text"
-
-// columnTypes returns the internal type names (int8, timestamptz) of a relation's columns.
-func columnTypes(ctx context.Context, q pg.Querier, relation uint32) (map[string]string, error) {
-	rows, err := q.Query(ctx, `
-		select a.attname::text, case when c.collisdeterministic is false then $2 else t.typname::text end
-		from pg_catalog.pg_attribute a
-		join pg_catalog.pg_type t on t.oid = a.atttypid
-		left join pg_catalog.pg_collation c on c.oid = a.attcollation
-		where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped`, relation, ambiguous)
-	if err != nil {
-		return nil, err
-	}
-	types := map[string]string{}
-	var name, typ string
-	_, err = pgx.ForEachRow(rows, []any{&name, &typ}, func() error {
-		types[name] = typ
-		return nil
-	})
-	return types, err
-}
-
-// column returns a column of the event table, quoted, as the queries of this package name it.
-func (r *Reader) column(name string) string {
-	return "e." + pgx.Identifier{name}.Sanitize()
+	return database, path, nil
 }

@@ -18,41 +18,52 @@ import (
 func (r *Reader) SQL(sel Selection) (sql string, args []any) {
 	where, args := r.where(sel)
 	m := r.mapping
-	time := m.Time
-	if _, ok := r.types["created_at"]; ok && time == "" {
-		time = "created_at"
+	text := func(field string) string {
+		if field == "" {
+			return "null::text"
+		}
+		return r.column(field) + "::text"
 	}
 	columns := []string{
-		r.as("position", "int8", m.Position),
-		r.as("aggregate_id", r.idType, m.AggregateID),
-		r.as("aggregate_type", "text", m.AggregateType),
-		r.as("sequence_number", "int8", m.Sequence),
-		r.as("event_type", "text", m.Type),
-		r.as("data", "jsonb", m.Data),
-		r.as("metadata", "jsonb", m.Metadata),
-		r.as("created_at", "timestamptz", time),
-		r.as("schema_version", "text", m.SchemaVersion),
-		r.as("tenant", "text", m.Tenant),
+		r.position + "::int8 as position",
+		r.id + "::" + r.idType + " as aggregate_id",
+		text(m.AggregateType) + " as aggregate_type",
+		r.sequence + "::int8 as sequence_number",
+		text(m.Type) + " as event_type",
+		r.json(m.Data) + " as data",
+		r.json(m.Metadata) + " as metadata",
+		r.time() + " as created_at",
+		text(m.SchemaVersion) + " as schema_version",
+		text(m.Tenant) + " as tenant",
 	}
-	return fmt.Sprintf("select %s\nfrom %s e\nwhere %s", strings.Join(columns, ", "), r.relation, where), args
+	return fmt.Sprintf("select %s\nfrom %s\nwhere %s", strings.Join(columns, ", "), r.from(""), where), args
 }
 
-// as is an item of SQL's select list: a field of the mapping as a type; null if the mapping does not have it.
-func (r *Reader) as(name, typ, field string) string {
+// json is a payload as jsonb.
+func (r *Reader) json(field string) string {
 	if field == "" {
-		return "null::" + typ + " as " + name
+		return "null::jsonb"
 	}
-	sql, has := r.column(field), r.types[field]
-	switch {
-	case has == typ:
-	case has == "timestamp": // without a zone: UTC for all sessions, whatever theirs is
-		sql = "(" + sql + " at time zone 'UTC')"
-	case typ == "jsonb" && has == "bytea":
-		sql = "convert_from(" + sql + ", 'UTF8')::jsonb"
-	default:
-		sql += "::" + typ
+	sql := r.column(field)
+	switch r.types[field] {
+	case "jsonb":
+		return sql
+	case "bytea":
+		return "convert_from(" + sql + ", 'UTF8')::jsonb"
+	case "oid":
+		return "convert_from(pg_catalog.lo_get(" + sql + "), 'UTF8')::jsonb"
 	}
-	return sql + " as " + name
+	return sql + "::jsonb"
+}
+
+func (r *Reader) time() string {
+	field := r.mapping.Time
+	for _, a := range asTime {
+		if a.typ == r.types[field] {
+			return fmt.Sprintf(a.sql, r.column(field))
+		}
+	}
+	return "null::timestamptz"
 }
 
 // IDType is the type of aggregate ids in SQL: uuid or text.
@@ -95,8 +106,7 @@ type Aggregate struct {
 // Aggregates lists the aggregates of the selection. It does not read payloads.
 func (r *Reader) Aggregates(ctx context.Context, q pg.Querier, sel Selection) ([]Aggregate, error) {
 	where, args := r.where(sel)
-	id := r.column(r.mapping.AggregateID)
-	return r.aggregates(ctx, q, fmt.Sprintf("select %[1]s::text, count(*) from %[2]s e where %[3]s group by %[1]s order by %[1]s", id, r.relation, where), args...)
+	return r.aggregates(ctx, q, fmt.Sprintf("select %[1]s::text, count(*) from %[2]s where %[3]s group by %[1]s order by %[1]s", r.id, r.from(""), where), args...)
 }
 
 // Sample lists some aggregates of different sizes, the smallest first, with how many events each has. They come from a sample
@@ -107,20 +117,19 @@ func (r *Reader) Sample(ctx context.Context, q pg.Querier, most int, events int6
 		return nil, err
 	}
 	where, args := r.where(Selection{})
-	id := r.column(r.mapping.AggregateID)
 	found, err := r.aggregates(ctx, q, fmt.Sprintf(`
 		with sample as (
 			select distinct %[1]s as id
-			from %[2]s e%[3]s
+			from %[2]s
 			where %[4]s
 		), few as (
 			select id from sample order by hashtext(id::text) limit 100
 		)
 		select %[1]s::text, count(*)
-		from %[2]s e
+		from %[3]s
 		where %[1]s in (select id from few) and (%[4]s)
 		group by %[1]s
-		order by count(*), %[1]s`, id, r.relation, r.sample(total), where), args...)
+		order by count(*), %[1]s`, r.id, r.from(r.sample(total)), r.from(""), where), args...)
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ import (
 // exist. A Position of 0 is always right; Reason then says why there is no better one.
 type Cut struct {
 	Position int64
-	Drawn    int64 // the last number that the sequence had given out; not below Position
+	Drawn    int64 // the last number that was given out; not below Position
 	Reason   string
 }
 
@@ -31,8 +31,11 @@ var ErrUnsettled = errors.New("transactions that may still bring events are open
 // Settle waits until no transaction can bring an event at or below the highest position any more, and returns that
 // position. It holds nothing while it waits: no snapshot, no transaction, no lock. If the connection is lost, it starts
 // over: the server may have restarted, and virtual transaction ids then mean other transactions.
+//
+// There is nothing to wait for if positions are in commit order, or are transaction ids.
 func (r *Reader) Settle(ctx context.Context, db pg.Querier, wait Wait) (Cut, error) {
-	if wait.Limit > 0 {
+	waits := r.mapping.Positions == PositionsDrawn || r.mapping.Positions == PositionsDrawnAhead
+	if waits && wait.Limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, wait.Limit, ErrUnsettled)
 		defer cancel()
@@ -61,15 +64,18 @@ func (r *Reader) Settle(ctx context.Context, db pg.Querier, wait Wait) (Cut, err
 const connectTries = 10
 
 func (r *Reader) settle(ctx context.Context, db pg.Querier, blocked func(string)) (Cut, error) {
-	var highest int64
-	var lowest int64
-	position := r.column(r.mapping.Position)
-	sql := fmt.Sprintf("select coalesce(max(%s), 0)::int8, coalesce(min(%s), 1)::int8 from %s e", position, position, r.relation)
-	if err := db.QueryRow(ctx, sql).Scan(&highest, &lowest); err != nil {
-		return Cut{}, fmt.Errorf("reading the positions of %s: %w", r.relation, err)
+	if r.mapping.Positions == PositionsOfTransactions {
+		return r.settleTransactions(ctx, db)
+	}
+	lowest, highest, err := r.ends(ctx, db)
+	if err != nil {
+		return Cut{}, err
 	}
 	if lowest < 1 {
 		return Cut{}, fmt.Errorf("%w: %s has an event at position %d; positions have to be above 0", ErrMapping, r.relation, lowest)
+	}
+	if r.mapping.Positions == PositionsInCommitOrder {
+		return Cut{Position: highest, Drawn: highest}, nil
 	}
 	sequence, drawn, reason, err := r.distrust(ctx, db, highest)
 	if err != nil {
@@ -86,6 +92,54 @@ func (r *Reader) settle(ctx context.Context, db pg.Querier, blocked func(string)
 		return Cut{}, err
 	}
 	return Cut{Position: highest, Drawn: drawn}, nil
+}
+
+// ends returns the lowest and the highest position: of the relation's rows if they are numbered by a sequence, of which an
+// index knows them; else of the events.
+func (r *Reader) ends(ctx context.Context, db pg.Querier) (lowest, highest int64, err error) {
+	from, where := r.relation+" e", ""
+	if r.mapping.Positions == PositionsInCommitOrder || isExpression(r.mapping.Position) {
+		from = r.from("")
+		if r.mapping.Where != "" {
+			where = " and (" + r.mapping.Where + ")"
+		}
+	}
+	// Not min and max, for which PostgreSQL would not use the index if there is a join.
+	end := func(order string) string {
+		return fmt.Sprintf("(select %[1]s from %[2]s where %[1]s is not null%[3]s order by %[1]s %[4]s limit 1)::int8", r.position, from, where, order)
+	}
+	err = db.QueryRow(ctx, fmt.Sprintf("select coalesce(%s, 1), coalesce(%s, 0)", end("asc"), end("desc"))).Scan(&lowest, &highest)
+	if err != nil {
+		return 0, 0, fmt.Errorf("reading the positions of %s: %w", r.relation, err)
+	}
+	return lowest, highest, nil
+}
+
+// settleTransactions needs nothing but a snapshot: whoever has an id below its xmin has ended, prepared transactions
+// included, and ids are only given out upwards. Ids that the server has not given out yet come from another one. A
+// transaction that gets such an id later would write events that the ledger takes for those that it has.
+func (r *Reader) settleTransactions(ctx context.Context, db pg.Querier) (Cut, error) {
+	var highest, oldest, next int64
+	from := r.relation + " e"
+	if isExpression(r.mapping.Position) {
+		from = r.from("")
+	}
+	err := db.QueryRow(ctx, fmt.Sprintf(`
+		select coalesce((select max(%s) from %s), 0)::int8, pg_catalog.pg_snapshot_xmin(s)::text::int8, pg_catalog.pg_snapshot_xmax(s)::text::int8
+		from pg_catalog.pg_current_snapshot() s`, r.drawn, from)).Scan(&highest, &oldest, &next)
+	if err != nil {
+		return Cut{}, fmt.Errorf("reading the transaction ids of %s: %w", r.relation, err)
+	}
+	if highest >= next {
+		column := r.mapping.Position
+		if !isExpression(column) {
+			column = pgx.Identifier{column}.Sanitize()
+		}
+		return Cut{}, fmt.Errorf("%w: events of %s have transaction ids up to %d, but the next one of this server is %d: they were copied from another server, as by restoring a dump, "+
+			"and events to come would be taken for them; stop the writers and let the events count as old: update %s as e set %s = null where %s >= %d",
+			ErrMapping, r.relation, highest, next, r.relation, column, r.drawn, next)
+	}
+	return Cut{Position: oldest - 1, Drawn: next - 1}, nil
 }
 
 // outwait returns when none of the writers is open any more. Those that came later do not matter: what they draw is above
@@ -150,9 +204,11 @@ func (r *Reader) Distrust(ctx context.Context, db pg.Querier) (reason string, er
 // distrust returns the sequence to watch and the last number that it has given out. highest is the highest position seen.
 func (r *Reader) distrust(ctx context.Context, db pg.Querier, highest int64) (sequence uint32, last int64, reason string, err error) {
 	switch {
+	case r.mapping.Positions == PositionsInCommitOrder || r.mapping.Positions == PositionsOfTransactions:
+		return 0, 0, "", nil
 	case r.mapping.Positions == PositionsDrawnAhead:
 		return 0, 0, "the mapping says that positions are drawn ahead of the transactions that insert events", nil
-	case r.base.table == 0:
+	case r.base.reason != "":
 		return 0, 0, r.base.reason, nil
 	}
 	var increment, cache int64

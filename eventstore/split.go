@@ -34,7 +34,7 @@ func (r *Reader) Estimate(ctx context.Context, q pg.Querier) (int64, error) {
 func (r *Reader) planned(ctx context.Context, q pg.Querier) (int64, error) {
 	where, args := r.where(Selection{})
 	var plan []byte
-	sql := fmt.Sprintf("explain (format json) select 1 from %s e where %s", r.relation, where)
+	sql := fmt.Sprintf("explain (format json) select 1 from %s where %s", r.from(""), where)
 	if err := q.QueryRow(ctx, sql, args...).Scan(&plan); err != nil {
 		return 0, fmt.Errorf("estimating the number of events: %w", err)
 	}
@@ -93,7 +93,6 @@ func (r *Reader) Split(ctx context.Context, q pg.Querier, perRange int64) ([]Par
 
 // splitSQL yields the bounds in order, each with the number of the tile that it begins.
 func (r *Reader) splitSQL(total int64) string {
-	id := r.column(r.mapping.AggregateID)
 	edge := "id"
 	if r.idType == "uuid" {
 		edge = `rpad(left(id::text, 3), 8, '0') || '-0000-0000-0000-000000000000'`
@@ -105,9 +104,9 @@ func (r *Reader) splitSQL(total int64) string {
 	}
 	return fmt.Sprintf(`
 with sample as (
-  select %[1]s%[6]s as id, ntile($1::int) over (order by %[1]s%[6]s) as tile
-  from %[2]s e%[3]s
-  where %[4]s
+  select %[1]s as id, ntile($1::int) over (order by %[1]s) as tile
+  from %[2]s
+  where %[3]s
 ), firsts as (
   select distinct on (tile) id, tile from sample order by tile, id
 ), distinct_firsts as (
@@ -115,8 +114,8 @@ with sample as (
 ), bounds as (
   select id, tile, lag(id) over (order by id) as before from distinct_firsts
 )
-select (%[5]s)::text, tile::int8 from bounds where before is not null order by id`,
-		id, r.relation, r.sample(total), where, edge, r.collate)
+select (%[4]s)::text, tile::int8 from bounds where before is not null order by id`,
+		r.id+r.collate, r.from(r.sample(total)), where, edge)
 }
 
 // sample is the TABLESAMPLE clause for a table of about total events; empty if all of them are few enough, or if the

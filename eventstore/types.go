@@ -22,9 +22,8 @@ func (r *Reader) Types(ctx context.Context, q pg.Querier) ([]TypeCount, error) {
 		return nil, err
 	}
 	where, args := r.where(Selection{})
-	typ := r.column(r.mapping.Type)
-	rows, err := q.Query(ctx, fmt.Sprintf("select %s::text, count(*) from %s e%s where %s group by 1 order by 1",
-		typ, r.relation, r.sample(total), where), args...)
+	rows, err := q.Query(ctx, fmt.Sprintf("select %s::text, count(*) from %s where %s group by 1 order by 1",
+		r.typ, r.from(r.sample(total)), where), args...)
 	if err != nil {
 		return nil, fmt.Errorf("listing event types: %w", err)
 	}

@@ -12,11 +12,11 @@ import (
 )
 
 // base is the table whose column gives events their positions: the event table itself, or the one that a view selects
-// from. A table of 0 means that it is not known, and reason says why.
+// from; 0 if there is none.
 type base struct {
 	table    uint32
-	position string
-	reason   string
+	position string // the column, if reason is empty
+	reason   string // why the column is not known
 	// unlocked says what keeps a lock of the view from holding off its writers: LOCK TABLE reaches the tables of a view, but
 	// neither foreign tables nor what functions read.
 	unlocked string
@@ -63,12 +63,15 @@ func (r *Reader) findBase(ctx context.Context, q pg.Querier) (base, error) {
 	if len(tables) != 1 || unlocked != "" {
 		return base{reason: fmt.Sprintf("%s is a view of %d tables", r.relation, len(tables)), unlocked: unlocked}, nil
 	}
+	if isExpression(r.mapping.Position) {
+		return base{table: tables[0], reason: "the position is an expression, " + r.mapping.Position}, nil
+	}
 	column, err := r.throughColumn(ctx, q)
 	if err != nil {
 		return base{}, err
 	}
 	if column == "" {
-		return base{reason: fmt.Sprintf("%s.%s is not a column of the view's table", r.relation, r.mapping.Position)}, nil
+		return base{table: tables[0], reason: fmt.Sprintf("%s.%s is not a column of the view's table", r.relation, r.mapping.Position)}, nil
 	}
 	return base{table: tables[0], position: column}, nil
 }
@@ -77,7 +80,7 @@ func (r *Reader) findBase(ctx context.Context, q pg.Querier) (base, error) {
 // the table has it as its output. Anything else, an expression or a subquery that cannot be merged, looks different.
 func (r *Reader) throughColumn(ctx context.Context, q pg.Querier) (string, error) {
 	var text []byte
-	sql := fmt.Sprintf("explain (verbose, format json) select %s from %s e", r.column(r.mapping.Position), r.relation)
+	sql := fmt.Sprintf("explain (verbose, format json) select %s from %s e", r.drawn, r.relation)
 	if err := q.QueryRow(ctx, sql).Scan(&text); err != nil {
 		return "", fmt.Errorf("looking for the position of view %s: %w", r.relation, err)
 	}

@@ -60,7 +60,7 @@ type bindingRun[P any] struct {
 }
 
 func (b *bindingRun[P]) apply(e *Raw, timed bool) (err error) {
-	m := Meta{Position: e.Position, AggregateID: e.AggregateID, Sequence: e.Sequence, Type: b.event.name, Time: e.Time}
+	m := e.meta(b.event.name)
 	defer func() {
 		if v := recover(); v != nil {
 			err = &EventError{Meta: m, Err: fmt.Errorf("decode into %T: %w", b.data, panicked(v))}

@@ -1,14 +1,23 @@
 package projections
 
-import "time"
+import (
+	"bytes"
+	"time"
+)
 
 // Meta is what every event has.
 type Meta struct {
-	Position    int64 // its place in the whole store
+	Position    int64 // its place in the whole store; in some stores, the events of a transaction share one
 	AggregateID ID
 	Sequence    int64     // its place in its aggregate
 	Type        string    // as stored
 	Time        time.Time // zero if the store has none
+
+	// Empty unless the store has them and its mapping names them.
+	AggregateType string
+	Metadata      []byte // as stored, JSON as a rule; shared with other handlers: read it only
+	SchemaVersion string // of the payload
+	Tenant        string
 }
 
 // Event is an event with payload P, as handlers get it: by value, theirs to keep. Maps and slices in Data are shared with
@@ -18,10 +27,19 @@ type Event[P any] struct {
 	Data P
 }
 
-// Raw is a stored event before decoding. Type and Data are borrowed: they are gone when the next event is read.
+// Raw is a stored event before decoding. Type, Data and Metadata are borrowed: they are gone when the next event is read.
 type Raw struct {
-	Position, Sequence int64
-	AggregateID        ID
-	Time               time.Time
-	Type, Data         []byte
+	Position, Sequence                   int64
+	AggregateID                          ID
+	Time                                 time.Time
+	Type, Data, Metadata                 []byte
+	AggregateType, SchemaVersion, Tenant string
+}
+
+// meta is what handlers get of it. name is the type's, to keep.
+func (e *Raw) meta(name string) Meta {
+	return Meta{
+		Position: e.Position, AggregateID: e.AggregateID, Sequence: e.Sequence, Type: name, Time: e.Time,
+		AggregateType: e.AggregateType, Metadata: bytes.Clone(e.Metadata), SchemaVersion: e.SchemaVersion, Tenant: e.Tenant,
+	}
 }

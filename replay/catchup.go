@@ -169,12 +169,12 @@ func (j *Job) apply(ctx context.Context, tx pgx.Tx, t tables, cut int64, aggrega
 // rows that this pass has already changed, and take that for an error. SQL tables may see events that are not recorded: the
 // next pass computes their aggregates once more.
 func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, t tables, events []projections.Raw) (Pass, error) {
-	positions := make([]int64, len(events))
-	for i, e := range events {
-		positions[i] = e.Position
+	found := j.entries()
+	for i := range events {
+		found.add(&events[i])
 	}
 	aggregates := aggregatesOf(events)
-	if err := j.record(ctx, tx, positions); err != nil {
+	if err := j.record(ctx, tx, found); err != nil {
 		return Pass{}, err
 	}
 	if err := t.run.Begin(ctx, tx, aggregates); err != nil {

@@ -17,7 +17,7 @@ const (
 // chunk is a run of events of one batch on the way from the reader to a worker.
 type chunk struct {
 	events []projections.Raw
-	bytes  []byte // what the events' Data point into; it never grows
+	bytes  []byte // what the events' Data and Metadata point into; it never grows
 }
 
 var chunks = sync.Pool{New: func() any {
@@ -33,21 +33,25 @@ func (c *chunk) free() {
 }
 
 func (c *chunk) hasRoom(e *eventstore.Event) bool {
-	return len(c.events) < chunkEvents && len(c.bytes)+len(e.Data) <= chunkBytes
+	return len(c.events) < chunkEvents && len(c.bytes)+len(e.Data)+len(e.Metadata) <= chunkBytes
 }
 
-// add copies a borrowed event; typ is its type, to keep. A payload that is larger than a chunk gets memory of its own.
+// add copies a borrowed event; typ is its type, to keep.
 func (c *chunk) add(e *eventstore.Event, typ []byte) {
-	at := len(c.bytes)
 	raw := e.Raw
-	raw.Type = typ
-	switch {
-	case e.Data == nil:
-	case at+len(e.Data) <= cap(c.bytes):
-		c.bytes = append(c.bytes, e.Data...)
-		raw.Data = c.bytes[at:len(c.bytes):len(c.bytes)]
-	default:
-		raw.Data = append([]byte{}, e.Data...)
-	}
+	raw.Type, raw.Data, raw.Metadata = typ, c.keep(e.Data), c.keep(e.Metadata)
 	c.events = append(c.events, raw)
+}
+
+// keep copies b into the chunk. What is larger than a chunk gets memory of its own.
+func (c *chunk) keep(b []byte) []byte {
+	at := len(c.bytes)
+	switch {
+	case b == nil:
+		return nil
+	case at+len(b) > cap(c.bytes):
+		return append([]byte{}, b...)
+	}
+	c.bytes = append(c.bytes, b...)
+	return c.bytes[at:len(c.bytes):len(c.bytes)]
 }

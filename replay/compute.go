@@ -132,12 +132,16 @@ func (j *Job) recompute(ctx context.Context, tx pgx.Tx, queries *Queries, sel ev
 // two are of one snapshot. Like record, it fails if another pass has recorded one of them.
 func (j *Job) recordLacking(ctx context.Context, tx pgx.Tx, sel eventstore.Selection) ([]eventstore.Aggregate, error) {
 	events, args := j.Source.SQL(sel)
+	aggregate := "''"
+	if j.Source.SharedPositions() {
+		aggregate = "aggregate_id::text"
+	}
 	rows, err := tx.Query(ctx, j.sql(`
 		with lacking as materialized (
 			select position, aggregate_id from (`+events+`) e
 		), recorded as (
-			insert into %SCHEMA%.projector_replayed_ids (migration_id, position)
-			select `+strconv.FormatInt(j.Migration, 10)+`, position from lacking order by position
+			insert into %SCHEMA%.projector_replayed_ids (migration_id, position, aggregate_id)
+			select distinct `+strconv.FormatInt(j.Migration, 10)+`, position, `+aggregate+` from lacking order by 2, 3
 		)
 		select aggregate_id::text, count(*) from lacking group by aggregate_id order by aggregate_id`), args...)
 	if err == nil {

@@ -201,8 +201,8 @@ type migration struct {
 	*schedule
 	ctx    context.Context
 	own    process
-	suffix string  // of the tables after the cutover
-	known  []int64 // committed positions at the end of the step before
+	suffix string   // of the tables after the cutover
+	known  []stored // committed events at the end of the step before
 }
 
 func (w *world) migration(ctx context.Context, own, rivals process, count func(string)) *migration {
@@ -264,26 +264,25 @@ func (m *migration) look() ([]stored, error) {
 		from events
 		order by aggregate_id, sequence_number`)
 	events, err := pgx.CollectRows(rows, pgx.RowToStructByPos[stored])
-	m.known = m.known[:0]
-	for _, e := range events {
-		m.known = append(m.known, e.Position)
-	}
+	m.known = events
 	return events, err
 }
 
 // check holds ledger, tables and events against each other, when no transaction of the migration is open.
 func (m *migration) check() error {
 	ctx := context.Background()
-	before := slices.Clone(m.known)
+	before := m.known
 	events, err := m.look()
 	if err != nil {
 		return err
 	}
 	var cut int64
 	var ids []int64
+	var aggregates []string // empty ones if positions are unique
 	err = m.world.admin.QueryRow(ctx, `
-		select cut, array(select position from projector_replayed_ids where migration_id = id order by position)
-		from projector_migrations`).Scan(&cut, &ids)
+		select cut, array(select position from projector_replayed_ids where migration_id = id order by position, aggregate_id),
+			array(select aggregate_id from projector_replayed_ids where migration_id = id order by position, aggregate_id)
+		from projector_migrations`).Scan(&cut, &ids, &aggregates)
 	if err != nil && (m.phase != phaseBegin || !errors.Is(err, pgx.ErrNoRows)) {
 		return err
 	}
@@ -303,13 +302,17 @@ func (m *migration) check() error {
 	if m.phase == phaseCutover {
 		before = m.known // and nothing was committed while writers were held off
 	}
-	holds := func(position int64) bool {
-		_, found := slices.BinarySearch(ids, position)
-		return found || position <= cut
+	holds := func(e stored) bool {
+		for i, position := range ids {
+			if position == e.Position && (m.world.kind != shared || aggregates[i] == e.Aggregate) {
+				return true
+			}
+		}
+		return e.Position <= cut
 	}
-	for _, position := range before {
-		if !holds(position) {
-			return fmt.Errorf("the ledger lacks %d, which was committed before the step: cut %d, ids %v", position, cut, ids)
+	for _, e := range before {
+		if !holds(e) {
+			return fmt.Errorf("the ledger lacks %v, which was committed before the step: cut %d, ids %v", e, cut, ids)
 		}
 	}
 	suffix := "_1"
@@ -324,7 +327,7 @@ func (m *migration) check() error {
 		}
 		want := fold(events, holds)
 		if m.mayBeAhead(table) {
-			got = upTo(got, want, fold(events, func(int64) bool { return true }))
+			got = upTo(got, want, fold(events, func(stored) bool { return true }))
 		}
 		if !slices.Equal(got, want) {
 			return fmt.Errorf("cut %d, ids %v, events %v:\n%s\ngot  %q\nwant %q", cut, ids, events, table, got, want)
@@ -378,11 +381,11 @@ func upTo(got, want, all []string) (rows []string) {
 }
 
 // fold is the oracle: the rows that the events leave, of those that the ledger holds.
-func fold(events []stored, holds func(position int64) bool) []string {
+func fold(events []stored, holds func(e stored) bool) []string {
 	var rows []string
 	byAggregate := map[string]*tally{}
 	for _, e := range events {
-		if e.Type != "Added" || !holds(e.Position) {
+		if e.Type != "Added" || !holds(e) {
 			continue
 		}
 		if byAggregate[e.Aggregate] == nil {

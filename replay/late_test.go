@@ -120,7 +120,11 @@ var ways = map[string]struct {
 	"prepared transaction": {plain, func(ctx context.Context, wr *writer) error {
 		return firstError(func() error { return wr.append(ctx, "c", "Added", how{}) }, func() error { return wr.prepare(ctx) })
 	}},
-	"number drawn in an earlier transaction": {cached, func(ctx context.Context, wr *writer) error { return wr.draw(ctx) }},
+	"transaction that shares its id among events": {shared, func(ctx context.Context, wr *writer) error {
+		return firstError(func() error { return wr.append(ctx, "c", "Added", how{}) }, func() error { return wr.append(ctx, "b", "Added", how{}) })
+	}},
+	"transaction that has an id and no event yet": {shared, func(ctx context.Context, wr *writer) error { return wr.draw(ctx) }},
+	"number drawn in an earlier transaction":      {cached, func(ctx context.Context, wr *writer) error { return wr.draw(ctx) }},
 }
 
 func firstError(fns ...func() error) error {

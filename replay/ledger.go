@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/projections"
 )
@@ -78,35 +80,56 @@ func (l Ledger) gone() error {
 	return fmt.Errorf("%w: migration %d is gone; it was aborted", ErrState, l.Migration)
 }
 
-// replayed is the relation of the positions above the cut that the tables hold, for eventstore.Selection.Except.
+// replayed is the relation of the events above the cut that the tables hold, for eventstore.Selection.Except.
 func (l Ledger) replayed() string {
-	return l.sql("(select position from %SCHEMA%.projector_replayed_ids where migration_id = ") + strconv.FormatInt(l.Migration, 10) + ")"
+	return l.sql("(select position, aggregate_id from %SCHEMA%.projector_replayed_ids where migration_id = ") + strconv.FormatInt(l.Migration, 10) + ")"
 }
 
-// known lists the positions above the cut that the tables hold.
-func (l Ledger) known(ctx context.Context, q pg.Querier) ([]int64, error) {
-	rows, err := q.Query(ctx, l.sql("select position from %SCHEMA%.projector_replayed_ids where migration_id = $1"), l.Migration)
+// known lists the events above the cut that the tables hold.
+func (l Ledger) known(ctx context.Context, q pg.Querier) (known eventstore.Known, err error) {
+	err = q.QueryRow(ctx, l.sql(`
+		select coalesce(array_agg(position order by position, aggregate_id), '{}'), coalesce(array_agg(aggregate_id order by position, aggregate_id), '{}')
+		from %SCHEMA%.projector_replayed_ids where migration_id = $1`), l.Migration).Scan(&known.Positions, &known.Aggregates)
 	if err != nil {
-		return nil, fmt.Errorf("reading the ledger: %w", err)
-	}
-	known, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-	if err != nil {
-		return nil, fmt.Errorf("reading the ledger: %w", err)
+		return known, fmt.Errorf("reading the ledger: %w", err)
 	}
 	return known, nil
 }
 
-// record stores positions above the cut. If another transaction has recorded one of them, it fails with a unique
-// violation, after waiting for that transaction if it is still open: see isRecorded.
-func (l Ledger) record(ctx context.Context, tx pgx.Tx, positions []int64) error {
-	if len(positions) == 0 {
+// entries are events as the ledger keys them.
+type entries struct {
+	shared     bool // see eventstore.Reader.SharedPositions
+	positions  []int64
+	aggregates []string // empty ones unless positions are shared
+}
+
+func (j *Job) entries() *entries { return &entries{shared: j.Source.SharedPositions()} }
+
+func (n *entries) add(e *projections.Raw) {
+	aggregate := ""
+	if n.shared {
+		aggregate = e.AggregateID.String()
+	}
+	n.positions, n.aggregates = append(n.positions, e.Position), append(n.aggregates, aggregate)
+}
+
+// record stores events above the cut. If another transaction has recorded one of them, it fails with a unique violation,
+// after waiting for that transaction if it is still open: see isRecorded.
+func (l Ledger) record(ctx context.Context, tx pgx.Tx, n *entries) error {
+	if len(n.positions) == 0 {
 		return nil
 	}
+	several := ""
+	if n.shared { // events of one transaction and aggregate
+		several = "distinct"
+	}
 	_, err := tx.Exec(ctx, l.sql(`
-		insert into %SCHEMA%.projector_replayed_ids (migration_id, position)
-		select $1, position from pg_catalog.unnest($2::bigint[]) as position order by position`), l.Migration, positions)
+		insert into %SCHEMA%.projector_replayed_ids (migration_id, position, aggregate_id)
+		select `+several+` $1::bigint, position, aggregate_id
+		from rows from (pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::text[])) as u (position, aggregate_id)
+		order by position, aggregate_id`), l.Migration, n.positions, n.aggregates)
 	if err != nil {
-		return fmt.Errorf("recording %d events as replayed: %w", len(positions), err)
+		return fmt.Errorf("recording %d events as replayed: %w", len(n.positions), err)
 	}
 	return nil
 }
@@ -133,6 +156,6 @@ func (l Ledger) advance(ctx context.Context, tx pgx.Tx, cut int64) error {
 // event is a copy of a borrowed one.
 func event(e *projections.Raw) projections.Raw {
 	c := *e
-	c.Type, c.Data = append([]byte(nil), e.Type...), append([]byte(nil), e.Data...)
+	c.Type, c.Data, c.Metadata = bytes.Clone(e.Type), bytes.Clone(e.Data), bytes.Clone(e.Metadata)
 	return c
 }

@@ -26,10 +26,12 @@ const (
 	plain       kind = "plain"
 	partitioned kind = "partitioned" // writers also insert into the partitions themselves
 	cached      kind = "cached"      // a number can be drawn in an earlier transaction
+	shared      kind = "shared"      // the transaction's id is the position of all its events
+	ordered     kind = "ordered"     // whoever has a position keeps others from having one until it commits
 	elsewhere   kind = "elsewhere"   // to the migration, the events are in another database; it is the same, so that it can be checked
 )
 
-var kinds = []kind{plain, partitioned, cached, elsewhere}
+var kinds = []kind{plain, shared, partitioned, cached, ordered, elsewhere}
 
 // aggregates are few, so that writers, batches and passes meet in them.
 var aggregates = []string{"a", "b", "c", "d"}
@@ -42,10 +44,37 @@ func (k kind) table() string {
 		return "create sequence positions; create table events " + columns + ` partition by list (aggregate_id);
 			create table events_ab partition of events for values in ('a', 'b') with (autovacuum_enabled = off);
 			create table events_cd partition of events for values in ('c', 'd') with (autovacuum_enabled = off)`
+	case shared:
+		return "create table events " + strings.Replace(columns, "nextval('positions')", "pg_current_xact_id()::text::bigint", 1) + " with (autovacuum_enabled = off)"
+	case ordered:
+		return `create table counter (n bigint not null); insert into counter values (0);
+			create function next_position() returns bigint language sql as 'update counter set n = n + 1 returning n';
+			create table events ` + strings.Replace(columns, "nextval('positions')", "next_position()", 1) + " with (autovacuum_enabled = off)"
 	case cached:
 		return "create sequence positions cache 3; create table events " + columns + " with (autovacuum_enabled = off)"
 	}
 	return "create sequence positions; create table events " + columns + " with (autovacuum_enabled = off)"
+}
+
+// draw is the SQL that gives out a position.
+func (k kind) draw() string {
+	switch k {
+	case shared:
+		return "pg_current_xact_id()::text::bigint"
+	case ordered:
+		return "next_position()"
+	}
+	return "nextval('positions')"
+}
+
+func (k kind) mapping() eventstore.Mapping {
+	switch k {
+	case shared:
+		return eventstore.Mapping{Positions: eventstore.PositionsOfTransactions}
+	case ordered:
+		return eventstore.Mapping{Positions: eventstore.PositionsInCommitOrder}
+	}
+	return eventstore.Mapping{}
 }
 
 // leaf is the partition of an aggregate.
@@ -211,7 +240,7 @@ func newWorld(t *testing.T, k kind, in tables) *world {
 	if _, err := w.admin.Exec(ctx, k.table()+"; set search_path = view_schema, public"); err != nil {
 		t.Fatal(err)
 	}
-	if w.source, err = eventstore.Open(ctx, w.db, eventstore.Mapping{}); err != nil {
+	if w.source, err = eventstore.Open(ctx, w.db, k.mapping()); err != nil {
 		t.Fatal(err)
 	}
 	set, err := projections.NewSet(definition.Events, definition.Projectors...)
@@ -231,6 +260,13 @@ func newWorld(t *testing.T, k kind, in tables) *world {
 			t.Fatal(err)
 		}
 	}
+	t.Cleanup(func() { // a database with a prepared transaction cannot be dropped
+		for _, wr := range w.writers {
+			if err := wr.finish(context.WithoutCancel(ctx), false); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 	return w
 }
 

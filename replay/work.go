@@ -101,7 +101,7 @@ func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, rea
 	if err := idleTimeout(ctx, tx, 0); err != nil {
 		return err
 	}
-	var above []int64
+	above := w.job.entries()
 	for first := true; ; first = false {
 		began := time.Now()
 		c, open := <-f.chunks
@@ -117,7 +117,7 @@ func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, rea
 		for i := range c.events {
 			e := &c.events[i]
 			if e.Position > cut {
-				above = append(above, e.Position)
+				above.add(e)
 			}
 			if err := w.run.Apply(e); err != nil {
 				return err

@@ -33,7 +33,7 @@ func (wr *writer) begin(ctx context.Context) error {
 
 // draw takes a position and does nothing with it yet. With a cache the number outlives the transaction.
 func (wr *writer) draw(ctx context.Context) error {
-	if wr.prepared {
+	if wr.prepared || wr.waits() {
 		return nil
 	}
 	if wr.world.kind != cached {
@@ -42,7 +42,7 @@ func (wr *writer) draw(ctx context.Context) error {
 		}
 	}
 	var position int64
-	if err := wr.conn.QueryRow(ctx, "select nextval('positions')").Scan(&position); err != nil {
+	if err := wr.conn.QueryRow(ctx, "select "+wr.world.kind.draw()).Scan(&position); err != nil {
 		return err
 	}
 	wr.drawn = append(wr.drawn, position)
@@ -60,10 +60,23 @@ func (wr *writer) drawEarlier(ctx context.Context) error {
 	return nil
 }
 
+// waits says whether the writer would have to wait for another one to get a position.
+func (wr *writer) waits() bool {
+	if wr.world.kind != ordered {
+		return false
+	}
+	for _, other := range wr.world.writers {
+		if other != wr && other.open && len(other.pending)+len(other.drawn) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // append adds an event to an aggregate: of a type that somebody handles, or of one that nobody does.
 func (wr *writer) append(ctx context.Context, aggregate, eventType string, how how) error {
 	w := wr.world
-	if owner := w.owners[aggregate]; wr.prepared || owner != nil && owner != wr { // would wait for the owner, as in any event store
+	if owner := w.owners[aggregate]; wr.prepared || wr.waits() || owner != nil && owner != wr { // would wait for the owner, as in any event store
 		return nil
 	}
 	if err := wr.begin(ctx); err != nil {
@@ -86,9 +99,9 @@ func (wr *writer) append(ctx context.Context, aggregate, eventType string, how h
 	var position int64
 	err := wr.conn.QueryRow(ctx, fmt.Sprintf(`
 		insert into %s (position, aggregate_id, sequence_number, event_type, data)
-		values (coalesce($1, nextval('positions')), $2,
+		values (coalesce($1, %s), $2,
 			(select coalesce(max(sequence_number), 0) + 1 from events where aggregate_id = $2), $3, jsonb_build_object('amount', $4::int))
-		returning position`, relation), drawn, aggregate, eventType, w.amounts).Scan(&position)
+		returning position`, relation, w.kind.draw()), drawn, aggregate, eventType, w.amounts).Scan(&position)
 	switch {
 	case pg.IsLockTimeout(err): // held off by the cutover
 		return wr.finish(ctx, false)
