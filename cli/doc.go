@@ -13,7 +13,7 @@
 //
 // Main has the commands init, version, plan, migrate online, migrate catchup, migrate offline, migrate abort, status,
 // tables create and replay. WithCommand adds more. Run is Main without the process, for tests and for programs that have a
-// command line of their own.
+// command line of their own. WithConfig takes the definition from a file instead, as the stock binary does.
 //
 // Every flag is also an environment variable: --lock-wait is PROJECTOR_LOCK_WAIT. Flags go before arguments, global flags
 // before the command.
