@@ -221,6 +221,19 @@ func (t *table) needs(name string) string {
 	return s
 }
 
+// siblingColumn is the type of a column of another table of the same schema; empty if there is none.
+func (t *table) siblingColumn(name, column string) (typ string) {
+	if t.err == nil {
+		t.err = t.q.QueryRow(t.ctx, `
+			select coalesce((
+				select t.typname::text
+				from pg_catalog.pg_attribute a
+				join pg_catalog.pg_type t on t.oid = a.atttypid
+				where a.attrelid = to_regclass($1) and a.attname = $2 and not a.attisdropped), '')`, pg.Table(t.Schema, name), column).Scan(&typ)
+	}
+	return typ
+}
+
 // unique says whether a unique index of a relation has just these columns.
 func (t *table) unique(relation string, columns ...string) (unique bool) {
 	for i, c := range columns {

@@ -62,9 +62,8 @@ var presets = []preset{
 	},
 	{
 		name:    "rails_event_store",
-		tables:  []string{"eventstoreevents"},
-		columns: []string{"id", "event_id", "event_type", "data", "metadata", "created_at"},
-		hint:    "tables of Rails Event Store 1 have to be upgraded first, to those of 2.0",
+		tables:  []string{"eventstoreeventsinstreams"},
+		columns: []string{"id", "stream", "position", "event_id"},
 		mapping: railsEventStore,
 	},
 	{
@@ -221,18 +220,23 @@ func commanded(t *table) Mapping {
 }
 
 // railsEventStore reads Rails Event Store from 2.0. The home of an event is the stream that it was appended to, which is the first
-// that it was linked to; further links are copies. Positions in a stream can be null, so the order of the links counts.
+// that it was linked to; further links are copies. An event that is published to no stream and linked later is one from then
+// on, so it is the link's number that counts. Positions in a stream can be null.
 func railsEventStore(t *table) Mapping {
-	links := t.needs("event_store_events_in_streams")
 	own := func(link string) string { return link + `.stream not like '$by\_%' and ` + link + `.stream <> 'all'` }
 	m := Mapping{
-		Join: fmt.Sprintf(`join %[1]s s on s.event_id = e.event_id and %[2]s
-			and not exists (select from %[1]s other where other.event_id = e.event_id and other.id < s.id and %[3]s)`, links, own("s"), own("other")),
-		Position: "id", AggregateID: "(s.stream)", AggregateType: "(split_part(s.stream, '$', 1))", Sequence: "(s.id)",
-		Type: "event_type", Data: "data", Time: "created_at", Metadata: "metadata",
+		Join: fmt.Sprintf(`join %s d on d.event_id = e.event_id and %s
+			and not exists (select from %s other where other.event_id = e.event_id and other.id < e.id and %s)`,
+			t.needs("event_store_events"), own("e"), t, own("other")),
+		Position: "id", AggregateID: "stream", AggregateType: "(split_part(e.stream, '$', 1))", Sequence: "id",
+		Type: "(d.event_type)", Data: "(d.data)", Time: "(d.created_at)", Metadata: "(d.metadata)",
 	}
-	if data, _ := t.describe("data"); data.Type == "json" || data.Type == "jsonb" { // a string of JSON was serialized twice
-		m.Data = fmt.Sprintf("(case %[1]s_typeof(e.data) when 'string' then (e.data #>> '{}')::%[1]s else e.data end)", data.Type)
+	switch typ := t.siblingColumn("event_store_events", "data"); typ {
+	case "json", "jsonb": // a string of JSON was serialized twice
+		m.Data = fmt.Sprintf("(case %[1]s_typeof(d.data) when 'string' then (d.data #>> '{}')::%[1]s else d.data end)", typ)
+	}
+	if t.siblingColumn("event_store_events", "event_id") == "" {
+		t.refuse("the tables are those of Rails Event Store 1; upgrade them to those of 2.0")
 	}
 	return m
 }

@@ -10,7 +10,7 @@ create table if not exists bankaccounts_snapshots (
 -- fill
 insert into bankaccounts_events
 select aggregate_id, sequence_number, 'bank.model:Account.' || event_type,
-    convert_to((data || jsonb_build_object('timestamp', case when position % 2 = 0
+    convert_to((data || jsonb_build_object('timestamp', case when position % 4 = 1
         then to_jsonb(created_at) else jsonb_build_object('_type_', 'datetime_iso', '_data_', created_at) end))::text, 'UTF8'), position
 from bank.batch;
 select setval('bankaccounts_events_notification_id_seq', max(notification_id)) from bankaccounts_events;

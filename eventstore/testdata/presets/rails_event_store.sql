@@ -13,18 +13,21 @@ create unique index index_event_store_events_in_streams_on_stream_and_event_id o
 create index index_event_store_events_in_streams_on_event_id on event_store_events_in_streams (event_id);
 -- fill
 insert into event_store_events (id, event_id, event_type, metadata, data, created_at)
-select position, md5(position::text)::uuid, event_type, '{"correlation_id": "c"}', case when position % 10 = 0 then to_jsonb(data::text) else data end, created_at at time zone 'UTC'
+select position, md5(position::text)::uuid, event_type, '{"correlation_id": "c"}', case when position % 5 = 0 then to_jsonb(data::text) else data end, created_at at time zone 'UTC'
 from bank.batch;
-insert into event_store_events_in_streams (stream, position, event_id, created_at)
-select 'Account$' || aggregate_id, case when position % 3 > 0 then sequence_number - 1 end, md5(position::text)::uuid, created_at at time zone 'UTC'
-from bank.batch order by aggregate_id, sequence_number;
-insert into event_store_events_in_streams (stream, event_id, created_at)
-select '$by_type_' || event_type, md5(position::text)::uuid, created_at at time zone 'UTC' from bank.batch;
+insert into event_store_events_in_streams (id, stream, position, event_id, created_at)
+select position, 'Account$' || aggregate_id, case when position % 3 > 0 then sequence_number - 1 end, md5(position::text)::uuid, created_at at time zone 'UTC'
+from bank.batch;
 select setval('event_store_events_id_seq', max(id)) from event_store_events;
--- odd: an event of no stream, one that only a link has, and links to streams of the application
-insert into event_store_events (id, event_id, event_type, data, created_at) values
-    (1, '00000000-0000-0000-0000-000000000001', 'ReportSent', '{}', now()), (2, '00000000-0000-0000-0000-000000000002', 'ReportSent', '{}', now());
-insert into event_store_events_in_streams (stream, event_id, created_at) values
-    ('$by_type_ReportSent', '00000000-0000-0000-0000-000000000002', now()), ('all', '00000000-0000-0000-0000-000000000002', now());
-insert into event_store_events_in_streams (stream, event_id, created_at)
-select 'LargeTransfers', event_id, created_at from event_store_events where id % 7 = 0 and id > 100;
+select setval('event_store_events_in_streams_id_seq', max(id)) from event_store_events_in_streams;
+-- odd: events of no stream, links that the store makes by itself, and links to streams of the application
+insert into event_store_events (id, event_id, event_type, data, created_at)
+select i, md5(i::text)::uuid, 'ReportSent', '{}', now() from generate_series(1, 10) i;
+insert into event_store_events_in_streams (id, stream, event_id, created_at)
+select 0 + i, '$by_type_ReportSent', md5(i::text)::uuid, now() from generate_series(1, 5) i
+union all
+select 10 + i, 'all', md5(i::text)::uuid, now() from generate_series(1, 5) i
+union all
+select id - 1, '$by_type_' || event_type, event_id, created_at from event_store_events where id > 100 and id % 4 = 1
+union all
+select id + 1, 'LargeTransfers', event_id, created_at from event_store_events where id > 100 and id % 4 = 1;

@@ -45,4 +45,4 @@ select setval('event_records_id_seq', max(id)) from event_records;
 set local search_path = sequent_schema;
 insert into event_records (id, aggregate_id, sequence_number, created_at, event_type, event_json, command_record_id, stream_record_id)
 select row_number() over (), aggregate_id, sequence_number, created_at, 'Sequent::Core::SnapshotEvent', '{"data": "BAhvOg1B"}', 1, stream_record_id
-from event_records where id % 100 = 0;
+from event_records where id % 101 = 0;
