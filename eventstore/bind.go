@@ -41,6 +41,7 @@ const textTime = `case when %[1]s ~* ':[0-9.]+ *(z|utc|gmt|[+-][0-9]{2}(:?[0-9]{
 // row says what the columns of a row of events are. Those of the optional fields are 0 if there is none.
 type row struct {
 	columns                                        string // the select list
+	data                                           string // the payload in it
 	versioned, metadataVersioned                   bool   // a version byte comes first, as in jsonb's binary format
 	aggregateType, metadata, schemaVersion, tenant int
 }
@@ -83,7 +84,7 @@ func (r *Reader) bind(ctx context.Context, q pg.Querier) error {
 	b.read("aggregate id", m.AggregateID, asID)
 	b.read("sequence number", m.Sequence, asSequence)
 	b.read("event type", m.Type, asText)
-	b.read("payload", m.Data, asPayload)
+	r.row.data = b.read("payload", m.Data, asPayload)
 	r.row.versioned = r.types[m.Data] == "jsonb"
 	if m.Time == "" {
 		b.list = append(b.list, "null::timestamptz")

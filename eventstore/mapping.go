@@ -24,7 +24,7 @@ import (
 // rows that a Join looks up have to be there before or with the event, as a foreign key sees to, and Where must not begin to
 // hold. Names in both should have their schemas: they are looked up on the search path.
 type Mapping struct {
-	Preset      string // a name of Presets; empty: none
+	Preset      string // a name of Presets, whose tables are looked for in the database; empty: none
 	Relation    string // table, partitioned table or view, as SQL would name it: events, public."Events"
 	Join        string // SQL that comes after the relation: left join public.types t on t.id = e.type_id; it must not repeat an event
 	Position    string // int or bigint, above 0; orders the whole store
@@ -117,6 +117,7 @@ func (r *Reader) from(sample string) string {
 // Open checks the mapping against the database that q is connected to. Everything that does not fit is reported at once,
 // wrapped in ErrMapping.
 func Open(ctx context.Context, q pg.Querier, m Mapping) (*Reader, error) {
+	given := m
 	if m.Preset != "" {
 		var err error
 		if m, err = resolve(ctx, q, m); err != nil {
@@ -132,6 +133,11 @@ func Open(ctx context.Context, q pg.Querier, m Mapping) (*Reader, error) {
 	}
 	if err := r.bind(ctx, q); err != nil {
 		return nil, err
+	}
+	if m.Preset != "" && given.Data == "" {
+		if err := r.checkPayload(ctx, q); err != nil {
+			return nil, err
+		}
 	}
 	r.base = base{table: r.oid, position: r.mapping.Position}
 	var err error

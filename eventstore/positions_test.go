@@ -116,6 +116,9 @@ func TestTransactionsOfAnotherServer(t *testing.T) {
 	if !errors.Is(err, eventstore.ErrMapping) || !strings.Contains(err.Error(), "copied from another server") {
 		t.Fatalf("got %v", err)
 	}
+	if whyNot, err := r.ForeignTransactions(t.Context(), db); err != nil || !strings.Contains(whyNot, "copied from another server") {
+		t.Errorf("%q, %v", whyNot, err)
+	}
 	remedy := err.Error()[strings.Index(err.Error(), "update "):]
 	if tag, err := db.Exec(t.Context(), remedy); err != nil || tag.RowsAffected() != 1 {
 		t.Fatalf("%s: %s, %v", remedy, tag, err)
@@ -123,6 +126,19 @@ func TestTransactionsOfAnotherServer(t *testing.T) {
 	if _, err := r.Settle(t.Context(), db, eventstore.Wait{}); err != nil {
 		t.Error(err)
 	}
+	// The same is an event that is seen while its transaction, by its id, is open.
+	inTx(t, db, func(tx pgx.Tx) {
+		var xid int64
+		if err := tx.QueryRow(t.Context(), "select pg_current_xact_id()::text::bigint").Scan(&xid); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Exec(t.Context(), "update events set position = $1 where sequence_number = 2", xid); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Settle(t.Context(), db, eventstore.Wait{}); !errors.Is(err, eventstore.ErrMapping) {
+			t.Errorf("got %v", err)
+		}
+	})
 }
 
 // Where positions are in commit order, the cut is the highest of an event, and no writer is waited for.

@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,6 +65,9 @@ func (r *Reader) Settle(ctx context.Context, db pg.Querier, wait Wait) (Cut, err
 const connectTries = 10
 
 func (r *Reader) settle(ctx context.Context, db pg.Querier, blocked func(string)) (Cut, error) {
+	if reason, err := r.copied(ctx, db); reason != "" || err != nil {
+		return Cut{Reason: reason}, err
+	}
 	if r.mapping.Positions == PositionsOfTransactions {
 		return r.settleTransactions(ctx, db)
 	}
@@ -116,30 +120,75 @@ func (r *Reader) ends(ctx context.Context, db pg.Querier) (lowest, highest int64
 }
 
 // settleTransactions needs nothing but a snapshot: whoever has an id below its xmin has ended, prepared transactions
-// included, and ids are only given out upwards. Ids that the server has not given out yet come from another one. A
-// transaction that gets such an id later would write events that the ledger takes for those that it has.
+// included, and ids are only given out upwards.
 func (r *Reader) settleTransactions(ctx context.Context, db pg.Querier) (Cut, error) {
-	var highest, oldest, next int64
-	from := r.relation + " e"
-	if isExpression(r.mapping.Position) {
-		from = r.from("")
+	foreign, oldest, next, err := r.transactions(ctx, db)
+	if err == nil && foreign != "" {
+		err = fmt.Errorf("%w: %s", ErrMapping, foreign)
 	}
-	err := db.QueryRow(ctx, fmt.Sprintf(`
-		select coalesce((select max(%s) from %s), 0)::int8, pg_catalog.pg_snapshot_xmin(s)::text::int8, pg_catalog.pg_snapshot_xmax(s)::text::int8
-		from pg_catalog.pg_current_snapshot() s`, r.drawn, from)).Scan(&highest, &oldest, &next)
 	if err != nil {
-		return Cut{}, fmt.Errorf("reading the transaction ids of %s: %w", r.relation, err)
-	}
-	if highest >= next {
-		column := r.mapping.Position
-		if !isExpression(column) {
-			column = pgx.Identifier{column}.Sanitize()
-		}
-		return Cut{}, fmt.Errorf("%w: events of %s have transaction ids up to %d, but the next one of this server is %d: they were copied from another server, as by restoring a dump, "+
-			"and events to come would be taken for them; stop the writers and let the events count as old: update %s as e set %s = null where %s >= %d",
-			ErrMapping, r.relation, highest, next, r.relation, column, r.drawn, next)
+		return Cut{}, err
 	}
 	return Cut{Position: oldest - 1, Drawn: next - 1}, nil
+}
+
+// transactions returns the id of the oldest transaction that is open, and the next id that the server will give out. foreign
+// says that there are events whose transaction, by its id, cannot have committed yet: it was another server's. The
+// transaction of that id would write events that the ledger takes for those that it has.
+func (r *Reader) transactions(ctx context.Context, db pg.Querier) (foreign string, oldest, next int64, err error) {
+	var highest int64
+	from, column := r.relation+" e", r.mapping.Position
+	if isExpression(column) {
+		from = r.from("")
+	} else {
+		column = pgx.Identifier{column}.Sanitize()
+	}
+	err = db.QueryRow(ctx, fmt.Sprintf(`
+		select coalesce((
+				select max(%[1]s)
+				from %[2]s
+				where %[1]s >= pg_catalog.pg_snapshot_xmin(s)::text::int8 and not pg_catalog.pg_visible_in_snapshot((%[1]s)::text::xid8, s)), 0)::int8,
+			pg_catalog.pg_snapshot_xmin(s)::text::int8, pg_catalog.pg_snapshot_xmax(s)::text::int8
+		from pg_catalog.pg_current_snapshot() s`, r.drawn, from)).Scan(&highest, &oldest, &next)
+	if err != nil {
+		return "", 0, 0, fmt.Errorf("reading the transaction ids of %s: %w", r.relation, err)
+	}
+	if highest > 0 {
+		foreign = fmt.Sprintf("events of %s have transaction ids up to %d, and the next one of this server is %d: they were copied from another server, as by restoring a dump, "+
+			"and events to come would be taken for them; stop the writers and let the events count as old: update %s as e set %s = null where %s >= %d",
+			r.relation, highest, next, r.relation, column, r.drawn, next)
+	}
+	return foreign, oldest, next, nil
+}
+
+// ForeignTransactions says that the store has transaction ids of another server, and what to do about it: no migration can
+// begin then. It is empty if there are none, or positions are no transaction ids.
+func (r *Reader) ForeignTransactions(ctx context.Context, db pg.Querier) (whyNot string, err error) {
+	if r.mapping.Positions != PositionsOfTransactions {
+		return "", nil
+	}
+	whyNot, _, _, err = r.transactions(ctx, db)
+	return whyNot, err
+}
+
+// copied says why the positions tell nothing about this server's transactions: another one has committed the events.
+func (r *Reader) copied(ctx context.Context, db pg.Querier) (reason string, err error) {
+	if r.base.unlocked != "" {
+		return r.base.unlocked, nil
+	}
+	var subscribed bool
+	err = db.QueryRow(ctx, `
+		select exists (
+			select
+			from pg_catalog.pg_subscription_rel
+			where srrelid in (select relid from pg_partition_tree($1::oid::regclass) union all select $1))`, cmp.Or(r.base.table, r.oid)).Scan(&subscribed)
+	if err != nil {
+		return "", fmt.Errorf("looking up subscriptions to %s: %w", r.relation, err)
+	}
+	if subscribed {
+		return r.relation + " is filled by logical replication", nil
+	}
+	return "", nil
 }
 
 // outwait returns when none of the writers is open any more. Those that came later do not matter: what they draw is above
@@ -197,7 +246,9 @@ func (r *Reader) Blockers(ctx context.Context, db pg.Querier) (string, error) {
 
 // Distrust says why the positions of this store cannot be settled, from the catalog; it is empty if they can.
 func (r *Reader) Distrust(ctx context.Context, db pg.Querier) (reason string, err error) {
-	_, _, reason, err = r.distrust(ctx, db, 0)
+	if reason, err = r.copied(ctx, db); reason == "" && err == nil {
+		_, _, reason, err = r.distrust(ctx, db, 0)
+	}
 	return reason, err
 }
 
@@ -212,12 +263,11 @@ func (r *Reader) distrust(ctx context.Context, db pg.Querier, highest int64) (se
 		return 0, 0, r.base.reason, nil
 	}
 	var increment, cache int64
-	var readable, subscribed, standby bool
+	var readable, standby bool
 	var name, role string
 	err = db.QueryRow(ctx, `
 		select coalesce(s.seqrelid, 0), coalesce(s.seqincrement, 0), coalesce(s.seqcache, 0),
-			coalesce(has_sequence_privilege(s.seqrelid, 'select,usage'), false), coalesce(s.seqrelid::regclass::text, ''), current_user, pg_catalog.pg_is_in_recovery(),
-			exists (select from pg_catalog.pg_subscription_rel sr where sr.srrelid in (select relid from pg_partition_tree(a.attrelid::regclass) union select a.attrelid))
+			coalesce(has_sequence_privilege(s.seqrelid, 'select,usage'), false), coalesce(s.seqrelid::regclass::text, ''), current_user, pg_catalog.pg_is_in_recovery()
 		from pg_catalog.pg_attribute a
 		left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
 		left join lateral (
@@ -236,7 +286,7 @@ func (r *Reader) distrust(ctx context.Context, db pg.Querier, highest int64) (se
 		) owned on true
 		left join pg_catalog.pg_sequence s on s.seqrelid = owned.sequence
 		where a.attrelid = $1 and a.attname = $2`, r.base.table, r.base.position).
-		Scan(&sequence, &increment, &cache, &readable, &name, &role, &standby, &subscribed)
+		Scan(&sequence, &increment, &cache, &readable, &name, &role, &standby)
 	if err != nil {
 		return 0, 0, "", fmt.Errorf("looking up the sequence of %s.%s: %w", r.relation, r.mapping.Position, err)
 	}
@@ -250,8 +300,6 @@ func (r *Reader) distrust(ctx context.Context, db pg.Querier, highest int64) (se
 		return 0, 0, fmt.Sprintf("the sequence of %s has increment %d and cache %d, so a session can draw numbers ahead of its transactions", position, increment, cache), nil
 	case !readable:
 		return 0, 0, fmt.Sprintf("our role may not read the sequence of %s; type: grant select on sequence %s to %s", position, name, role), nil
-	case subscribed:
-		return 0, 0, r.relation + " is filled by logical replication", nil
 	}
 	err = db.QueryRow(ctx, "select coalesce(pg_catalog.pg_sequence_last_value($1), 0)", sequence).Scan(&last)
 	if err != nil {

@@ -52,7 +52,7 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 	case before > 0 && cut.Reason != "":
 		return p, fmt.Errorf("the migration has a cut of %d, and now none can be settled: %s", before, cut.Reason)
 	case cut.Drawn < before: // what comes now would be taken for what was replayed
-		return p, fmt.Errorf("the positions of the events went back under the migration: its cut is %d, and the sequence stands at %d; type: migrate abort", before, cut.Drawn)
+		return p, fmt.Errorf("the positions of the events went back under the migration: its cut is %d, and the last one given out is %d; type: migrate abort", before, cut.Drawn)
 	default:
 		p.Settled = true
 	}

@@ -69,6 +69,13 @@ func (s *Schema) look(ctx context.Context, plan *Plan) error {
 	if whyNot != "" {
 		plan.Hazards = append(plan.Hazards, Hazard{Text: whyNot + "; the cutover will need stopped writers and --maintenance"})
 	}
+	foreign, err := source.ForeignTransactions(ctx, s.events)
+	if err != nil {
+		return err
+	}
+	if foreign != "" {
+		plan.Hazards = append(plan.Hazards, Hazard{Blocks: StageOnline, Text: foreign})
+	}
 	reason, err := source.Distrust(ctx, s.events)
 	if err == nil && reason != "" && len(plan.Projectors) > 0 {
 		plan.Hazards = append(plan.Hazards, Hazard{Text: "no cut can be settled: " + reason + "; the ledger will have a row for every event"})
