@@ -1,6 +1,7 @@
 package projections_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -188,5 +189,44 @@ func TestID(t *testing.T) {
 		t.Error("a text is not itself")
 	case !none.IsZero(), none.String() != "":
 		t.Error("the zero ID is an id")
+	}
+}
+
+// A projector has tables of one kind, and an application cannot project into one that a query fills.
+func TestSQLTables(t *testing.T) {
+	t.Parallel()
+	type row struct {
+		bun.BaseModel `bun:"table:rows"`
+		ID            uuid.UUID `bun:"id,pk"`
+	}
+	type event struct{}
+	types := []projections.EventType{projections.JSON[event]("Event")}
+	rows := projections.NewRows(func(r *row) uuid.UUID { return r.ID })
+	handler := projections.On(func(*projections.Store, projections.Event[event]) error { return nil })
+	table := &projections.SQLTable{Name: "numbers", Aggregate: "id", Query: "select aggregate_id as id from %EVENTS%"}
+	for want, p := range map[string]*projections.Projector{
+		"table rows has rows that handlers write": {Name: "p", Tables: []projections.Table{table, rows}},
+		"SQL tables and handlers":                 {Name: "p", Tables: []projections.Table{table}, Handlers: []projections.Handler{handler}},
+		"SQL table 0 has no name":                 {Name: "p", Tables: []projections.Table{&projections.SQLTable{}}},
+		"names no column":                         {Name: "p", Tables: []projections.Table{&projections.SQLTable{Name: "t", Query: "%EVENTS%"}}},
+		"has no %EVENTS%":                         {Name: "p", Tables: []projections.Table{&projections.SQLTable{Name: "t", Aggregate: "id", Query: "select 1"}}},
+		"table 1 is nil":                          {Name: "p", Tables: []projections.Table{table, (*projections.SQLTable)(nil)}},
+	} {
+		if _, err := projections.NewSet(types, p); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
+	}
+	inSQL := &projections.Projector{Name: "numbers", Tables: []projections.Table{table}}
+	inGo := &projections.Projector{Name: "rows", Tables: []projections.Table{rows}, Handlers: []projections.Handler{handler}}
+	set, err := projections.NewSet(types, inSQL, inGo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = set.In("app", "").Project(t.Context(), projections.Pgx(nil), projections.New{Data: event{}})
+	if !errors.Is(err, projections.ErrSQLTable) || !strings.Contains(err.Error(), "app.numbers of projector numbers") {
+		t.Errorf("projected with SQL tables: %v", err)
+	}
+	if set.OnlySQL() || !set.Only(inSQL).OnlySQL() || set.Only(inGo).OnlySQL() {
+		t.Error("which sets have SQL tables alone?")
 	}
 }

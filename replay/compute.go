@@ -64,7 +64,7 @@ func (c *computer) batch(ctx context.Context, b batch) error {
 	j := c.job
 	began := time.Now()
 	var events int64
-	err := pg.InSnapshot(ctx, j.DB, pg.PointBatch, func(tx pgx.Tx) error {
+	err := j.work()(ctx, j.DB, pg.PointBatch, func(tx pgx.Tx) error {
 		if err := settings(ctx, tx); err != nil {
 			return err
 		}
@@ -111,8 +111,8 @@ func (c *computer) fill(ctx context.Context, tx pgx.Tx, b batch, cut int64) (eve
 	return events, c.job.finish(ctx, tx, b, events, rows)
 }
 
-// recompute is apply for sets of SQL tables alone. It records first: what is recorded is seen by the statements that follow,
-// whose snapshots are as new or newer.
+// recompute is apply for sets of SQL tables alone. It records first: where statements have snapshots of their own, what is
+// recorded is seen by those that follow.
 func (j *Job) recompute(ctx context.Context, tx pgx.Tx, queries *Queries, sel eventstore.Selection) (Pass, error) {
 	lacking, err := j.recordLacking(ctx, tx, sel)
 	if err != nil {

@@ -24,6 +24,33 @@
 // CatchUp settles a new cut first, then applies what the ledger lacks in groups of whole aggregates, and at last moves the
 // cut and forgets the positions up to it. Settling after the pass would lose the events that were committed in between.
 //
+// # SQL tables
+//
+// A projections.SQLTable is computed inside of PostgreSQL. A batch is one insert from its query over the events of the batch's
+// aggregates; of a set of SQL tables alone it needs no reader, and batches are as large as passes, since each is a statement
+// of its own. In a catch-up, the rows of the aggregates that the ledger lacks events of are deleted and computed again from all
+// their events.
+//
+// The rule of the ledger is: what is recorded has been seen. Computing an event's aggregate once more does no harm, so rows may
+// be ahead of the ledger, and never behind it: positions are recorded first, and the rows computed in a snapshot that is as new
+// or newer.
+//
+//   - Of a set of SQL tables alone, batches and groups are REPEATABLE READ: positions and rows are of one snapshot, so that the
+//     tables hold just what the ledger says. The cut, too, is as of that snapshot, and has to be the newest: whoever moves it
+//     has the migration's row FOR UPDATE first, and then even FOR KEY SHARE fails in an older snapshot, with 40001, and is
+//     tried again. It may see an older state than the newest ("building" while an abort begins), but an abort waits for the
+//     row, and so for the transaction, before it removes anything.
+//   - Of a set that has both kinds of tables, they are READ COMMITTED. What handlers get comes from a reader, whose snapshot is
+//     newer than the beginning of the worker's transaction; REPEATABLE READ queries would not see what the reader has read, and
+//     its events would be recorded and lost. READ COMMITTED queries run last, and may be ahead.
+//   - The cutover's transaction is READ COMMITTED, since it has to see what was committed while it waited for its locks. With
+//     writers held off, all its statements see the same events.
+//
+// Two transactions never compute one aggregate at the same time. Each records all events of the aggregate that the ledger lacks.
+// Of two snapshots the newer has all events of the older, so the two sets share one, unless the ledger has got those of the
+// older set meanwhile; in either case one transaction fails at the primary key of projector_replayed_ids, or at the
+// migration's row if the cut has passed the events, before it has touched a row.
+//
 // # Locks
 //
 // Every transaction that works for a migration first takes its row FOR KEY SHARE and reads its state and its cut from it.

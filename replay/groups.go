@@ -155,7 +155,7 @@ func (c *catchUp) apply(ctx context.Context) error {
 		}
 		fresh := true
 		var done Pass
-		err := j.Retry(ctx, pg.PointGroup, func(tx pgx.Tx) error {
+		err := j.retry(ctx, j.work(), pg.PointGroup, func(tx pgx.Tx) error {
 			cut, err := j.enter(ctx, tx, Built)
 			if err != nil {
 				return err
@@ -188,7 +188,7 @@ func (c *catchUp) apply(ctx context.Context) error {
 // applyRest applies what the ledger lacks as one group.
 func (j *Job) applyRest(ctx context.Context, p *Pass) error {
 	var done Pass
-	err := j.Retry(ctx, pg.PointGroup, func(tx pgx.Tx) error {
+	err := j.retry(ctx, j.work(), pg.PointGroup, func(tx pgx.Tx) error {
 		cut, err := j.enter(ctx, tx, Built)
 		if err == nil {
 			done, err = j.apply(ctx, tx, j.catchUpTables(), cut, nil)

@@ -166,9 +166,24 @@ func (t *trouble) again(ctx context.Context, j *Job, err error) bool {
 // Retry runs fn in a transaction, again after a deadlock, a serialization failure or a lost connection, and if another pass
 // has recorded an event meanwhile.
 func (j *Job) Retry(ctx context.Context, point pg.Point, fn func(tx pgx.Tx) error) error {
+	return j.retry(ctx, pg.InTx, point, fn)
+}
+
+// transaction is pg.InTx or pg.InSnapshot.
+type transaction func(ctx context.Context, db pg.Beginner, point pg.Point, fn func(tx pgx.Tx) error) error
+
+// work is the transaction of a batch or a group: see doc.go.
+func (j *Job) work() transaction {
+	if j.Projections.OnlySQL() {
+		return pg.InSnapshot
+	}
+	return pg.InTx
+}
+
+func (j *Job) retry(ctx context.Context, run transaction, point pg.Point, fn func(tx pgx.Tx) error) error {
 	t := trouble{}
 	for {
-		err := pg.InTx(ctx, j.DB, point, func(tx pgx.Tx) error {
+		err := run(ctx, j.DB, point, func(tx pgx.Tx) error {
 			if err := settings(ctx, tx); err != nil {
 				return err
 			}

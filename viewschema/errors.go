@@ -24,6 +24,8 @@ var (
 	ErrBookkeeping = errors.New("the bookkeeping tables are not as expected")
 	// ErrState: the migration is not in the state that the command needs.
 	ErrState = replay.ErrState
+	// ErrAggregates: a row of a SQL table does not derive from one aggregate. The batch, or the group, left nothing.
+	ErrAggregates = replay.ErrAggregates
 	// ErrLockWait: the cutover could not get its locks in time. Nothing was changed; the migration is still built.
 	ErrLockWait = errors.New("the locks for the cutover could not be had")
 	// ErrLockLost: with events in another database, the lock that held off writers there was lost while the cutover committed

@@ -67,9 +67,9 @@ func InTx(ctx context.Context, db Beginner, point Point, fn func(tx pgx.Tx) erro
 	return inTx(ctx, db, pgx.ReadCommitted, point, fn)
 }
 
-// InSnapshot is InTx with all statements in one snapshot, that of the first: REPEATABLE READ. A row that somebody has changed
-// since, and that fn locks or changes, makes it fail: see IsRetryable. A row that it locks FOR KEY SHARE does not: fn gets it
-// as it was.
+// InSnapshot is InTx with all statements in one snapshot, that of the first: REPEATABLE READ. If fn changes or locks a row that
+// somebody has changed since, it fails: see IsRetryable. A lock FOR KEY SHARE is an exception: it fails if whoever changed the
+// row had it FOR UPDATE first, and gets the row as it was if not.
 func InSnapshot(ctx context.Context, db Beginner, point Point, fn func(tx pgx.Tx) error) error {
 	return inTx(ctx, db, pgx.RepeatableRead, point, fn)
 }
