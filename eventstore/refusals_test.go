@@ -32,7 +32,7 @@ func TestPresetsRefuse(t *testing.T) {
 			layout: "axon_jpa", replace: []string{"unique (aggregate_identifier, sequence_number)", "unique (aggregate_identifier, sequence_number, type)"}, preset: "axon",
 			want: []string{"aggregate_identifier and sequence_number", "e.\"type\" = '…'"}, over: eventstore.Mapping{Where: "e.type = 'Account'"},
 		},
-		"Sequent 8 for 7":                  {layout: "sequent8", preset: "sequent", want: []string{"Sequent 8 and later have preset sequent8", `other columns has "sequent_schema"."event_records"`}},
+		"Sequent 8 for 7":                  {layout: "sequent8", preset: "sequent", want: []string{"Sequent 8 and later have preset sequent8", `"sequent_schema"."event_records" has other columns`}},
 		"transactions that are not stored": {layout: "sequent8", preset: "sequent8", sql: "alter table sequent_schema.events alter xact_id drop default", want: []string{"set default pg_current_xact_id()"}, remedy: "from the message"},
 		"streams that are numbered by themselves": {
 			layout: "svrnty", replace: []string{`"offset" bigserial primary key`, `"offset" bigserial, unique (stream_name, "offset")`}, preset: "svrnty",
@@ -63,7 +63,7 @@ func TestPresetsRefuse(t *testing.T) {
 		},
 		"no table": {preset: "messagedb", want: []string{"looks for a table messages with the columns global_position, stream_name"}},
 		"a table with other columns": {
-			preset: "emmett", sql: "create table emt_messages (a int)", want: []string{`other columns has "public"."emt_messages"`},
+			preset: "emmett", sql: "create table emt_messages (a int)", want: []string{`"public"."emt_messages" has other columns`},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
