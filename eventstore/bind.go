@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -27,8 +28,11 @@ var (
 	asXid      = append(slices.Clone(asInt8), as{"xid8", "%s::text::int8"})
 	asSequence = append(slices.Clone(asInt8), as{"int2", "%s::int8"})
 	asText     = []as{{"text", "%s"}, {"varchar", "%s::text"}, {"name", "%s::text"}}
-	asPayload  = []as{{"jsonb", "%s"}, {"json", "%s"}, {"text", "%s"}, {"varchar", "%s::text"}, {"bytea", "%s"}, {"oid", "pg_catalog.lo_get(%s)"}}
-	asTime     = []as{
+	asPayload  = []as{
+		{"jsonb", "%s"}, {"json", "%s"}, {"text", "%s"}, {"varchar", "%s::text"}, {"bytea", "%s"},
+		{"oid", "pg_catalog.lo_get(%s)"}, // a large object
+	}
+	asTime = []as{
 		{"timestamptz", "%s"},
 		{"timestamp", "(%s at time zone 'UTC')"}, // whatever the session's zone is
 		{"text", textTime}, {"varchar", textTime},
@@ -36,7 +40,17 @@ var (
 )
 
 // textTime takes text without a zone for UTC, too.
-const textTime = `case when %[1]s ~* ':[0-9.]+ *(z|utc|gmt|[+-][0-9]{2}(:?[0-9]{2})?)$' then %[1]s::timestamptz else %[1]s::timestamp at time zone 'UTC' end`
+const textTime = `case when %[1]s ~* ':[0-9.]+ *(z|utc|gmt|[+-][0-9]{2}(:?[0-9]{2})?)$'
+		then %[1]s::timestamptz else %[1]s::timestamp at time zone 'UTC' end`
+
+// fields are the mapping's, with what they are for people, in the order of a row's columns.
+func (m *Mapping) fields() []struct{ role, sql string } {
+	return []struct{ role, sql string }{
+		{"position", m.Position}, {"aggregate id", m.AggregateID}, {"sequence number", m.Sequence}, {"event type", m.Type},
+		{"payload", m.Data}, {"time", m.Time},
+		{"aggregate type", m.AggregateType}, {"metadata", m.Metadata}, {"schema version", m.SchemaVersion}, {"tenant", m.Tenant},
+	}
+}
 
 // row says what the columns of a row of events are. Those of the optional fields are 0 if there is none.
 type row struct {
@@ -71,16 +85,7 @@ func (r *Reader) bind(ctx context.Context, q pg.Querier) error {
 	if err := b.describe(ctx, q); err != nil {
 		return err
 	}
-	positions := asInt8
-	if m.Positions == PositionsOfTransactions {
-		positions = asXid
-	}
-	r.drawn = b.read("position", m.Position, positions)
-	r.position = r.drawn
-	if m.Positions == PositionsOfTransactions { // 1 is no transaction's id
-		r.position = "greatest(" + r.drawn + ", 1)"
-		b.list[0] = r.position
-	}
+	r.bindPosition(b)
 	b.read("aggregate id", m.AggregateID, asID)
 	b.read("sequence number", m.Sequence, asSequence)
 	b.read("event type", m.Type, asText)
@@ -111,6 +116,23 @@ func (r *Reader) bind(ctx context.Context, q pg.Querier) error {
 	}
 	r.collate, err = r.collation(ctx, q)
 	return err
+}
+
+// bindPosition compares the column as it is stored, so that its index is of use.
+func (r *Reader) bindPosition(b *binder) {
+	m := r.mapping
+	r.drawn = r.column(m.Position)
+	r.position = r.drawn
+	if m.Positions != PositionsOfTransactions {
+		b.read("position", m.Position, asInt8)
+		return
+	}
+	sql := b.read("position", m.Position, asXid)
+	if r.types[m.Position] == "xid8" {
+		r.drawn = sql
+	}
+	r.position = "greatest(" + r.drawn + ", 1)" // 1 is no transaction's id, and NULL is left out of account
+	b.list[0] = r.position + "::int8"
 }
 
 // column returns a field as the queries of this package name it: a column quoted, an expression in parentheses.
@@ -175,29 +197,22 @@ func (b *binder) describe(ctx context.Context, q pg.Querier) error {
 		}
 	}
 	byOid := map[uint32][]string{}
-	for _, f := range []struct{ role, field string }{
-		{"position", m.Position}, {"aggregate id", m.AggregateID}, {"sequence number", m.Sequence}, {"event type", m.Type}, {"payload", m.Data},
-		{"time", m.Time}, {"aggregate type", m.AggregateType}, {"metadata", m.Metadata}, {"schema version", m.SchemaVersion}, {"tenant", m.Tenant},
-	} {
-		if !isExpression(f.field) {
+	for _, f := range m.fields() {
+		if !isExpression(f.sql) {
 			continue
 		}
-		fields, err := b.try(ctx, q, fmt.Sprintf("the expression for the %s, %s", f.role, f.field), b.r.column(f.field), "true")
+		described, err := b.try(ctx, q, fmt.Sprintf("the expression for the %s, %s,", f.role, f.sql), b.r.column(f.sql), "true")
 		if err != nil {
 			return err
 		}
-		if len(fields) == 1 {
-			byOid[fields[0].DataTypeOID] = append(byOid[fields[0].DataTypeOID], f.field)
+		for _, d := range described {
+			byOid[d.DataTypeOID] = append(byOid[d.DataTypeOID], f.sql)
 		}
 	}
 	if len(byOid) == 0 {
 		return nil
 	}
-	oids := make([]uint32, 0, len(byOid))
-	for oid := range byOid {
-		oids = append(oids, oid)
-	}
-	rows, err := q.Query(ctx, "select oid, typname::text from pg_catalog.pg_type where oid = any ($1)", oids)
+	rows, err := q.Query(ctx, "select oid, typname::text from pg_catalog.pg_type where oid = any ($1)", slices.Collect(maps.Keys(byOid)))
 	if err != nil {
 		return fmt.Errorf("looking up types: %w", err)
 	}
@@ -209,13 +224,16 @@ func (b *binder) describe(ctx context.Context, q pg.Querier) error {
 		}
 		return nil
 	})
-	return err
+	if err != nil {
+		return fmt.Errorf("looking up types: %w", err)
+	}
+	return nil
 }
 
-// try has PostgreSQL understand a select from the mapping's relation, and describe its column. What it does not understand
-// becomes a problem of what.
+// try has PostgreSQL prepare a select from the mapping's relation, and describe its column. If it refuses, that is a problem
+// of what.
 func (b *binder) try(ctx context.Context, q pg.Querier, what, column, where string) ([]pgconn.FieldDescription, error) {
-	rows, err := q.Query(ctx, fmt.Sprintf("select %s\nfrom %s\nwhere %s limit 0", column, b.r.from(""), where))
+	rows, err := q.Query(ctx, fmt.Sprintf("select %s\nfrom %s\nwhere %s limit 0", column, b.r.from(""), where), pgx.QueryExecModeDescribeExec)
 	var fields []pgconn.FieldDescription
 	if err == nil {
 		fields = slices.Clone(rows.FieldDescriptions())
@@ -229,7 +247,7 @@ func (b *binder) try(ctx context.Context, q pg.Querier, what, column, where stri
 	case !ok || pg.IsConnectionLost(err):
 		return nil, fmt.Errorf("checking the mapping of %s: %w", b.r.relation, err)
 	case refused.Code != inFailedTransaction: // that is what an earlier problem leaves
-		b.problem("PostgreSQL does not understand %s: %s", what, refused.Message)
+		b.problem("%s does not work: %s", what, refused.Message)
 	}
 	return nil, nil
 }

@@ -1,8 +1,8 @@
-// Package eventstore reads event tables.
+// Package eventstore reads event stores.
 //
-// A Mapping names the table and its columns; Open checks it against the catalog and makes a Reader of it. The Reader
-// streams events in the order of their aggregates, cuts the store into ranges of about equal work, tells how the table lies
-// on disk, and settles cuts.
+// A Mapping names the table and its columns, or a preset that knows them; Open checks it against the catalog and makes a
+// Reader of it. The Reader streams events in the order of their aggregates, cuts the store into ranges of about equal work,
+// tells how the table lies on disk, and settles cuts.
 //
 // # Settled cuts
 //
@@ -14,7 +14,9 @@
 // before the insert.
 //
 // Where numbers can be drawn outside of the transaction that inserts the event, no list of locks can tell, and the cut is
-// 0, with the reason: slower, never wrong.
+// 0, with the reason: slower, never wrong. Where writers wait for each other, the highest position is a cut. Where positions
+// are transaction ids, it is below the oldest transaction that is open; several aggregates can have events of one position
+// then, and an event is told by the two together.
 //
 // Nothing here writes to the event store. The only strong lock is HoldWriters', for the cutover.
 package eventstore

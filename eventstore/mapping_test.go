@@ -118,16 +118,16 @@ func TestExpressionErrors(t *testing.T) {
 		change func(m *eventstore.Mapping)
 		want   []string
 	}{
-		"join": {func(m *eventstore.Mapping) { m.Join = "join nowhere n on true" }, []string{`does not understand Join: relation "nowhere" does not exist`}},
+		"join": {func(m *eventstore.Mapping) { m.Join = "join nowhere n on true" }, []string{`Join does not work: relation "nowhere" does not exist`}},
 		"several": {func(m *eventstore.Mapping) {
 			m.Where, m.Type, m.AggregateID, m.Data, m.Tenant = "e.nothing", "(k.nothing)", "(e.place)", "(k.id", "nothing"
 		}, []string{
-			"does not understand Where: column e.nothing does not exist",
-			"the expression for the event type, (k.nothing): column k.nothing does not exist",
+			"Where does not work: column e.nothing does not exist",
+			"the expression for the event type, (k.nothing), does not work: column k.nothing does not exist",
 			"the expression (e.place) is int2; the aggregate id must be uuid, text, varchar",
-			"the expression for the payload, (k.id: syntax error", `no column "nothing" for the tenant`,
+			"the expression for the payload, (k.id, does not work: syntax error", `no column "nothing" for the tenant`,
 		}},
-		"where that is no condition": {func(m *eventstore.Mapping) { m.Where = "e.place" }, []string{"Where: argument of WHERE must be type boolean"}},
+		"where that is no condition": {func(m *eventstore.Mapping) { m.Where = "e.place" }, []string{"Where does not work: argument of WHERE must be type boolean"}},
 		"positions":                  {func(m *eventstore.Mapping) { m.Positions = "commit-order" }, []string{`Positions is "commit-order"`, `"commit order"`}},
 	} {
 		m := joinedMapping

@@ -160,3 +160,30 @@ func TestCutInCommitOrder(t *testing.T) {
 		t.Errorf("%q, %v", reason, err)
 	}
 }
+
+// What is above a cut is found with the index of the positions, whatever their type. Seen to fail with the column cast.
+func TestIndexOfPositions(t *testing.T) {
+	t.Parallel()
+	const columns = ", aggregate_id text, sequence_number int, event_type text, data jsonb)"
+	for name, test := range map[string]struct {
+		columns string
+		m       eventstore.Mapping
+	}{
+		"int":             {"position int", eventstore.Mapping{}},
+		"bigint":          {"position bigint", eventstore.Mapping{}},
+		"transaction ids": {"position bigint", eventstore.Mapping{Positions: eventstore.PositionsOfTransactions}},
+		"with a join":     {"position bigint", eventstore.Mapping{Join: "left join types t on t.name = e.event_type", AggregateType: "(t.class)"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := store(t, "create table types (name text primary key, class text)", "create table events ("+test.columns+columns,
+				"insert into events select i, i, 1, 'Opened', '{}' from generate_series(1, 20000) i", "create index on events (position)", "analyze events")
+			sql, args := reader(t, db, test.m).EventsSQL(eventstore.Selection{After: 19_990})
+			rows, _ := db.Query(t.Context(), "explain "+sql, args...)
+			plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			if err != nil || !strings.Contains(strings.Join(plan, "\n"), "events_position_idx") {
+				t.Errorf("%v\n%s", err, strings.Join(plan, "\n"))
+			}
+		})
+	}
+}

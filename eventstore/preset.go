@@ -107,7 +107,7 @@ func (p *preset) find(ctx context.Context, q pg.Querier, m Mapping) (*table, err
 		  and n.nspname not in ('pg_catalog', 'information_schema')
 		  and case when $1 <> '' then c.oid = to_regclass($1) else $2::text[] is null or lower(replace(c.relname, '_', '')) = any ($2) end
 		group by n.nspname, c.relname, c.oid
-		order by n.nspname, c.relname`, m.Relation, p.tables)
+		order by n.nspname, c.relname`, m.Relation, folded(p.tables))
 	if err != nil {
 		return nil, fmt.Errorf("looking for the table of preset %s: %w", p.name, err)
 	}
@@ -151,7 +151,7 @@ func (p *preset) missing(ctx context.Context, q pg.Querier, m Mapping, named []*
 	}
 	problem := fmt.Sprintf("preset %s looks for %s with the columns %s, and our role sees none in database %s", p.name, what, strings.Join(p.columns, ", "), database)
 	if len(named) > 0 && p.tables != nil {
-		problem += "; other columns has " + list(named)
+		problem += "; " + list(named) + " has other columns"
 	}
 	if p.hint != "" {
 		problem += "; " + p.hint
@@ -183,6 +183,13 @@ func (t *table) describe(names ...string) (tableColumn, bool) {
 		}
 	}
 	return tableColumn{}, false
+}
+
+func folded(names []string) (all []string) {
+	for _, n := range names {
+		all = append(all, fold(n))
+	}
+	return all
 }
 
 func fold(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "")) }
@@ -236,9 +243,7 @@ func (t *table) siblingColumn(name, column string) (typ string) {
 
 // unique says whether a unique index of a relation has just these columns.
 func (t *table) unique(relation string, columns ...string) (unique bool) {
-	for i, c := range columns {
-		columns[i] = fold(c)
-	}
+	columns = folded(columns)
 	slices.Sort(columns)
 	if t.err == nil {
 		t.err = t.q.QueryRow(t.ctx, `

@@ -11,7 +11,7 @@ import (
 var presets = []preset{
 	{
 		name:    "sequent",
-		tables:  []string{"eventrecords"},
+		tables:  []string{"event_records"},
 		columns: []string{"id", "aggregate_id", "sequence_number", "event_type", "event_json", "created_at"},
 		hint:    "Sequent 8 and later have preset sequent8",
 		mapping: sequent,
@@ -25,7 +25,7 @@ var presets = []preset{
 	},
 	{
 		name:    "axon",
-		tables:  []string{"domainevententry"},
+		tables:  []string{"domain_event_entry"},
 		columns: []string{"aggregate_identifier", "sequence_number", "type", "payload_type", "payload", "time_stamp"},
 		mapping: axon,
 	},
@@ -37,7 +37,7 @@ var presets = []preset{
 	},
 	{
 		name:    "marten",
-		tables:  []string{"mtevents"},
+		tables:  []string{"mt_events"},
 		columns: []string{"seq_id", "stream_id", "version", "type", "data", "timestamp"},
 		mapping: marten,
 	},
@@ -49,20 +49,20 @@ var presets = []preset{
 	},
 	{
 		name:    "emmett",
-		tables:  []string{"emtmessages", "emtevents"},
+		tables:  []string{"emt_messages", "emt_events"},
 		columns: []string{"global_position", "transaction_id", "stream_id", "stream_position", "partition", "is_archived", "created"},
 		mapping: emmett,
 	},
 	{
 		name:    "eventstore",
-		tables:  []string{"streamevents"},
+		tables:  []string{"stream_events"},
 		columns: []string{"event_id", "stream_id", "stream_version", "original_stream_id", "original_stream_version"},
 		hint:    "tables of EventStore before 0.14 have to be upgraded first: mix event_store.migrate",
 		mapping: commanded,
 	},
 	{
 		name:    "rails_event_store",
-		tables:  []string{"eventstoreeventsinstreams"},
+		tables:  []string{"event_store_events_in_streams"},
 		columns: []string{"id", "stream", "position", "event_id"},
 		mapping: railsEventStore,
 	},
@@ -242,14 +242,15 @@ func railsEventStore(t *table) Mapping {
 }
 
 // eventsourcing reads eventsourcing for Python. The table's name is made of the application's. The time is in the state, as an
-// object or, with some transcoders, as text.
+// object or, with some transcoders, as text; "offset 0" keeps PostgreSQL from parsing the state for each use.
 func eventsourcing(t *table) Mapping {
 	m := Mapping{
 		Position: "notification_id", AggregateID: "originator_id", Sequence: "originator_version",
 		Type: "topic", AggregateType: `(substring(e.topic from ':(.*)\.[^.]*$'))`, Data: "state",
 	}
 	if t.given.Data == "" { // it is JSON, then
-		m.Time = `(select coalesce(j -> 'timestamp' ->> '_data_', j ->> 'timestamp') from (select convert_from(e.state, 'UTF8')::jsonb as j) s)`
+		m.Time = `(select coalesce(j -> 'timestamp' ->> '_data_', j ->> 'timestamp')::timestamptz
+			from (select convert_from(e.state, 'UTF8')::jsonb as j offset 0) s)`
 	}
 	return m
 }

@@ -32,7 +32,7 @@ func TestPresetsRefuse(t *testing.T) {
 			layout: "axon_jpa", replace: []string{"unique (aggregate_identifier, sequence_number)", "unique (aggregate_identifier, sequence_number, type)"}, preset: "axon",
 			want: []string{"aggregate_identifier and sequence_number", "e.\"type\" = '…'"}, over: eventstore.Mapping{Where: "e.type = 'Account'"},
 		},
-		"Sequent 8 for 7":                  {layout: "sequent8", preset: "sequent", want: []string{"Sequent 8 and later have preset sequent8", `other columns has "sequent_schema"."event_records"`}},
+		"Sequent 8 for 7":                  {layout: "sequent8", preset: "sequent", want: []string{"Sequent 8 and later have preset sequent8", `"sequent_schema"."event_records" has other columns`}},
 		"transactions that are not stored": {layout: "sequent8", preset: "sequent8", sql: "alter table sequent_schema.events alter xact_id drop default", want: []string{"set default pg_current_xact_id()"}, remedy: "from the message"},
 		"streams that are numbered by themselves": {
 			layout: "svrnty", replace: []string{`"offset" bigserial primary key`, `"offset" bigserial, unique (stream_name, "offset")`}, preset: "svrnty",
@@ -63,7 +63,7 @@ func TestPresetsRefuse(t *testing.T) {
 		},
 		"no table": {preset: "messagedb", want: []string{"looks for a table messages with the columns global_position, stream_name"}},
 		"a table with other columns": {
-			preset: "emmett", sql: "create table emt_messages (a int)", want: []string{`other columns has "public"."emt_messages"`},
+			preset: "emmett", sql: "create table emt_messages (a int)", want: []string{`"public"."emt_messages" has other columns`},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -122,4 +122,78 @@ func TestPresetOnTheSearchPath(t *testing.T) {
 			t.Errorf("%s does not tell what the preset reads", r.Identity())
 		}
 	})
+}
+
+// Versions and naming strategies of a store differ in names, keys and columns, and its preset reads them all.
+func TestPresetVariants(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		layout string
+		sql    string
+		m      eventstore.Mapping
+	}{
+		"Axon with quoted names": {layout: "axon_jdbc", m: eventstore.Mapping{Preset: "axon"}, sql: `
+			alter table domainevententry rename to "DomainEventEntry";
+			alter table "DomainEventEntry" rename globalindex to "globalIndex";
+			alter table "DomainEventEntry" rename aggregateidentifier to "aggregateIdentifier";
+			alter table "DomainEventEntry" rename sequencenumber to "sequenceNumber";
+			alter table "DomainEventEntry" rename payloadtype to "payloadType";
+			alter table "DomainEventEntry" rename timestamp to "timeStamp"`},
+		"Axon with payloads of text": {layout: "axon_jdbc", m: eventstore.Mapping{Preset: "axon"}, sql: `
+			alter table domainevententry alter payload type text using convert_from(payload, 'UTF8'), drop column metadata, drop column payloadrevision`},
+		"Emmett before 0.36": {layout: "emmett", m: eventstore.Mapping{Preset: "emmett"}, sql: `
+			delete from emt_messages where message_kind = 'C';
+			alter table emt_messages rename to emt_events;
+			alter table emt_events drop column message_kind;
+			alter table emt_events rename message_type to event_type;
+			alter table emt_events rename message_data to event_data;
+			alter table emt_events rename message_metadata to event_metadata;
+			alter table emt_events rename message_schema_version to event_schema_version`},
+		"Message DB before 1.0": {layout: "messagedb", m: eventstore.Mapping{Preset: "messagedb"}, sql: `
+			drop index message_store.messages_category;
+			alter table message_store.messages set schema public;
+			drop schema message_store cascade`},
+		"Marten with tenants and a partition of archived events": {layout: "marten", m: eventstore.Mapping{Preset: "marten", AggregateID: "stream_id"}, sql: `
+			alter table mt_events drop constraint fkey_mt_events_stream_id;
+			alter table mt_streams drop constraint pkey_mt_streams_id, add primary key (tenant_id, id, is_archived);
+			insert into mt_streams (tenant_id, id, type, is_archived) select 'other', id, 'other', is_archived from mt_streams;
+			insert into mt_streams (tenant_id, id, type, is_archived) select tenant_id, id, 'archived', true from mt_streams where not is_archived on conflict do nothing`},
+		"Marten without options": {layout: "marten", m: eventstore.Mapping{Preset: "marten"}, sql: `
+			delete from mt_events where is_skipped;
+			alter table mt_events drop column is_skipped, drop column headers`},
+		"Sequent before 7.1": {layout: "sequent", m: eventstore.Mapping{Preset: "sequent"}, sql: `
+			alter table sequent_schema.event_records drop column xact_id, alter id type int`},
+		"EventStore without time zones": {layout: "eventstore", m: eventstore.Mapping{Preset: "eventstore"}, sql: `
+			alter table streams drop column deleted_at;
+			alter table events alter created_at type timestamp using created_at at time zone 'UTC'`},
+		"eventsourcing with its own name": {layout: "eventsourcing", m: eventstore.Mapping{Preset: "eventsourcing"}, sql: `
+			alter table bankaccounts_events rename to stored_events;
+			alter table stored_events alter originator_id type text, alter originator_version type int, alter notification_id type int`},
+		"Svrnty with offsets of streams": {layout: "svrnty", m: eventstore.Mapping{Preset: "svrnty"}, sql: `
+			alter table event_streaming.events drop constraint events_pkey, add unique (stream_name, "offset"), add column global_position bigint generated always as identity unique;
+			alter table event_streaming.events rename timestamp to stored_at`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLayout(t, test.layout)
+			l.exec(test.sql)
+			r := reader(t, l.db, test.m)
+			n, aggregateTypes := 0, map[string]bool{}
+			inTx(t, l.db, func(tx pgx.Tx) {
+				for e, err := range r.Events(t.Context(), tx, eventstore.Selection{}) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					aggregateTypes[e.AggregateType] = true
+					n++
+				}
+			})
+			if n != bankEvents-lateEvents || len(aggregateTypes) != 1 {
+				t.Errorf("%d of %d events, of the types %v", n, bankEvents-lateEvents, aggregateTypes)
+			}
+			if _, err := r.Settle(t.Context(), l.db, eventstore.Wait{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }

@@ -1,0 +1,4 @@
+package eventstore
+
+// EventsSQL is the statement that reads the selection, and its parameters.
+func (r *Reader) EventsSQL(sel Selection) (string, []any) { return r.eventsSQL(sel) }
