@@ -40,7 +40,7 @@ type TableChange struct {
 	Projector string         `json:"projector,omitempty"` // replay
 	Built     string         `json:"built,omitempty"`     // replay: its name until the cutover
 	Archived  string         `json:"archived,omitempty"`  // replay, drop: what the former table is called afterwards
-	Query     string         `json:"query,omitempty"`    // replay: the file of the query that PostgreSQL computes it with
+	Query     string         `json:"query,omitempty"`     // replay: the file of the query that PostgreSQL computes it with
 	Files     []string       `json:"files"`
 	alters    []sqlFile
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,6 +12,7 @@ import (
 
 	"github.com/viewschema/projector"
 	"github.com/viewschema/projector/examples/bank"
+	"github.com/viewschema/projector/examples/bank-sql/queries"
 	v1 "github.com/viewschema/projector/examples/bank/v1"
 	"github.com/viewschema/projector/internal/pgtest"
 	"github.com/viewschema/projector/projections"
@@ -19,20 +20,12 @@ import (
 )
 
 // bankIn is the bank's second release, with these tables in SQL; both are rebuilt.
-func bankIn(t *testing.T, tables ...string) viewschema.Definition {
-	t.Helper()
+func bankIn(tables ...string) viewschema.Definition {
 	d := bank.Definition
 	d.Projectors = []*projections.Projector{bank.Accounts, bank.Transactions}
-	for i, table := range []string{"accounts", "transactions"} {
-		for _, inSQL := range tables {
-			if inSQL == table {
-				file := "queries/" + table + ".sql"
-				query, err := os.ReadFile("../examples/bank-sql/" + file)
-				if err != nil {
-					t.Fatal(err)
-				}
-				d.Projectors[i] = inSQLTable(projections.SQLTable{Name: table, Aggregate: []string{"id", "account_id"}[i], Query: string(query), File: file})
-			}
+	for i, p := range queries.Projectors() {
+		if slices.Contains(tables, p.Name) {
+			d.Projectors[i] = p
 		}
 	}
 	if len(tables) == 2 {
@@ -61,7 +54,7 @@ func TestBankInSQL(t *testing.T) {
 			t.Logf("seed %d", seed)
 			db := pgtest.Database(t, atVersion1)
 			stop := writers(t, db, 3, seed, v1.Definition, version2())
-			s := open(t, db, bankIn(t, tables...))
+			s := open(t, db, bankIn(tables...))
 			plan, err := s.Plan(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -97,7 +90,7 @@ func TestReplayAllInSQL(t *testing.T) {
 		t.Run(strings.Join(tables, " "), func(t *testing.T) {
 			t.Parallel()
 			db := pgtest.Database(t, filledStore)
-			s := open(t, db, bankIn(t, tables...))
+			s := open(t, db, bankIn(tables...))
 			if _, err := s.CreateTables(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -231,8 +224,8 @@ func TestStrayRows(t *testing.T) {
 func TestQueryHasChanged(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, filledStore)
-	online(t, open(t, db, bankIn(t, "accounts", "transactions")))
-	d := bankIn(t, "accounts", "transactions")
+	online(t, open(t, db, bankIn("accounts", "transactions")))
+	d := bankIn("accounts", "transactions")
 	changed := *d.Projectors[0].Tables[0].(*projections.SQLTable)
 	changed.Query += "-- "
 	d.Projectors[0] = inSQLTable(changed)

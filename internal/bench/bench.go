@@ -37,6 +37,7 @@ type bench struct {
 	bank   worker
 	uuids  worker // the worker's own definition, with ids that are UUIDs
 	texts  worker
+	inSQL  worker
 	made   map[string]bool     // databases
 	pairs  map[int]*comparison // by events
 	tails  *tails
@@ -70,12 +71,12 @@ func measure(ctx context.Context, o options, env func(string) string, stdout, st
 		PostgreSQL: binaries.Version, Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH, Cores: runtime.NumCPU(),
 		Workers: o.workers, Repeat: o.repeat, Settings: settings, Began: b.began.UTC().Truncate(time.Second),
 	}
-	for i, m := range measurements {
-		if !o.wants(i + 1) {
+	for _, m := range measurements {
+		if !o.wants(m.row) {
 			continue
 		}
-		if err := m(b, ctx); err != nil {
-			return fmt.Errorf("row %d: %w", i+1, err)
+		if err := m.measure(b, ctx); err != nil {
+			return fmt.Errorf("row %d: %w", m.row, err)
 		}
 	}
 	return b.publish(stdout)
@@ -99,7 +100,7 @@ func (b *bench) build(ctx context.Context, temp string) error {
 	if err != nil {
 		return err
 	}
-	b.uuids, b.texts = worker{program: self, as: "uuid"}, worker{program: self, as: "text"}
+	b.uuids, b.texts, b.inSQL = worker{program: self, as: "uuid"}, worker{program: self, as: "text"}, worker{program: self, as: "SQL"}
 	b.bank = worker{program: filepath.Join(temp, "bank")}
 	out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", b.bank.program,
 		"github.com/viewschema/projector/examples/bank/cmd/bank").CombinedOutput()

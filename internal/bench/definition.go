@@ -11,16 +11,30 @@ import (
 
 	"github.com/viewschema/projector"
 	"github.com/viewschema/projector/examples/bank"
+	"github.com/viewschema/projector/examples/bank-sql/queries"
 	"github.com/viewschema/projector/projections"
 	"github.com/viewschema/projector/viewschema"
 )
 
-// definitions are the bank's with ids of any type, by the type of the column.
+// definitions are the bank's with ids of any type, by the type of the column, and in SQL.
 var definitions = map[string]func() viewschema.Definition{
 	"uuid": func() viewschema.Definition {
 		return definition("uuid", func(id projections.ID) uuid.UUID { return id.UUID() })
 	},
 	"text": func() viewschema.Definition { return definition(`text collate "C"`, projections.ID.String) },
+	"SQL":  inSQL,
+}
+
+// inSQL is the bank's newest version, with all tables filled by queries.
+func inSQL() viewschema.Definition {
+	d := bank.Definition
+	d.Events, d.Projectors = nil, queries.Projectors()
+	replay := projector.Replay(d.Projectors[0], d.Projectors[1])
+	d.Versions = projector.Versions{}
+	for v := range bank.Versions.Target() {
+		d.Versions[v+1] = []projector.Change{replay}
+	}
+	return d
 }
 
 //go:embed views

@@ -7,19 +7,23 @@ import (
 	"time"
 )
 
-// measurements are the rows of the table, in order. Those with the largest server settings come first: the last restarts the
-// server with little memory.
-var measurements = []func(*bench, context.Context) error{
-	(*bench).ratioToFloor,
-	(*bench).growth,
-	(*bench).kindsOfIDs,
-	(*bench).oneLargeAggregate,
-	(*bench).fewEvents,
-	(*bench).memory,
-	(*bench).catchUp,
-	(*bench).cutover,
-	(*bench).ledger,
-	(*bench).blocksRead,
+// measurements are the rows of the table. They are measured in this order: those with the largest server settings come first,
+// and the last restarts the server with little memory.
+var measurements = []struct {
+	row     int
+	measure func(*bench, context.Context) error
+}{
+	{1, (*bench).ratioToFloor},
+	{2, (*bench).growth},
+	{3, (*bench).kindsOfIDs},
+	{4, (*bench).oneLargeAggregate},
+	{5, (*bench).fewEvents},
+	{6, (*bench).memory},
+	{7, (*bench).catchUp},
+	{8, (*bench).cutover},
+	{9, (*bench).ledger},
+	{11, (*bench).ratioInSQL},
+	{10, (*bench).blocksRead},
 }
 
 // comparison is a rebuild of the bank and its floor, measured in turns.
@@ -37,17 +41,29 @@ func (c *comparison) rebuild() time.Duration {
 	return median(c.rebuilds, func(o outcome) time.Duration { return o.Wall })
 }
 
-// compare measures a number of events once, whichever rows need it.
+// compare measures the bank with a number of events once, whichever rows need it.
 func (b *bench) compare(ctx context.Context, events int) (*comparison, error) {
-	if c := b.pairs[events]; c != nil {
+	c := b.pairs[events]
+	if c != nil {
 		return c, nil
 	}
+	c, err := b.compareWith(ctx, b.bank, events)
+	if err != nil {
+		return nil, err
+	}
+	b.pairs[events] = c
+	b.report.Sizes = append(b.report.Sizes, newSize(events, c))
+	return c, nil
+}
+
+// compareWith measures a worker and the floor in turns.
+func (b *bench) compareWith(ctx context.Context, w worker, events int) (*comparison, error) {
 	database, err := b.store(ctx, events)
 	if err != nil {
 		return nil, err
 	}
 	c := &comparison{database: database}
-	if _, err := b.rebuild(ctx, b.bank, database, events); err != nil { // it warms up, and makes what the floor copies
+	if _, err := b.rebuild(ctx, w, database, events); err != nil { // it warms up, and makes what the floor copies
 		return nil, err
 	}
 	floor, err := b.newFloor(ctx, database)
@@ -66,15 +82,13 @@ func (b *bench) compare(ctx context.Context, events int) (*comparison, error) {
 		if got, err := floor.rows(ctx, "floor"); err != nil || got != want {
 			return nil, fmt.Errorf("the floor has %d rows, the rebuild %d: %w", got, want, err)
 		}
-		o, err := b.rebuild(ctx, b.bank, database, events)
+		o, err := b.rebuild(ctx, w, database, events)
 		if err != nil {
 			return nil, err
 		}
 		c.floors, c.rebuilds = append(c.floors, times), append(c.rebuilds, o)
 		b.say("%s events: floor %.2f s, rebuild %.2f s", number(events), times.total().Seconds(), o.Wall.Seconds())
 	}
-	b.pairs[events] = c
-	b.report.Sizes = append(b.report.Sizes, newSize(events, c))
 	return c, nil
 }
 
@@ -93,6 +107,23 @@ func (b *bench) ratioToFloor(ctx context.Context) error {
 		}
 		b.report.add(r)
 	}
+	return nil
+}
+
+// ratioInSQL is the bank in SQL, which makes the same rows.
+func (b *bench) ratioInSQL(ctx context.Context) error {
+	c, err := b.compareWith(ctx, b.inSQL, b.events)
+	if err != nil {
+		return err
+	}
+	r := row{
+		Row: 11, What: fmt.Sprintf("rebuild in SQL ÷ floor, %s events", number(b.events)), Measured: ratio(c.rebuild(), c.floor()),
+		Must: new(1.5), Aim: new(1.1),
+	}
+	for i := range c.floors {
+		r.spread(ratio(c.rebuilds[i].Wall, c.floors[i].total()))
+	}
+	b.report.add(r)
 	return nil
 }
 
