@@ -47,6 +47,12 @@ func (p *program) app() *urfave.App {
 			Action: p.action(status),
 		},
 		{
+			Name:        "events",
+			Usage:       "tell whether the event table is fit, and make it fit while the application writes",
+			Subcommands: p.events(),
+			Action:      p.subcommand,
+		},
+		{
 			Name:  "tables",
 			Usage: "create view tables, for development and tests",
 			Subcommands: []*urfave.Command{{

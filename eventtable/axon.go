@@ -8,7 +8,7 @@ import (
 
 // axon names the columns of Axon's event table, which every version and naming strategy spells in its own way.
 type axon struct {
-	aggregate, sequence, kind, time, position string
+	aggregate, sequence, aggregateType, time, position string
 }
 
 // axonOf returns nil if the table does not have Axon's columns.
@@ -18,10 +18,10 @@ func axonOf(t *table) *axon {
 		found[strings.ToLower(strings.ReplaceAll(name, "_", ""))] = name
 	}
 	a := &axon{
-		aggregate: found["aggregateidentifier"], sequence: found["sequencenumber"], kind: found["type"], time: found["timestamp"],
+		aggregate: found["aggregateidentifier"], sequence: found["sequencenumber"], aggregateType: found["type"], time: found["timestamp"],
 		position: found["globalindex"],
 	}
-	if slices.Contains([]string{a.aggregate, a.sequence, a.kind, a.time, found["eventidentifier"], found["payloadtype"]}, "") {
+	if slices.Contains([]string{a.aggregate, a.sequence, a.aggregateType, a.time, found["eventidentifier"], found["payloadtype"]}, "") {
 		return nil
 	}
 	if a.position == "" { // named as Axon 3 names it by the same strategy
@@ -40,7 +40,7 @@ func axonOf(t *table) *axon {
 // isAxon2 says whether the table is Axon 2's, or one whose upgrade has not come to its last step.
 func (a *axon) isAxon2(t *table) bool {
 	keys, _ := t.primaryKey()
-	return len(keys) >= 2 && keys[0] == a.aggregate && keys[1] == a.sequence && (len(keys) == 2 || slices.Equal(keys[2:], []string{a.kind}))
+	return len(keys) >= 2 && keys[0] == a.aggregate && keys[1] == a.sequence && (len(keys) == 2 || slices.Equal(keys[2:], []string{a.aggregateType}))
 }
 
 // timeOf returns SQL for an event's time, or why there is none. Axon 2 stores text in the writer's zone, and text with

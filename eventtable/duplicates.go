@@ -42,7 +42,7 @@ func (d *Duplicates) String() string {
 // duplicates looks for identifiers under several types; it returns nil if there are none. It reads the index of the primary
 // key once, from end to end.
 func duplicates(ctx context.Context, q pg.Querier, t *table, a *axon) (*Duplicates, error) {
-	rows, err := q.Query(ctx, strings.NewReplacer("%TABLE%", t.relation(), "%ID%", quote(a.aggregate), "%SEQ%", quote(a.sequence), "%KIND%", quote(a.kind)).Replace(`
+	rows, err := q.Query(ctx, strings.NewReplacer("%TABLE%", t.relation(), "%ID%", quote(a.aggregate), "%SEQ%", quote(a.sequence), "%KIND%", quote(a.aggregateType)).Replace(`
 		select id, array(select distinct %KIND%::text from %TABLE% where %ID% = id order by 1), events, clashing,
 			identifiers, all_events, all_clashing
 		from (

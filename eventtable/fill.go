@@ -13,8 +13,8 @@ import (
 )
 
 // fillSQL gives the next rows their positions. $1 is how many, $2 the last position that was given, $3 how many rows there
-// have to be at least, and $4, if from is true, the time from which to look. It returns how many rows it found in the order of time, how many it chose and numbered,
-// and the time up to which all are numbered.
+// have to be at least, and $4 the time from which to look, or null. It returns how many rows it found in the order of time,
+// how many it chose and how many it numbered, and the time up to which all are numbered.
 //
 // The rows that are next in time bring the earlier events of their aggregates with them, should those have later times:
 // within an aggregate only the sequence number counts. Going back through the primary key ends at the first row that has a
@@ -22,19 +22,19 @@ import (
 // that come after it in its aggregate, and its own.
 //
 // A row is found again by its ctid, in the same statement, and nobody updates rows of events meanwhile.
-func (u *upgrade) fillSQL(from bool) string {
-	since := ""
-	if from {
-		since = " and (%TIME%) >= $4::text::%TYPE%"
-	}
+func (u *upgrade) fillSQL() string {
 	return strings.NewReplacer(
 		"%TIME%", u.time, "%TYPE%", u.timeType, "%TABLE%", u.relation(), "%ID%", quote(u.aggregate), "%SEQ%", quote(u.sequence),
-		"%KIND%", quote(u.kind), "%POSITION%", quote(u.position),
-	).Replace(strings.ReplaceAll(`with recursive next as materialized (
-  select ctid as found, %ID% as id, %KIND% as kind, %SEQ% as seq, (%TIME%) as at
+		"%KIND%", quote(u.aggregateType), "%POSITION%", quote(u.position),
+	).Replace(`with recursive events as not materialized (
+  select ctid as found, %ID% as id, %KIND% as kind, %SEQ% as seq, %POSITION% as position,
+    (%TIME%) as at
   from %TABLE%
-  where %POSITION% is null%SINCE%
-  order by (%TIME%), %SEQ%, %ID%, %KIND%
+), next as materialized (
+  select found, id, kind, seq, at
+  from events
+  where position is null and ($4::text is null or at >= $4::text::%TYPE%)
+  order by at, seq, id, kind
   limit $1
 ), batch as (
   (select distinct on (id, kind) found, id, kind, seq, at from next order by id, kind, seq desc)
@@ -42,23 +42,25 @@ func (u *upgrade) fillSQL(from bool) string {
   select earlier.found, batch.id, batch.kind, earlier.seq, earlier.at
   from batch
   cross join lateral (
-    select ctid as found, %SEQ% as seq, %POSITION% as position, (%TIME%) as at
-    from %TABLE%
-    where %ID% = batch.id and %KIND% = batch.kind and %SEQ% < batch.seq
-    order by %SEQ% desc
+    select found, seq, at, position
+    from events e
+    where e.id = batch.id and e.kind = batch.kind and e.seq < batch.seq
+    order by e.seq desc
     limit 1
   ) earlier
   where earlier.position is null
 ), placed as (
   select found, id, kind, seq, min(at) over (partition by id, kind order by seq desc) as place from batch
 ), chosen as materialized (
-  select found, place, row_number() over (order by place, seq, id, kind) as n from placed order by n
+  select found, place, row_number() over (order by place, seq, id, kind) as n
+  from placed
+  order by n
   limit case when (select count(*) from next) >= $3 then $1::int8 else 0 end
 ), numbered as (
   update %TABLE% t set %POSITION% = $2 + n from chosen where t.ctid = chosen.found and t.%POSITION% is null returning 1
 )
-select (select count(*) from next), (select count(*) from chosen), (select count(*) from numbered), coalesce((select max(place)::text from chosen), '')`,
-		"%SINCE%", since))
+select (select count(*) from next), (select count(*) from chosen), (select count(*) from numbered),
+  (select max(place)::text from chosen)`)
 }
 
 // filled says whether fewer rows than a batch are left, which can be told quickly only by the temporary index.
@@ -101,7 +103,7 @@ func (u *upgrade) fill(ctx context.Context, w *worker) error {
 		return err
 	}
 	p := Progress{Numbered: last, Rows: max(last, int64(u.rows))}
-	from := "" // where the search begins: before it the index has only entries of rows that are numbered
+	var from *string // where the search begins: before it the index has only entries of rows that are numbered
 	for {
 		var n int64
 		err := pg.InTx(ctx, w, pg.PointFill, func(tx pgx.Tx) (err error) {
@@ -109,8 +111,8 @@ func (u *upgrade) fill(ctx context.Context, w *worker) error {
 			return err
 		})
 		switch {
-		case errors.Is(err, errPart) && from != "": // a transaction that was slow to commit may have left earlier rows
-			from = ""
+		case errors.Is(err, errPart) && from != nil: // a transaction that was slow to commit may have left earlier rows
+			from = nil
 			continue
 		case errors.Is(err, errPart):
 			return nil
@@ -131,7 +133,7 @@ func (u *upgrade) fill(ctx context.Context, w *worker) error {
 
 // batch numbers rows after the last position. If it has to be whole, errPart says that fewer than a batch are left; from is
 // then as it was.
-func (u *upgrade) batch(ctx context.Context, tx pgx.Tx, last int64, from string, whole bool) (n int64, upTo string, err error) {
+func (u *upgrade) batch(ctx context.Context, tx pgx.Tx, last int64, from *string, whole bool) (n int64, upTo *string, err error) {
 	// The rows in the table are counted for no expression of the new index, so the planner knows nothing; a plan that does
 	// not go by the indexes would read the table for each batch.
 	_, err = tx.Exec(ctx, `
@@ -144,12 +146,8 @@ func (u *upgrade) batch(ctx context.Context, tx pgx.Tx, last int64, from string,
 	if whole {
 		atLeast = u.options.BatchSize
 	}
-	args := []any{u.options.BatchSize, last, atLeast}
-	if from != "" {
-		args = append(args, from)
-	}
 	var found, chosen int64
-	if err := tx.QueryRow(ctx, u.fillSQL(from != ""), args...).Scan(&found, &chosen, &n, &upTo); err != nil {
+	if err := tx.QueryRow(ctx, u.fillSQL(), u.options.BatchSize, last, atLeast, from).Scan(&found, &chosen, &n, &upTo); err != nil {
 		return 0, from, err
 	}
 	switch {
@@ -184,7 +182,7 @@ func (u *upgrade) numberLast(ctx context.Context, w *worker, grantees []string) 
 			if err != nil {
 				return err
 			}
-			n, _, err := u.batch(ctx, tx, last, "", false)
+			n, _, err := u.batch(ctx, tx, last, nil, false)
 			if err != nil {
 				return err
 			}

@@ -41,8 +41,8 @@ func keysOf(ctx context.Context, q pg.Querier, t *table, m eventstore.Mapping) (
 
 // generic makes the steps for any table.
 func (p *Preparation) generic(ctx context.Context, q pg.Querier, t *table) ([]Step, error) {
-	if t.relkind == "v" {
-		return nil, nil
+	if t.relkind != "r" && t.relkind != "p" {
+		return []Step{}, nil
 	}
 	k, err := keysOf(ctx, q, t, p.mapping)
 	if err != nil {
@@ -156,7 +156,7 @@ func (t *table) building() *index {
 // beside is a step that holds nobody off.
 func (t *table) beside(name, does string, done bool, sql ...string) Step {
 	return Step{
-		Name: name, Does: does, SQL: sql, Done: done, Lock: "nobody waits: a lock that readers and writers do not conflict with",
+		Name: name, Does: does, SQL: sql, Done: done, Lock: "holds nobody off",
 		run: func(ctx context.Context, w *worker) error { return w.exec(ctx, sql...) },
 	}
 }

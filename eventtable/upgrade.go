@@ -36,7 +36,7 @@ func (p *Preparation) upgradeOf(t *table, a *axon) *upgrade {
 		check: t.object(a.position + "_not_null"), key: []string{a.aggregate, a.sequence},
 	}
 	if p.options.KeepType {
-		u.key = append(u.key, a.kind)
+		u.key = append(u.key, a.aggregateType)
 	}
 	u.numbered = t.columns[a.position].Fallback != ""
 	u.time, u.timeType, _ = a.timeOf(t)
@@ -66,15 +66,15 @@ func (p *Preparation) upgrade(ctx context.Context, q pg.Querier, t *table, a *ax
 			u.numbered || u.named(u.fillIndex) != nil, u.fillIndex, u.fillIndexSQL()),
 		Step{
 			Name: stepFill, Does: "give rows their positions in the order of time, in batches, and leave fewer than a batch",
-			SQL: []string{u.fillSQL(true)}, Done: u.numbered || filled,
-			Lock: fmt.Sprintf("nobody waits: each batch locks its own %s rows, which no application changes", thousands(p.options.BatchSize)),
+			SQL: []string{u.fillSQL()}, Done: u.numbered || filled,
+			Lock: fmt.Sprintf("holds nobody off: a batch locks the rows that it numbers, at most %s", thousands(p.options.BatchSize)),
 			run:  u.fill,
 		},
 		u.build("index of positions", "build the unique index of the positions", u.uniqueOn(a.position) != nil,
 			u.positionIndex, u.createUnique(u.positionIndex, a.position)),
 		Step{
 			Name: "number the last", Does: "give the last rows their positions, and let a sequence number all that come",
-			SQL: append([]string{u.lockSQL(), u.fillSQL(false)}, u.numberSQL(grants)...), Done: u.numbered,
+			SQL: append([]string{u.lockSQL(), "-- what fill runs, for all that is left"}, u.numberSQL(grants)...), Done: u.numbered,
 			Lock: u.lock(), run: func(ctx context.Context, w *worker) error { return u.numberLast(ctx, w, grants) },
 		},
 		u.beside("drop index to fill", "drop the temporary index", u.numbered && u.named(u.fillIndex) == nil,
@@ -119,7 +119,7 @@ func (u *upgrade) alter(name, does string, done bool, sql ...string) Step {
 }
 
 func (u *upgrade) lock() string {
-	return fmt.Sprintf("readers and writers wait at most %s for us to get the table, for each try, and then for one transaction whose statements take at most %s each",
+	return fmt.Sprintf("holds off readers and writers: at most %s for each try to get the lock, then for statements of at most %s each",
 		u.options.LockTimeout, u.options.PauseBudget)
 }
 
@@ -127,18 +127,18 @@ func (u *upgrade) lockSQL() string { return "lock table " + u.relation() + " in 
 
 func (u *upgrade) fillIndexSQL() string {
 	return fmt.Sprintf("create index concurrently %s on %s ((%s), %s, %s, %s) where %s is null",
-		quote(u.fillIndex), u.relation(), u.time, quote(u.sequence), quote(u.aggregate), quote(u.kind), quote(u.position))
+		quote(u.fillIndex), u.relation(), u.time, quote(u.sequence), quote(u.aggregate), quote(u.aggregateType), quote(u.position))
 }
 
 // numberSQL makes the sequence and the default. Whoever may insert needs the right to draw numbers: unlike an identity
 // column's, the sequence of a default is used with the rights of the inserting role.
 func (u *upgrade) numberSQL(grantees []string) []string {
 	sequence := pg.Table(u.schema, u.sequenceName)
-	list := []string{
-		fmt.Sprintf("create sequence %s as bigint", sequence),
-		fmt.Sprintf("alter sequence %s owner to %s", sequence, quote(u.owner)),
-		fmt.Sprintf("alter sequence %s owned by %s.%s", sequence, u.relation(), quote(u.position)),
+	list := []string{fmt.Sprintf("create sequence %s as bigint", sequence)}
+	if !u.owned { // a sequence can be owned only by a table of the same role
+		list = append(list, fmt.Sprintf("alter sequence %s owner to %s", sequence, quote(u.owner)))
 	}
+	list = append(list, fmt.Sprintf("alter sequence %s owned by %s.%s", sequence, u.relation(), quote(u.position)))
 	if len(grantees) > 0 {
 		list = append(list, fmt.Sprintf("grant usage on sequence %s to %s", sequence, strings.Join(grantees, ", ")))
 	}
@@ -202,8 +202,10 @@ func (p *Preparation) checkAxon2(ctx context.Context, q pg.Querier, t *table, a 
 		return err
 	}
 	p.Duplicates = d
-	if !p.options.KeepType {
-		refuse("%s; type --keep-type to keep %s in the key, or mend the events", d, a.kind)
+	if p.options.KeepType {
+		p.Notes = append(p.Notes, d.String())
+	} else {
+		refuse("%s; type --keep-type to keep %s in the key, or mend the events", d, a.aggregateType)
 	}
 	return nil
 }
