@@ -63,7 +63,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitFailed
 	case is(viewschema.ErrOtherMigration, eventtable.ErrBusy):
 		return exitOther
-	case is(viewschema.ErrState, viewschema.ErrBelowCurrent, viewschema.ErrBookkeeping):
+	case is(viewschema.ErrState, viewschema.ErrBelowCurrent, viewschema.ErrBookkeeping, viewschema.ErrInit):
 		return exitState
 	case is(viewschema.ErrDefinition, viewschema.ErrRefused, viewschema.ErrChanged, eventtable.ErrRefused, eventstore.ErrMapping):
 		return exitRefused

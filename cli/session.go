@@ -52,6 +52,7 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 		CutTimeout:  c.Duration("cut-timeout"),
 		PauseBudget: c.Duration("pause-budget"),
 		Maintenance: c.Bool("maintenance"),
+		ManualInit:  !c.Bool("auto-migrate"),
 	})
 	if err == nil {
 		err = ping(c.Context, pool)
