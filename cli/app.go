@@ -17,7 +17,8 @@ func (p *program) app() *urfave.App {
 	commands := append([]*urfave.Command{
 		{
 			Name:   "init",
-			Usage:  "create the view schema and the bookkeeping tables; safe to repeat",
+			Usage:  "create the view schema and the bookkeeping tables, or bring them up to date; safe to repeat",
+			Flags:  []urfave.Flag{&urfave.BoolFlag{DisableDefaultText: true, Name: "check", Usage: "touch nothing, and exit with 3 if something is pending"}},
 			Action: p.action(initialize),
 		},
 		{
@@ -45,6 +46,12 @@ func (p *program) app() *urfave.App {
 			Name:   "status",
 			Usage:  "show where the database and the migration under way stand",
 			Action: p.action(status),
+		},
+		{
+			Name:        "events",
+			Usage:       "tell whether the event table is fit, and make it fit while the application writes",
+			Subcommands: p.events(),
+			Action:      p.subcommand,
 		},
 		{
 			Name:  "tables",
@@ -137,6 +144,7 @@ func globalFlags() []urfave.Flag {
 		&urfave.StringFlag{Name: "database-url", Usage: "the database of the events and view tables; also DATABASE_URL, and libpq's PGHOST, PGDATABASE …"},
 		&urfave.StringFlag{Name: "events-url", Usage: "the database of the events, if it is another one than that of the view tables"},
 		&urfave.IntFlag{Name: "workers", Value: max(2, runtime.GOMAXPROCS(0)), Usage: "how many batches to replay at once"},
+		&urfave.BoolFlag{Name: "auto-migrate", Value: true, Usage: "bring the bookkeeping tables up to date when a command needs it; otherwise only init does"},
 		&urfave.BoolFlag{DisableDefaultText: true, Name: "json", Usage: "answer in lines of JSON"},
 		&urfave.BoolFlag{DisableDefaultText: true, Name: "no-progress", Usage: "no bar and no progress lines"},
 		&urfave.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error"},

@@ -12,6 +12,16 @@ import (
 )
 
 func initialize(ctx context.Context, s *session) error {
+	if s.flags.Bool("check") {
+		pending, err := s.schema.PendingInit(ctx)
+		if err != nil {
+			return err
+		}
+		if err := s.answer(newPendingInitView(pending)); err != nil || len(pending) == 0 {
+			return err
+		}
+		return &quietError{exitPending}
+	}
 	applied, err := s.schema.Init(ctx)
 	if err != nil {
 		return err

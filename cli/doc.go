@@ -12,8 +12,9 @@
 //	}
 //
 // Main has the commands init, version, plan, migrate online, migrate catchup, migrate offline, migrate abort, status,
-// tables create and replay. WithCommand adds more. Run is Main without the process, for tests and for programs that have a
-// command line of their own. WithConfig takes the definition from a file instead, as the stock binary does.
+// tables create, replay, events check and events prepare. WithCommand adds more. Run is Main without the process, for tests
+// and for programs that have a command line of their own. WithConfig takes the definition from a file instead, as the stock
+// binary does.
 //
 // Every flag is also an environment variable: --lock-wait is PROJECTOR_LOCK_WAIT. Flags go before arguments, global flags
 // before the command.
@@ -31,8 +32,8 @@
 //	0    done, or nothing to do
 //	1    failed
 //	2    usage, or refused: nothing was touched
-//	3    a migration is pending; only version --check and plan --check
-//	4    a migration to another version is under way
+//	3    a migration is pending, or something is to be mended; only init, version and plan with --check, and events check
+//	4    a migration to another version is under way, or somebody else prepares the event table
 //	5    the migration is not in the state that the command needs, or the database is ahead of the definition
 //	130  interrupted
 package cli

@@ -10,6 +10,8 @@ import (
 
 	urfave "github.com/urfave/cli/v2"
 
+	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/eventtable"
 	"github.com/viewschema/projector/viewschema"
 )
 
@@ -57,13 +59,13 @@ func exitCode(ctx context.Context, err error) int {
 		return exitDone
 	case ctx.Err() != nil:
 		return exitInterrupted
-	case is(viewschema.ErrLockWait):
+	case is(viewschema.ErrLockWait, eventtable.ErrLockWait):
 		return exitFailed
-	case is(viewschema.ErrOtherMigration):
+	case is(viewschema.ErrOtherMigration, eventtable.ErrBusy):
 		return exitOther
-	case is(viewschema.ErrState, viewschema.ErrBelowCurrent, viewschema.ErrBookkeeping):
+	case is(viewschema.ErrState, viewschema.ErrBelowCurrent, viewschema.ErrBookkeeping, viewschema.ErrInit):
 		return exitState
-	case is(viewschema.ErrDefinition, viewschema.ErrRefused, viewschema.ErrChanged):
+	case is(viewschema.ErrDefinition, viewschema.ErrRefused, viewschema.ErrChanged, eventtable.ErrRefused, eventstore.ErrMapping):
 		return exitRefused
 	}
 	return exitFailed

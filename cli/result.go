@@ -27,6 +27,25 @@ func (v initView) text(w io.Writer, _ string) {
 	fmt.Fprintf(w, "the bookkeeping tables are up to date; applied %s\n", strings.Join(v.Applied, ", "))
 }
 
+type pendingInitView struct {
+	Type    string   `json:"type"`
+	Nothing bool     `json:"nothing"`
+	Pending []string `json:"pending"` // files
+}
+
+func newPendingInitView(pending []string) pendingInitView {
+	return pendingInitView{Type: "init", Nothing: len(pending) == 0, Pending: append([]string{}, pending...)}
+}
+
+func (v pendingInitView) text(w io.Writer, program string) {
+	if v.Nothing {
+		fmt.Fprintln(w, "the bookkeeping tables are up to date")
+		return
+	}
+	fmt.Fprintf(w, "pending: %s\n", strings.Join(v.Pending, ", "))
+	next(w, program, "init")
+}
+
 type versionView struct {
 	Type    string `json:"type"`
 	Current int    `json:"current"`

@@ -12,6 +12,7 @@ import (
 	urfave "github.com/urfave/cli/v2"
 
 	"github.com/viewschema/projector/cli"
+	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/examples/bank"
 	v1 "github.com/viewschema/projector/examples/bank/v1"
 	"github.com/viewschema/projector/internal/pgtest"
@@ -19,9 +20,9 @@ import (
 )
 
 // TestScripts runs testdata/script: whole lives of a view schema, as an operator types them, each on a database of its own
-// with the bank's events in it, and an empty one beside it. Beside testscript's own commands there are v1, v2 and v3, the bank's releases; exits, which
-// runs one of them and wants an exit code; sql; and
-// hold, which keeps the statement's transaction open until the script ends.
+// with the bank's events in it, and an empty one beside it. Beside testscript's own commands there are v1, v2 and v3, the bank's
+// releases, file, which reads the definition from one, and axon, whose events are in a table of Axon; exits, which runs one of
+// them and wants an exit code; sql; and hold, which keeps the statement's transaction open until the script ends.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
@@ -36,6 +37,7 @@ func TestScripts(t *testing.T) {
 			"v2":    release("v2"),
 			"v3":    release("v3"),
 			"file":  release("file"),
+			"axon":  release("axon"),
 			"exits": exits,
 			"sql":   sql,
 			"hold":  hold,
@@ -78,6 +80,8 @@ func run(ts *testscript.TestScript, name string, args []string, want int) {
 		d = v1.Definition
 	case "v2":
 		d.Versions = d.Versions.UpTo(2)
+	case "axon":
+		d.Source = eventstore.Mapping{Preset: "axon"}
 	}
 	process := cli.Process{Args: append([]string{"bank"}, args...), Stdout: ts.Stdout(), Stderr: ts.Stderr(), Getenv: ts.Getenv}
 	extra := &urfave.Command{

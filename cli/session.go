@@ -20,7 +20,7 @@ type session struct {
 	schema *viewschema.Schema
 	pool   *pgxpool.Pool
 	events *pgxpool.Pool // nil: pool
-	screen *screen // nil: standard error is no terminal
+	screen *screen       // nil: standard error is no terminal
 	log    zerolog.Logger
 }
 
@@ -30,7 +30,7 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 	if workers < 1 {
 		return nil, usagef("--workers %d: at least 1", workers)
 	}
-	for _, name := range []string{"lock-wait", "cut-timeout", "pause-budget"} {
+	for _, name := range []string{"lock-wait", "cut-timeout", "pause-budget", "lock-timeout"} {
 		if c.IsSet(name) && c.Duration(name) <= 0 { // to viewschema, 0 is its default
 			return nil, usagef("--%s %s: more than 0", name, c.Duration(name))
 		}
@@ -62,6 +62,7 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 		CutTimeout:  c.Duration("cut-timeout"),
 		PauseBudget: c.Duration("pause-budget"),
 		Maintenance: c.Bool("maintenance"),
+		ManualInit:  !c.Bool("auto-migrate"),
 	})
 	if err == nil {
 		err = ping(c.Context, pool)

@@ -14,6 +14,9 @@ import (
 // tables and the current version stay as they are. It waits for the batches that workers have in flight; no new one
 // begins. A crash in it leaves the migration "aborting": no work goes on, and Abort can be run again.
 func (s *Schema) Abort(ctx context.Context) (Result, error) {
+	if err := s.ensureInit(ctx, false); err != nil {
+		return Result{}, err
+	}
 	m, err := s.underWay(ctx, s.db)
 	if err != nil {
 		return Result{}, err

@@ -2,6 +2,7 @@ package viewschema_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,6 +37,73 @@ func TestDamagedBookkeeping(t *testing.T) {
 			}
 			if after := dump(t, db); after != before {
 				t.Errorf("the schema has changed:\n%s", after)
+			}
+		})
+	}
+}
+
+// A newer Projector has one file more. What writes bookkeeping applies it first, or says that it is pending if the operator
+// wants to do so; what only looks leaves it alone.
+func TestBookkeepingIsBroughtUpToDate(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		manual bool
+		want   string
+	}{"automatically": {false, ""}, "by hand": {true, "9999_more.sql; type: init"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.Database(t, atVersion1)
+			newer := func(d viewschema.Definition) *viewschema.Schema {
+				s, err := viewschema.Open(db, d, viewschema.Options{ManualInit: test.manual})
+				if err == nil {
+					s, err = viewschema.WithBookkeeping(s, "9999_more.sql", "alter table %SCHEMA%.projector_migrations add column more text")
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				return s
+			}
+			s := newer(version2())
+			if _, err := s.Plan(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if _, err := s.Status(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if pending, err := s.PendingInit(t.Context()); err != nil || !slices.Equal(pending, []string{"9999_more.sql"}) {
+				t.Errorf("pending are %v, %v", pending, err)
+			}
+			online(t, open(t, db, version2()))
+			before := dump(t, db)
+			for step, run := range map[string]func() error{
+				"catch-up": func() error { _, err := s.CatchUp(t.Context()); return err },
+				"cutover":  func() error { _, err := s.MigrateOffline(t.Context()); return err },
+				"abort":    func() error { _, err := s.Abort(t.Context()); return err },
+				"online":   func() error { _, err := s.MigrateOnline(t.Context()); return err },
+				"tables":   func() error { _, err := s.CreateTables(t.Context()); return err },
+				"replay":   func() error { _, err := s.ReplayAll(t.Context()); return err },
+			} {
+				if !test.manual && step != "catch-up" {
+					continue
+				}
+				err := run()
+				if test.manual && (!errors.Is(err, viewschema.ErrInit) || !strings.Contains(err.Error(), test.want)) || !test.manual && err != nil {
+					t.Errorf("%s: %v", step, err)
+				}
+			}
+			if after := dump(t, db); test.manual && after != before {
+				t.Errorf("the schema has changed:\n%s", after)
+			}
+			if test.manual {
+				if _, err := s.Init(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if pending, err := s.PendingInit(t.Context()); err != nil || len(pending) > 0 {
+				t.Errorf("pending are %v, %v", pending, err)
+			}
+			if _, err := s.MigrateOffline(t.Context()); err != nil {
+				t.Error(err)
 			}
 		})
 	}

@@ -13,6 +13,9 @@ import (
 // CatchUp applies the events that were appended since the migration was built, or since the last catch-up, while the
 // application runs. It returns ErrState if nothing is built.
 func (s *Schema) CatchUp(ctx context.Context) (Result, error) {
+	if err := s.ensureInit(ctx, false); err != nil {
+		return Result{}, err
+	}
 	job, m, err := s.builtJob(ctx)
 	if err != nil {
 		return Result{}, err

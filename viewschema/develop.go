@@ -20,7 +20,7 @@ import (
 // for development and tests. It does nothing if the database is at the target already, and returns ErrRefused if it is at
 // another version, where a migration is what is needed.
 func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
-	if _, err := s.Init(ctx); err != nil {
+	if err := s.ensureInit(ctx, true); err != nil {
 		return Result{}, err
 	}
 	current, err := s.CurrentVersion(ctx)
@@ -88,6 +88,9 @@ func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
 // version.
 func (s *Schema) ReplayAll(ctx context.Context) (Result, error) {
 	began := time.Now()
+	if err := s.ensureInit(ctx, false); err != nil {
+		return Result{}, err
+	}
 	current, err := s.CurrentVersion(ctx)
 	if err != nil {
 		return Result{}, err

@@ -22,6 +22,8 @@ var (
 	ErrVersion = errors.New("the view schema is at another version")
 	// ErrBookkeeping: the bookkeeping tables are damaged, or a newer Projector's. Nothing was touched.
 	ErrBookkeeping = errors.New("the bookkeeping tables are not as expected")
+	// ErrInit: the bookkeeping tables are older than this Projector, and Options.ManualInit is set. Nothing was touched.
+	ErrInit = errors.New("the bookkeeping tables are not up to date")
 	// ErrState: the migration is not in the state that the command needs.
 	ErrState = replay.ErrState
 	// ErrAggregates: a row of a SQL table does not derive from one aggregate. The batch, or the group, left nothing.

@@ -1,5 +1,26 @@
 package viewschema
 
+import (
+	"io/fs"
+	"testing/fstest"
+)
+
+// WithBookkeeping is a newer Projector's Schema, which has one file more.
+func WithBookkeeping(s *Schema, name, sql string) (*Schema, error) {
+	files := fstest.MapFS{"bookkeeping/" + name: {Data: []byte(sql)}}
+	have, err := s.bookkeepingFiles()
+	for _, file := range have {
+		text, readErr := fs.ReadFile(s.files, "bookkeeping/"+file)
+		if readErr != nil {
+			return nil, readErr
+		}
+		files["bookkeeping/"+file] = &fstest.MapFile{Data: text}
+	}
+	newer := *s
+	newer.files = files
+	return &newer, err
+}
+
 // Reduce makes the plan of a definition without a database.
 func Reduce(d Definition, from int) (*Plan, error) {
 	c, err := d.check()

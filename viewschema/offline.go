@@ -29,6 +29,9 @@ func (s *Schema) MigrateOffline(ctx context.Context) (Result, error) {
 	if current == s.Target() {
 		return Result{From: current, To: current, State: replay.Active, Nothing: true}, nil
 	}
+	if err := s.ensureInit(ctx, false); err != nil {
+		return Result{}, err
+	}
 	job, m, err := s.builtJob(ctx)
 	if err != nil {
 		return Result{}, err

@@ -49,7 +49,7 @@ func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
 	if err := s.checkDirection(current); err != nil || current == s.Target() {
 		return result, err
 	}
-	if _, err := s.Init(ctx); err != nil {
+	if err := s.ensureInit(ctx, true); err != nil {
 		return Result{}, err
 	}
 	plan, err := s.def.reduce(current)

@@ -33,6 +33,9 @@ type Options struct {
 	// Maintenance cuts over without locking the event table, for a role that may not: the operator has stopped all writers,
 	// and the cutover rolls back if it finds one or an event that came meanwhile.
 	Maintenance bool
+	// ManualInit leaves the bookkeeping tables as they are: what needs them newer returns ErrInit, and Init is up to the
+	// operator.
+	ManualInit bool
 }
 
 // Schema is a definition that was checked, and its database. It is safe for concurrent use.
@@ -41,6 +44,7 @@ type Schema struct {
 	db     *pgxpool.Pool
 	events *pgxpool.Pool // db, or another one
 	opts   Options
+	files  fs.FS // of the bookkeeping tables, in bookkeeping/
 }
 
 // Open checks the definition, all of it, and connects it to the database of the view tables. It touches nothing there. An
@@ -63,7 +67,7 @@ func Open(db *pgxpool.Pool, d Definition, o Options) (*Schema, error) {
 	if o.PauseBudget <= 0 {
 		o.PauseBudget = 500 * time.Millisecond
 	}
-	return &Schema{def: def, db: db, events: cmp.Or(o.Events, db), opts: o}, nil
+	return &Schema{def: def, db: db, events: cmp.Or(o.Events, db), opts: o, files: bookkeeping}, nil
 }
 
 // elsewhere says whether the events are in another database than the view tables.
@@ -125,12 +129,12 @@ const initLock = 0x70726f6a // "proj"
 // Init creates the view schema and its bookkeeping tables, or brings them up to date. It may be repeated. It returns the
 // names of the files that it applied. Each runs in a transaction of its own, together with the record that it did.
 func (s *Schema) Init(ctx context.Context) (applied []string, err error) {
-	files, err := fs.Glob(bookkeeping, "bookkeeping/*.sql")
+	files, err := s.bookkeepingFiles()
 	if err != nil {
 		return nil, err
 	}
 	for i, file := range files {
-		text, err := fs.ReadFile(bookkeeping, file)
+		text, err := fs.ReadFile(s.files, "bookkeeping/"+file)
 		if err != nil {
 			return applied, err
 		}
@@ -143,10 +147,55 @@ func (s *Schema) Init(ctx context.Context) (applied []string, err error) {
 			return applied, fmt.Errorf("creating the bookkeeping tables (%s): %w", file, err)
 		}
 		if did {
-			applied = append(applied, strings.TrimPrefix(file, "bookkeeping/"))
+			applied = append(applied, file)
 		}
 	}
 	return applied, nil
+}
+
+// PendingInit returns the names of the files that Init would apply. It touches nothing.
+func (s *Schema) PendingInit(ctx context.Context) ([]string, error) {
+	files, err := s.bookkeepingFiles()
+	if err != nil {
+		return nil, err
+	}
+	have, err := s.bookkeepingVersion(ctx, s.db)
+	if err != nil {
+		return nil, err
+	}
+	return files[have:], nil
+}
+
+// bookkeepingFiles lists the files of the bookkeeping tables in their order.
+func (s *Schema) bookkeepingFiles() ([]string, error) {
+	files, err := fs.Glob(s.files, "bookkeeping/*.sql")
+	for i := range files {
+		files[i] = strings.TrimPrefix(files[i], "bookkeeping/")
+	}
+	return files, err
+}
+
+// ensureInit brings the bookkeeping tables up to date, unless the operator wants to do so. Every method that writes them
+// begins with it. Where there are none yet, only what begins a life makes them.
+func (s *Schema) ensureInit(ctx context.Context, begins bool) error {
+	pending, err := s.PendingInit(ctx)
+	if err != nil || len(pending) == 0 {
+		return err
+	}
+	files, err := s.bookkeepingFiles()
+	switch {
+	case err != nil:
+		return err
+	case len(pending) == len(files) && !begins:
+		return nil
+	case s.opts.ManualInit:
+		return fmt.Errorf("%w: %s; type: init", ErrInit, strings.Join(pending, ", "))
+	}
+	applied, err := s.Init(ctx)
+	if len(applied) > 0 {
+		s.opts.Log.Info().Strs("applied", applied).Msg("the bookkeeping tables were brought up to date")
+	}
+	return err
 }
 
 func (s *Schema) initStep(ctx context.Context, tx pgx.Tx, number int, text string) (did bool, err error) {
@@ -201,7 +250,7 @@ func (s *Schema) bookkeepingVersion(ctx context.Context, q pg.Querier) (number i
 	if err := q.QueryRow(ctx, s.sql("select coalesce(max(number), 0) from %SCHEMA%.projector_bookkeeping")).Scan(&number); err != nil {
 		return 0, err
 	}
-	files, err := fs.Glob(bookkeeping, "bookkeeping/*.sql")
+	files, err := s.bookkeepingFiles()
 	if err != nil {
 		return 0, err
 	}

@@ -26,11 +26,14 @@ const (
 	PointAbort        Point = "abort"         // its end
 	PointCreateTables Point = "create tables" // development: the tables
 	PointReplay       Point = "replay"        // development: their rows
+	PointPrepare      Point = "prepare"       // a statement, or a transaction, that changes the event table
+	PointFill         Point = "fill"          // event table: a batch of rows that get a position
 )
 
 // Points are all of them, in the order in which a migration comes to them.
 var Points = []Point{
 	PointInit, PointBegin, PointBatch, PointBuilt, PointList, PointGroup, PointCut, PointCutover, PointAborting, PointAbort, PointCreateTables, PointReplay,
+	PointPrepare, PointFill,
 }
 
 // Moment is before or after a commit.
@@ -47,6 +50,13 @@ type faultKey struct{}
 // WithFault returns a context whose transactions call fault before and after each commit: for tests of crashes.
 func WithFault(ctx context.Context, fault func(Moment, Point)) context.Context {
 	return context.WithValue(ctx, faultKey{}, fault)
+}
+
+// Fault is called around what commits without InTx: statements that PostgreSQL refuses in a transaction.
+func Fault(ctx context.Context, moment Moment, point Point) {
+	if fault, ok := ctx.Value(faultKey{}).(func(Moment, Point)); ok {
+		fault(moment, point)
+	}
 }
 
 // Beginner starts transactions: a connection or a pool.
@@ -90,16 +100,11 @@ func inTx(ctx context.Context, db Beginner, level pgx.TxIsoLevel, point Point, f
 	if err := fn(tx); err != nil {
 		return err
 	}
-	fault, _ := ctx.Value(faultKey{}).(func(Moment, Point))
-	if fault != nil {
-		fault(Before, point)
-	}
+	Fault(ctx, Before, point)
 	if err := tx.Commit(ctx); err != nil {
 		return fmt.Errorf("commit of %s: %w", point, err)
 	}
 	done = true
-	if fault != nil {
-		fault(After, point)
-	}
+	Fault(ctx, After, point)
 	return nil
 }

@@ -1,0 +1,202 @@
+package eventtable_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/eventtable"
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/internal/pgtest"
+)
+
+var everyStep = []string{
+	"column", "index to fill", "fill", "index of positions", "number the last", "drop index to fill", "validate", "not null", "index of the key", "unique",
+	"primary key",
+}
+
+// The session of the preparation is ended before and after every statement and commit, while the application writes; each
+// run goes on where the one before has ended, and the rows are right. Then the table is read by its positions.
+func TestUpgradeKilledEverywhere(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, axon2)
+	app := startApplication(t, db)
+	seen, fills, step := map[string]bool{}, 0, ""
+	o := quick()
+	o.Begin = func(s eventtable.Step) { step = s.Name }
+	var died int
+	for runs := 0; ; runs++ {
+		if runs > 100 {
+			t.Fatalf("it does not come to an end; seen are %v", seen)
+		}
+		p := plan(t, db, axonMapping, o)
+		killed := false
+		ctx := pg.WithFault(t.Context(), func(moment pg.Moment, point pg.Point) {
+			key := fmt.Sprintln(moment, point, step)
+			if point == pg.PointFill && moment == pg.After {
+				if fills++; fills == 3 {
+					key += "later"
+				}
+			}
+			if seen[key] || killed {
+				return
+			}
+			seen[key], killed = true, true
+			if n := value[int](t, db, "select count(*) filter (where pg_terminate_backend(pid, 10000)) from pg_stat_activity where pid = (select pid from pg_locks where locktype = 'advisory' and objid = 'domainevententry'::regclass and database = (select oid from pg_database where datname = current_database()))"); n != 1 {
+				t.Errorf("ended %d sessions", n)
+			}
+		})
+		_, err := p.Run(ctx, db)
+		if err == nil {
+			break
+		}
+		if !killed || !pg.IsConnectionLost(err) {
+			t.Fatal(err)
+		}
+		died++
+		if t.Failed() {
+			return
+		}
+	}
+	if want := 2*len(everyStep) + 1; died < want {
+		t.Errorf("it died %d times, want %d: %v", died, want, seen)
+	}
+	app.await(t, 50)
+	app.end()
+	verify(t, db, app.written.Load())
+	if p := plan(t, db, axonMapping, o); slices.ContainsFunc(p.Steps, func(s eventtable.Step) bool { return !s.Done && s.Name != "analyze" }) {
+		t.Errorf("a second run would do something: %+v", p.Steps)
+	}
+	if keys := value[string](t, db, "select string_agg(pg_get_constraintdef(oid), '; ' order by contype) from pg_constraint where conrelid = 'domainevententry'::regclass and contype <> 'n'"); keys !=
+		"PRIMARY KEY (globalindex); UNIQUE (aggregateidentifier, sequencenumber)" {
+		t.Errorf("the constraints are: %s", keys)
+	}
+	if n := value[int](t, db, "select count(*) from pg_index where indrelid = 'domainevententry'::regclass"); n != 2 {
+		t.Errorf("%d indexes", n)
+	}
+	readable(t, db.Config().ConnConfig)
+}
+
+// readable wants a cut to be settled in what was upgraded: the sequence is the column's, and can be trusted.
+func readable(t *testing.T, config *pgx.ConnConfig) {
+	t.Helper()
+	conn, err := pgx.ConnectConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	r, err := eventstore.Open(t.Context(), conn, eventstore.Mapping{
+		Relation: "domainevententry", Position: "globalindex", AggregateID: "aggregateidentifier", Sequence: "sequencenumber", Type: "payloadtype", Data: "payload",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut, err := r.Settle(t.Context(), conn, eventstore.Wait{})
+	if err != nil || cut.Reason != "" || cut.Position == 0 {
+		t.Errorf("cut %+v, %v", cut, err)
+	}
+}
+
+// A run without accidents takes every step once, in order, and writers are not held off.
+func TestUpgrade(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, axon2)
+	app := startApplication(t, db)
+	var filled int64
+	o := quick()
+	o.Progress = func(p eventtable.Progress) { filled = p.Numbered }
+	o.Pause = time.Millisecond
+	taken, err := plan(t, db, axonMapping, o).Run(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if taken = slices.DeleteFunc(taken, func(s string) bool { return s == "analyze" }); !slices.Equal(taken, everyStep) {
+		t.Errorf("took %v", taken)
+	}
+	if filled < 3_000 {
+		t.Errorf("%d rows were numbered in batches", filled)
+	}
+	app.await(t, 50)
+	app.end()
+	verify(t, db, app.written.Load())
+}
+
+// Whoever reads for long keeps the preparation waiting, not the application; and it says who that is.
+func TestLockIsNotQueuedFor(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, axon2)
+	app := startApplication(t, db)
+	reader, err := db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Rollback(context.WithoutCancel(t.Context()))
+	if _, err := reader.Exec(t.Context(), "select from domainevententry limit 1"); err != nil {
+		t.Fatal(err)
+	}
+	o := quick()
+	o.LockTimeout, o.LockWait = 10*time.Millisecond, 300*time.Millisecond
+	_, err = plan(t, db, axonMapping, o).Run(t.Context(), db)
+	if pid := fmt.Sprint("pid ", reader.Conn().PgConn().PID()); !errors.Is(err, eventtable.ErrLockWait) || !strings.Contains(err.Error(), pid) {
+		t.Errorf("%v; want it to name %s", err, pid)
+	}
+	go func() {
+		app.await(t, 200) // with the preparation trying all the time
+		_ = reader.Rollback(context.WithoutCancel(t.Context()))
+	}()
+	prepare(t, db, axonMapping, quick())
+	app.end()
+	verify(t, db, app.written.Load())
+}
+
+// Two cannot prepare one table.
+func TestAlone(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, axon2)
+	p := plan(t, db, axonMapping, quick())
+	o := quick()
+	o.LockWait = 50 * time.Millisecond
+	var second error
+	ctx := pg.WithFault(t.Context(), func(moment pg.Moment, point pg.Point) {
+		if point == pg.PointFill && second == nil {
+			_, second = plan(t, db, axonMapping, o).Run(t.Context(), db)
+		}
+	})
+	if _, err := p.Run(ctx, db); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(second, eventtable.ErrBusy) {
+		t.Errorf("the second: %v", second)
+	}
+	verify(t, db, 0)
+}
+
+// An index build whose session ended leaves an invalid index, which is found and rebuilt: the temporary one, a unique one,
+// and one that is none of ours.
+func TestInvalidIndexes(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, axon2)
+	exec(t, db, "create index by_type on domainevententry (payloadtype)",
+		"update pg_index set indisvalid = false where indexrelid = 'by_type'::regclass")
+	for _, step := range []string{"index to fill", "index of positions", "index of the key"} {
+		breakBuild(t, db, step)
+		if n := value[int](t, db, "select count(*) from pg_index where not indisvalid and indrelid = 'domainevententry'::regclass"); n != 1 {
+			t.Errorf("%s: %d invalid indexes", step, n)
+		}
+		if p := plan(t, db, axonMapping, quick()); !strings.HasPrefix(p.Steps[0].Name, "rebuild ") {
+			t.Errorf("%s: the first step is %s", step, p.Steps[0].Name)
+		}
+	}
+	prepare(t, db, axonMapping, quick())
+	if n := value[int](t, db, "select count(*) from pg_index where indisvalid and indrelid = 'domainevententry'::regclass"); n != 3 {
+		t.Errorf("%d valid indexes", n)
+	}
+	verify(t, db, 0)
+}
