@@ -16,6 +16,7 @@ import (
 // Severity says what a finding asks for.
 type Severity string
 
+// The severities.
 const (
 	Fit  Severity = "fit"
 	Note Severity = "note" // slower or less comfortable than it could be; never wrong

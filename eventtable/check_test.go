@@ -81,8 +81,10 @@ func TestCheck(t *testing.T) {
 			[]string{"index of the key", "index of positions", "analyze"},
 		},
 		"invalid index": {
-			[]string{"create table events (" + columns + ", primary key (position), unique (aggregate_id, sequence_number))",
-				"create index by_type on events (event_type)", "update pg_index set indisvalid = false where indexrelid = 'by_type'::regclass"},
+			[]string{
+				"create table events (" + columns + ", primary key (position), unique (aggregate_id, sequence_number))",
+				"create index by_type on events (event_type)", "update pg_index set indisvalid = false where indexrelid = 'by_type'::regclass",
+			},
 			eventstore.Mapping{},
 			map[string]eventtable.Severity{"index by_type": mend},
 			[]string{"rebuild by_type"},
@@ -100,16 +102,20 @@ func TestCheck(t *testing.T) {
 			[]string{},
 		},
 		"partitioned": {
-			[]string{"create table events (" + strings.Replace(columns, "generated always as identity", "not null", 1) + ", primary key (position, aggregate_id), unique (aggregate_id, sequence_number)) partition by hash (aggregate_id)",
-				"create table events_0 partition of events for values with (modulus 2, remainder 0)", "create table events_1 partition of events for values with (modulus 2, remainder 1)"},
+			[]string{
+				"create table events (" + strings.Replace(columns, "generated always as identity", "not null", 1) + ", primary key (position, aggregate_id), unique (aggregate_id, sequence_number)) partition by hash (aggregate_id)",
+				"create table events_0 partition of events for values with (modulus 2, remainder 0)", "create table events_1 partition of events for values with (modulus 2, remainder 1)",
+			},
 			eventstore.Mapping{},
 			map[string]eventtable.Severity{"key": fit, "ranges": fit, "position": fit},
 			[]string{},
 		},
 		"a partition without its index": {
-			[]string{"create table events (" + strings.Replace(columns, "generated always as identity", "not null", 1) + ") partition by hash (aggregate_id)",
+			[]string{
+				"create table events (" + strings.Replace(columns, "generated always as identity", "not null", 1) + ") partition by hash (aggregate_id)",
 				"create table events_0 partition of events for values with (modulus 2, remainder 0)", "create table events_1 partition of events for values with (modulus 2, remainder 1)",
-				"create unique index on events_0 (aggregate_id, sequence_number)"},
+				"create unique index on events_0 (aggregate_id, sequence_number)",
+			},
 			eventstore.Mapping{},
 			map[string]eventtable.Severity{"key": mend, "ranges": mend, "position": mend},
 			[]string{},
@@ -133,8 +139,10 @@ func TestCheck(t *testing.T) {
 			[]string{},
 		},
 		"order of bytes beside": {
-			[]string{`create table events (` + strings.Replace(columns, "aggregate_id uuid", `aggregate_id text collate "und-x-icu"`, 1) + `, primary key (position), unique (aggregate_id, sequence_number))`,
-				`create index on events (aggregate_id collate "C", sequence_number)`},
+			[]string{
+				`create table events (` + strings.Replace(columns, "aggregate_id uuid", `aggregate_id text collate "und-x-icu"`, 1) + `, primary key (position), unique (aggregate_id, sequence_number))`,
+				`create index on events (aggregate_id collate "C", sequence_number)`,
+			},
 			eventstore.Mapping{},
 			map[string]eventtable.Severity{"key": fit, "ranges": fit},
 			[]string{},

@@ -18,7 +18,7 @@ import (
 )
 
 var everyStep = []string{
-	"column", "index to fill", "fill", "index of positions", "number the last", "drop index to fill", "validate", "not null", "index of the key", "unique",
+	"column", "index to fill", "fill", "index of positions", "number the last", "validate", "not null", "index of the key", "unique",
 	"primary key",
 }
 
