@@ -59,7 +59,8 @@ func (a *axon) timeOf(t *table) (sql, typ, whyNot string) {
         + make_interval(days => substr(%T, 9, 2)::int - 1)
         - case when %T ~ '[+-][0-9]{2}:[0-9]{2}$'
             then make_interval(hours => left(right(%T, 6), 3)::int, mins => (left(right(%T, 6), 1) || right(%T, 2))::int)
-            else make_interval() end
+            else make_interval()
+          end
     end`, "%T", column), "timestamp", ""
 	default:
 		return "", "", fmt.Sprintf("%s.%s is %s; the time has to be text, timestamp or bigint", t.relation(), a.time, typ)

@@ -16,6 +16,7 @@ import (
 // Severity says what a finding asks for.
 type Severity string
 
+// The severities.
 const (
 	Fit  Severity = "fit"
 	Note Severity = "note" // slower or less comfortable than it could be; never wrong
@@ -146,10 +147,10 @@ func (c *checker) events(ctx context.Context) error {
 	id := r.Mapping().AggregateID
 	switch {
 	case !access.ByIndex:
-		c.add("ranges", Mend, "no index finds the events of a range of "+id, "every pass over the events reads the whole table, "+
-			"and so does every group of a catch-up", c.rangeIndex(k, access))
+		c.add("ranges", Mend, "no index finds the events of a range of "+id,
+			"every pass over the events reads the whole table, and so does every group of a catch-up", c.rangeIndex(k, access))
 	case !access.InOrder:
-		c.add("ranges", Note, "an index finds the events of a range of "+id+", but not in their order", "each pass sorts what it has read", c.rangeIndex(k, access))
+		c.add("ranges", Note, "an index finds the events of a range of "+id+", but not in their order", "each pass sorts what it has read, and may read all of the index", c.rangeIndex(k, access))
 	default:
 		c.add("ranges", Fit, "an index has the events of a range of "+id+" in their order", "", "")
 	}
@@ -184,6 +185,7 @@ func (c *checker) key(ctx context.Context, k keys) error {
 		return nil
 	}
 	pair := k.aggregate + ", " + k.sequence
+	mend := c.mendIndex("unique ", fmt.Sprintf("(%s, %s)", quote(k.aggregate), quote(k.sequence)))
 	switch x := c.unique(k); {
 	case x != nil && len(x.Keys) == 2 && !x.Partial:
 		c.add(about, Fit, pair+" is unique", "", "")
@@ -203,24 +205,37 @@ func (c *checker) key(ctx context.Context, k keys) error {
 	case k.filtered:
 		c.add(about, Note, pair+" is not unique", "", "")
 	case twice != "":
-		c.add(about, Mend, pair+" is not unique: "+twice, cost, "mend the events, and then: "+prepareCommand)
+		c.add(about, Mend, pair+" is not unique: "+twice, cost, "mend the events, and then: "+mend)
 	case known:
-		c.add(about, Mend, pair+" is not declared unique, though no two are the same now", cost, prepareCommand)
+		c.add(about, Mend, pair+" is not declared unique, though no two are the same now", cost, mend)
 	default:
-		c.add(about, Mend, pair+" is not declared unique", cost, prepareCommand)
+		c.add(about, Mend, pair+" is not declared unique", cost, mend)
 	}
 	return nil
 }
 
-// rangeIndex is the index by which a range of aggregates could be read. Text ids are compared by their bytes.
+// rangeIndex is what to type for an index by which ranges of aggregates can be read. Text ids are compared by their bytes.
 func (c *checker) rangeIndex(k keys, a eventstore.Access) string {
-	if c.relkind != "r" || k.aggregate == "" || k.sequence == "" {
-		return ""
+	if k.aggregate == "" || k.sequence == "" {
+		return "index what the mapping's expressions are made of"
 	}
-	if a.Collate == "" {
+	on := fmt.Sprintf("(%s%s, %s)", quote(k.aggregate), a.Collate, quote(k.sequence))
+	if c.relkind == "r" && a.Collate != "" {
+		return fmt.Sprintf("create index concurrently on %s %s", c.relation(), on)
+	}
+	return c.mendIndex("", on)
+}
+
+// mendIndex is what to type for an index: PostgreSQL builds none concurrently on all of a partitioned table.
+func (c *checker) mendIndex(unique, on string) string {
+	switch c.relkind {
+	case "r":
 		return prepareCommand
+	case "p":
+		return fmt.Sprintf("create %sindex concurrently on %s for each partition of %s, and then, which takes no time, create %sindex on %s %s",
+			unique, on, c.relation(), unique, c.relation(), on)
 	}
-	return fmt.Sprintf("create index concurrently on %s (%s%s, %s)", c.relation(), quote(k.aggregate), a.Collate, quote(k.sequence))
+	return "index these columns in the tables below the view: " + on
 }
 
 func (c *checker) positionIndex(k keys) {
@@ -230,7 +245,8 @@ func (c *checker) positionIndex(k keys) {
 	case c.leads(k.position):
 		c.add("position", Fit, "an index has "+k.position+" in order", "", "")
 	default:
-		c.add("position", Mend, "no index has "+k.position, "each catch-up, and the cutover with writers held off, reads the whole table to find what is new", prepareCommand)
+		c.add("position", Mend, "no index has "+k.position, "each catch-up, and the cutover with writers held off, reads the whole table to find what is new",
+			c.mendIndex("", "("+quote(k.position)+")"))
 	}
 }
 

@@ -164,9 +164,12 @@ var errTail = errors.New("more rows than two batches have come")
 
 // numberLast numbers the last rows with everybody held off, and makes the sequence the default in the same transaction: no
 // row is ever without a position afterwards. A crash leaves all of it or nothing.
+//
+// The temporary index goes first. It still has entries of all the rows that were numbered since the last VACUUM, which a search
+// would have to pass; the index of the positions has just those that are left.
 func (u *upgrade) numberLast(ctx context.Context, w *worker, grantees []string) error {
 	return w.locked(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "select set_config('enable_seqscan', 'off', true)"); err != nil {
+		if err := run(ctx, tx, "select set_config('enable_seqscan', 'off', true)", u.dropSQL()); err != nil {
 			return err
 		}
 		most := 2 * u.options.BatchSize // what the filling left, and as much again

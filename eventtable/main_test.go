@@ -3,6 +3,7 @@ package eventtable_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,13 +12,22 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/viewschema/projector/cli"
 	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/eventtable"
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/internal/pgtest"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+// asApplication makes the test binary the command line of an application whose events are in a table of Axon.
+const asApplication = "TEST_AS_APPLICATION"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asApplication) != "" {
+		cli.Main(definition())
+	}
+	pgtest.Main(m)
+}
 
 // axon2 is a table as Axon 2 makes it, with 4,000 events of 100 aggregates. Half of the writers are in another zone; the clock
 // of some is behind, so that events have earlier times than their predecessors; and there are many events of the same
@@ -66,7 +76,7 @@ func prepare(t *testing.T, db *pgxpool.Pool, m eventstore.Mapping, o eventtable.
 	return taken
 }
 
-func exec(t *testing.T, db *pgxpool.Pool, statements ...string) {
+func do(t *testing.T, db *pgxpool.Pool, statements ...string) {
 	t.Helper()
 	for _, sql := range statements {
 		if _, err := db.Exec(t.Context(), sql); err != nil {
@@ -97,7 +107,7 @@ const patience = "5s"
 func startApplication(t *testing.T, db *pgxpool.Pool) *application {
 	t.Helper()
 	role := "app_" + db.Config().ConnConfig.Database
-	exec(t, db, "create role "+role+" login", "grant select, insert on domainevententry to "+role)
+	do(t, db, "create role "+role+" login", "grant select, insert on domainevententry to "+role)
 	t.Cleanup(func() {
 		c := context.WithoutCancel(t.Context())
 		if _, err := db.Exec(c, "drop owned by "+role+"; drop role "+role); err != nil {

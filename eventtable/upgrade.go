@@ -57,7 +57,7 @@ func (p *Preparation) upgrade(ctx context.Context, q pg.Querier, t *table, a *ax
 	column := t.columns[a.position]
 	validated, checked := t.checks[u.check]
 	steps := t.mend(func(x index) bool {
-		return u.numbered && x.Name == u.fillIndex || p.options.KeepType && x.Unique && slices.Equal(x.Keys, u.key[:2])
+		return p.options.KeepType && x.Unique && slices.Equal(x.Keys, u.key[:2])
 	})
 	steps = append(steps,
 		u.alter("column", "add the column of the positions, empty", column.Name != "",
@@ -74,11 +74,9 @@ func (p *Preparation) upgrade(ctx context.Context, q pg.Querier, t *table, a *ax
 			u.positionIndex, u.createUnique(u.positionIndex, a.position)),
 		Step{
 			Name: "number the last", Does: "give the last rows their positions, and let a sequence number all that come",
-			SQL: append([]string{u.lockSQL(), "-- what fill runs, for all that is left"}, u.numberSQL(grants)...), Done: u.numbered,
+			SQL: append([]string{u.lockSQL(), u.dropSQL(), "-- what fill runs, for all that is left"}, u.numberSQL(grants)...), Done: u.numbered,
 			Lock: u.lock(), run: func(ctx context.Context, w *worker) error { return u.numberLast(ctx, w, grants) },
 		},
-		u.beside("drop index to fill", "drop the temporary index", u.numbered && u.named(u.fillIndex) == nil,
-			"drop index concurrently "+pg.Table(u.schema, u.fillIndex)),
 		u.beside("validate", "look whether every row has a position", column.NotNull || checked && validated,
 			fmt.Sprintf("alter table %s validate constraint %s", u.relation(), quote(u.check))),
 		u.alter("not null", "declare the positions not null, which the constraint has shown", column.NotNull && !checked,
@@ -129,6 +127,8 @@ func (u *upgrade) fillIndexSQL() string {
 	return fmt.Sprintf("create index concurrently %s on %s ((%s), %s, %s, %s) where %s is null",
 		quote(u.fillIndex), u.relation(), u.time, quote(u.sequence), quote(u.aggregate), quote(u.aggregateType), quote(u.position))
 }
+
+func (u *upgrade) dropSQL() string { return "drop index if exists " + pg.Table(u.schema, u.fillIndex) }
 
 // numberSQL makes the sequence and the default. Whoever may insert needs the right to draw numbers: unlike an identity
 // column's, the sequence of a default is used with the rights of the inserting role.
