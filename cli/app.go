@@ -72,7 +72,7 @@ func (p *program) app() *urfave.App {
 		Name:           p.name,
 		HelpName:       p.name,
 		Usage:          "rebuild view tables from events, beside the running application",
-		Flags:          globalFlags(),
+		Flags:          append(globalFlags(), p.configFlag()...),
 		Commands:       commands,
 		Before:         p.before,
 		Action:         p.subcommand,

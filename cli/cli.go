@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"syscall"
 
@@ -80,6 +79,7 @@ func Run(ctx context.Context, d viewschema.Definition, process Process, options 
 type program struct {
 	Process
 	definition viewschema.Definition
+	load       func(file string) (Config, error) // nil: the definition is there
 	name       string
 	version    string
 	extra      []*urfave.Command
@@ -92,11 +92,4 @@ func (p *program) getenv(name string) string {
 		return ""
 	}
 	return p.Getenv(name)
-}
-
-func (p *program) buildVersion() string {
-	if info, ok := debug.ReadBuildInfo(); ok && p.version == "" {
-		return info.Main.Version
-	}
-	return p.version
 }

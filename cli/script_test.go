@@ -2,7 +2,9 @@ package cli_test
 
 import (
 	"context"
+	"os"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -13,6 +15,7 @@ import (
 	"github.com/viewschema/projector/examples/bank"
 	v1 "github.com/viewschema/projector/examples/bank/v1"
 	"github.com/viewschema/projector/internal/pgtest"
+	"github.com/viewschema/projector/viewschema"
 )
 
 // TestScripts runs testdata/script: whole lives of a view schema, as an operator types them, each on a database of its own
@@ -34,6 +37,7 @@ func TestScripts(t *testing.T) {
 			"exits": exits,
 			"sql":   sql,
 			"hold":  hold,
+			"file":  release("file"),
 		},
 	})
 }
@@ -86,9 +90,21 @@ func run(ts *testscript.TestScript, name string, args []string, want int) {
 			return err
 		},
 	}
-	if got := cli.Run(context.Background(), d, process, cli.WithName("bank"), cli.WithVersion("1.2.3"), cli.WithCommand(extra)); got != want {
+	options := []cli.Option{cli.WithName("bank"), cli.WithVersion("1.2.3"), cli.WithCommand(extra)}
+	if name == "file" { // version 1, with the database's URL in a file
+		d = viewschema.Definition{}
+		options = append(options, cli.WithConfig(fromFile))
+	}
+	if got := cli.Run(context.Background(), d, process, options...); got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
+}
+
+// fromFile makes a configuration of a file that has the databases' URLs, one on a line.
+func fromFile(file string) (cli.Config, error) {
+	text, err := os.ReadFile(file)
+	views, events, _ := strings.Cut(string(text), "\n")
+	return cli.Config{Definition: v1.Definition, Database: views, EventsDatabase: strings.TrimSpace(events)}, err
 }
 
 // sql runs a statement in the script's database.

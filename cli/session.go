@@ -38,6 +38,9 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 	if err != nil || level == zerolog.NoLevel {
 		return nil, usagef("--log-level %s: use debug, info, warn or error", c.String("log-level"))
 	}
+	if err := p.config(c); err != nil {
+		return nil, err
+	}
 	pool, err := p.pool(c, workers)
 	if err != nil {
 		return nil, err
