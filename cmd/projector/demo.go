@@ -97,9 +97,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if d.keep {
 		d.say(`the server runs until you press Ctrl-C; look around in another terminal:
   export DATABASE_URL='%s'
-  bin/projector status
+  bin/bank status
   psql "$DATABASE_URL"
-make build makes bin/projector. Its own target is version 3, and the demo stops at 2: bin/projector plan shows what is left.`, d.url)
+make build makes bin/bank. Its own target is version 3, and the demo stops at 2: bin/bank plan shows what is left.`, d.url)
 		<-ctx.Done()
 	}
 	return nil

@@ -6,14 +6,14 @@ import (
 	"testing"
 
 	"github.com/viewschema/projector/cli"
-	"github.com/viewschema/projector/examples/bank"
+	"github.com/viewschema/projector/viewschema"
 )
 
 func run(t *testing.T, args ...string) (exit int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
 	process := cli.Process{Args: append([]string{"projector"}, args...), Stdout: &out, Stderr: &err}
-	exit = cli.Run(t.Context(), bank.Definition, process, cli.WithCommand(demoCommand()))
+	exit = cli.Run(t.Context(), viewschema.Definition{}, process, options()...)
 	return exit, out.String(), err.String()
 }
 
