@@ -16,6 +16,18 @@ build: ## compile the programs into bin/
 	go build -trimpath -o bin/projector ./cmd/projector
 	go build -trimpath -o bin/bank ./examples/bank/cmd/bank
 
+.PHONY: release
+release: ## compile static binaries for Linux and macOS into dist/, with their checksums
+	rm -rf dist && mkdir dist
+	@version=$$(git describe --tags --always --dirty) && commit=$$(git rev-parse HEAD) || exit; \
+	for platform in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64; do \
+		os=$${platform%/*} arch=$${platform#*/}; \
+		echo "dist/projector_$${os}_$$arch $$version"; \
+		CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch go build -trimpath -ldflags "-s -w -X 'main.version=$$version, commit $$commit'" \
+			-o dist/projector_$${os}_$$arch ./cmd/projector || exit; \
+	done
+	cd dist && { sha256sum projector_* 2>/dev/null || shasum -a 256 projector_*; } > SHA256SUMS
+
 .PHONY: test
 test: postgres ## run every test (with the race detector if CI is set)
 	go test $(RACE) -timeout 20m ./...
