@@ -19,6 +19,8 @@
 // Every flag is also an environment variable: --lock-wait is PROJECTOR_LOCK_WAIT. Flags go before arguments, global flags
 // before the command.
 //
+// WithConfig takes the definition from a file, which --config names, as the stock binary does.
+//
 // # Output
 //
 // Standard output is the answer; standard error is logs and progress: a bar on a terminal, otherwise a log line every 10

@@ -105,10 +105,11 @@ func run(ts *testscript.TestScript, name string, args []string, want int) {
 	}
 }
 
-// fromFile makes a configuration of a file that has the database's URL in it.
+// fromFile makes a configuration of a file that has the databases' URLs, one on a line.
 func fromFile(file string) (cli.Config, error) {
 	text, err := os.ReadFile(file)
-	return cli.Config{Definition: v1.Definition, Database: strings.TrimSpace(string(text))}, err
+	views, events, _ := strings.Cut(string(text), "\n")
+	return cli.Config{Definition: v1.Definition, Database: views, EventsDatabase: strings.TrimSpace(events)}, err
 }
 
 // sql runs a statement in the script's database.

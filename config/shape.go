@@ -5,7 +5,7 @@ package config
 
 type file struct {
 	Database       text               `key:"database" doc:"URL of the database with the view tables, and the events unless events_database is given. --database-url and DATABASE_URL go before it. ${NAME} stands for an environment variable: keep passwords there."`
-	EventsDatabase text               `key:"events_database" doc:"URL of the database with the events, if it is another one. ${NAME} stands for an environment variable."`
+	EventsDatabase text               `key:"events_database" doc:"URL of the database with the events, if it is another one; ${NAME} stands for an environment variable. Not for tables that are queries: PostgreSQL reads the events of a query and writes its rows in one database."`
 	ViewSchema     text               `key:"view_schema" doc:"The PostgreSQL schema of the view tables and of the bookkeeping. Default: view_schema."`
 	Views          text               `key:"views" doc:"The folder of the tables' SQL files, relative to this file: <table>.sql, <table>.indexes.sql, <table>_<version>.sql. Default: sql/views."`
 	Source         source             `key:"source" doc:"Where the events are. Each key replaces what the preset says; without a preset, a table events (position, aggregate_id, sequence_number, event_type, data, created_at). A column can also be an SQL expression in parentheses, over the relation with the alias e and what join adds."`
