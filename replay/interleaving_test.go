@@ -240,7 +240,7 @@ type stored struct {
 // look reads the committed events.
 func (m *migration) look() ([]stored, error) {
 	rows, _ := m.world.admin.Query(context.Background(), `
-		select position, sequence_number, aggregate_id, event_type, (data->>'amount')::bigint
+		select coalesce(position, 1), sequence_number, aggregate_id, event_type, (data->>'amount')::bigint
 		from events
 		order by aggregate_id, sequence_number`)
 	events, err := pgx.CollectRows(rows, pgx.RowToStructByPos[stored])
