@@ -212,7 +212,8 @@ func (b *binder) describe(ctx context.Context, q pg.Querier) error {
 	if len(byOid) == 0 {
 		return nil
 	}
-	rows, err := q.Query(ctx, "select oid, typname::text from pg_catalog.pg_type where oid = any ($1)", slices.Collect(maps.Keys(byOid)))
+	oids := slices.Collect(maps.Keys(byOid))
+	rows, err := q.Query(ctx, "select oid, typname::text from pg_catalog.pg_type where oid = any ($1)", oids)
 	if err != nil {
 		return fmt.Errorf("looking up types: %w", err)
 	}
@@ -233,7 +234,8 @@ func (b *binder) describe(ctx context.Context, q pg.Querier) error {
 // try has PostgreSQL prepare a select from the mapping's relation, and describe its column. If it refuses, that is a problem
 // of what.
 func (b *binder) try(ctx context.Context, q pg.Querier, what, column, where string) ([]pgconn.FieldDescription, error) {
-	rows, err := q.Query(ctx, fmt.Sprintf("select %s\nfrom %s\nwhere %s limit 0", column, b.r.from(""), where), pgx.QueryExecModeDescribeExec)
+	sql := fmt.Sprintf("select %s\nfrom %s\nwhere %s limit 0", column, b.r.from(""), where)
+	rows, err := q.Query(ctx, sql, pgx.QueryExecModeDescribeExec)
 	var fields []pgconn.FieldDescription
 	if err == nil {
 		fields = slices.Clone(rows.FieldDescriptions())

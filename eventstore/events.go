@@ -25,7 +25,7 @@ type Selection struct {
 	Aggregates []projections.ID // if not nil: just these
 	After      int64            // positions above
 	UpTo       int64            // if not 0: positions up to it
-	Except     string           // SQL, trusted: a relation with a column position, and aggregate_id (text) if SharedPositions; left out
+	Except     string           // SQL, trusted: a relation of what is left out: position, and aggregate_id (text) if SharedPositions
 	Known      Known            // left out, too: for an Except that is in another database
 	Types      []string         // if not nil: just these types, except above AllAbove
 	AllAbove   int64            // with Types: above this position every type is read
@@ -106,7 +106,8 @@ func (r *Reader) where(sel Selection) (string, []any) {
 // eventsSQL returns the statement that reads the selection, and its parameters.
 func (r *Reader) eventsSQL(sel Selection) (string, []any) {
 	where, args := r.where(sel)
-	return fmt.Sprintf("select %s\nfrom %s\nwhere %s\norder by %s%s, %s", r.row.columns, r.from(""), where, r.id, r.collate, r.sequence), args
+	return fmt.Sprintf("select %s\nfrom %s\nwhere %s\norder by %s%s, %s",
+		r.row.columns, r.from(""), where, r.id, r.collate, r.sequence), args
 }
 
 // Events streams the selection by aggregate and, within each, by sequence number: in one statement, so in one snapshot.

@@ -318,7 +318,11 @@ func TestDistrust(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			db := store(t, test.sql)
-			cut, err := reader(t, db, map[bool]eventstore.Mapping{true: {Positions: eventstore.PositionsDrawnAhead}}[name == "drawn ahead"]).Settle(t.Context(), db, eventstore.Wait{})
+			m := eventstore.Mapping{}
+			if name == "drawn ahead" {
+				m.Positions = eventstore.PositionsDrawnAhead
+			}
+			cut, err := reader(t, db, m).Settle(t.Context(), db, eventstore.Wait{})
 			if err != nil {
 				t.Fatal(err)
 			}

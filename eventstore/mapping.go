@@ -26,7 +26,7 @@ import (
 type Mapping struct {
 	Preset      string // a name of Presets, whose tables are looked for in the database; empty: none
 	Relation    string // table, partitioned table or view, as SQL would name it: events, public."Events"
-	Join        string // SQL that comes after the relation: left join public.types t on t.id = e.type_id; it must not repeat an event
+	Join        string // SQL, comes after the relation: left join public.types t on t.id = e.type_id; it must not repeat an event
 	Position    string // int or bigint, above 0; orders the whole store
 	AggregateID string // uuid or text
 	Sequence    string // the event's place in its aggregate, ascending

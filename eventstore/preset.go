@@ -40,8 +40,11 @@ func Presets() []string {
 func resolve(ctx context.Context, q pg.Querier, m Mapping) (Mapping, error) {
 	i := slices.IndexFunc(presets, func(p preset) bool { return p.name == m.Preset })
 	if i < 0 {
-		nearest := slices.MinFunc(Presets(), func(a, b string) int { return cmp.Compare(distance(a, m.Preset), distance(b, m.Preset)) })
-		return m, fmt.Errorf("%w: there is no preset %q; did you mean %s? The presets are %s", ErrMapping, m.Preset, nearest, strings.Join(Presets(), ", "))
+		nearest := slices.MinFunc(Presets(), func(a, b string) int {
+			return cmp.Compare(distance(a, m.Preset), distance(b, m.Preset))
+		})
+		return m, fmt.Errorf("%w: there is no preset %q; did you mean %s? The presets are %s",
+			ErrMapping, m.Preset, nearest, strings.Join(Presets(), ", "))
 	}
 	p := presets[i]
 	t, err := p.find(ctx, q, m)
@@ -64,13 +67,21 @@ func distance(a, b string) int { return smetrics.WagnerFischer(a, strings.ToLowe
 // over returns m with what it leaves empty taken from base.
 func (m Mapping) over(base Mapping) Mapping {
 	return Mapping{
-		Preset:   m.Preset,
-		Relation: cmp.Or(m.Relation, base.Relation), Join: cmp.Or(m.Join, base.Join), Where: cmp.Or(m.Where, base.Where),
-		Position: cmp.Or(m.Position, base.Position), AggregateID: cmp.Or(m.AggregateID, base.AggregateID), Sequence: cmp.Or(m.Sequence, base.Sequence),
-		Type: cmp.Or(m.Type, base.Type), Data: cmp.Or(m.Data, base.Data), Time: cmp.Or(m.Time, base.Time),
-		AggregateType: cmp.Or(m.AggregateType, base.AggregateType), Metadata: cmp.Or(m.Metadata, base.Metadata),
-		SchemaVersion: cmp.Or(m.SchemaVersion, base.SchemaVersion), Tenant: cmp.Or(m.Tenant, base.Tenant),
-		Positions: cmp.Or(m.Positions, base.Positions),
+		Preset:        m.Preset,
+		Relation:      cmp.Or(m.Relation, base.Relation),
+		Join:          cmp.Or(m.Join, base.Join),
+		Position:      cmp.Or(m.Position, base.Position),
+		AggregateID:   cmp.Or(m.AggregateID, base.AggregateID),
+		Sequence:      cmp.Or(m.Sequence, base.Sequence),
+		Type:          cmp.Or(m.Type, base.Type),
+		Data:          cmp.Or(m.Data, base.Data),
+		Time:          cmp.Or(m.Time, base.Time),
+		Where:         cmp.Or(m.Where, base.Where),
+		AggregateType: cmp.Or(m.AggregateType, base.AggregateType),
+		Metadata:      cmp.Or(m.Metadata, base.Metadata),
+		SchemaVersion: cmp.Or(m.SchemaVersion, base.SchemaVersion),
+		Tenant:        cmp.Or(m.Tenant, base.Tenant),
+		Positions:     cmp.Or(m.Positions, base.Positions),
 	}
 }
 
@@ -82,7 +93,6 @@ type table struct {
 
 	Schema, Name string
 	OnPath       bool // the search path finds it
-	OID          uint32
 	Columns      []tableColumn
 
 	refusals []string // why the preset cannot be used as it is
@@ -94,7 +104,8 @@ type tableColumn struct{ Name, Type, Default string }
 // find looks for the one table that fits the preset.
 func (p *preset) find(ctx context.Context, q pg.Querier, m Mapping) (*table, error) {
 	rows, err := q.Query(ctx, `
-		select n.nspname::text as schema, c.relname::text as name, coalesce(to_regclass(pg_catalog.quote_ident(c.relname)) = c.oid, false) as on_path, c.oid,
+		select n.nspname::text as schema, c.relname::text as name,
+			coalesce(to_regclass(pg_catalog.quote_ident(c.relname)) = c.oid, false) as on_path,
 			pg_catalog.json_agg(pg_catalog.json_build_object(
 				'name', a.attname, 'type', t.typname, 'default', coalesce(pg_get_expr(d.adbin, d.adrelid), '')) order by a.attnum) as columns
 		from pg_catalog.pg_class c
@@ -105,7 +116,8 @@ func (p *preset) find(ctx context.Context, q pg.Querier, m Mapping) (*table, err
 		where c.relkind in ('r', 'p', 'v')
 		  and not c.relispartition
 		  and n.nspname not in ('pg_catalog', 'information_schema')
-		  and case when $1 <> '' then c.oid = to_regclass($1) else $2::text[] is null or lower(replace(c.relname, '_', '')) = any ($2) end
+		  and case when $1 <> '' then c.oid = to_regclass($1)
+			else $2::text[] is null or lower(replace(c.relname, '_', '')) = any ($2) end
 		group by n.nspname, c.relname, c.oid
 		order by n.nspname, c.relname`, m.Relation, folded(p.tables))
 	if err != nil {
@@ -122,10 +134,8 @@ func (p *preset) find(ctx context.Context, q pg.Querier, m Mapping) (*table, err
 			fit = append(fit, t)
 		}
 	}
-	if len(fit) > 1 {
-		if i := slices.IndexFunc(fit, func(t *table) bool { return t.OnPath }); i >= 0 && !slices.ContainsFunc(fit[i+1:], func(t *table) bool { return t.OnPath }) {
-			fit = fit[i : i+1]
-		}
+	if onPath := slices.DeleteFunc(slices.Clone(fit), func(t *table) bool { return !t.OnPath }); len(onPath) == 1 {
+		fit = onPath
 	}
 	switch {
 	case len(fit) == 1:
@@ -149,7 +159,8 @@ func (p *preset) missing(ctx context.Context, q pg.Querier, m Mapping, named []*
 	if err != nil {
 		return err
 	}
-	problem := fmt.Sprintf("preset %s looks for %s with the columns %s, and our role sees none in database %s", p.name, what, strings.Join(p.columns, ", "), database)
+	problem := fmt.Sprintf("preset %s looks for %s with the columns %s, and our role sees none in database %s",
+		p.name, what, strings.Join(p.columns, ", "), database)
 	if len(named) > 0 && p.tables != nil {
 		problem += "; " + list(named) + " has other columns"
 	}
@@ -236,7 +247,8 @@ func (t *table) siblingColumn(name, column string) (typ string) {
 				select t.typname::text
 				from pg_catalog.pg_attribute a
 				join pg_catalog.pg_type t on t.oid = a.atttypid
-				where a.attrelid = to_regclass($1) and a.attname = $2 and not a.attisdropped), '')`, pg.Table(t.Schema, name), column).Scan(&typ)
+				where a.attrelid = to_regclass($1) and a.attname = $2 and not a.attisdropped), '')`,
+			pg.Table(t.Schema, name), column).Scan(&typ)
 	}
 	return typ
 }
@@ -254,7 +266,8 @@ func (t *table) unique(relation string, columns ...string) (unique bool) {
 				  and $2::text[] = (
 					select pg_catalog.array_agg(lower(replace(a.attname, '_', '')) order by lower(replace(a.attname, '_', '')) collate "C")
 					from pg_catalog.pg_attribute a
-					where a.attrelid = i.indrelid and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])))`, relation, columns).Scan(&unique)
+					where a.attrelid = i.indrelid and a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1])))`,
+			relation, columns).Scan(&unique)
 	}
 	return unique
 }
@@ -280,13 +293,14 @@ func (r *Reader) checkPayload(ctx context.Context, q pg.Querier) error {
 			break
 		}
 	}
-	return fmt.Errorf("%w: preset %s: the payloads of %s are %s; %sgive each event type a decoder of its own (projections.Decode) and say that you do: Data: %q",
+	return fmt.Errorf("%w: preset %s: the payloads of %s are %s; "+
+		"%sgive each event type a decoder of its own (projections.Decode) and say that you do: Data: %q",
 		ErrMapping, r.mapping.Preset, r.relation, what, remedy, r.mapping.Data)
 }
 
 // formats are told by how they begin.
 var formats = []struct{ begin, name, remedy string }{
-	{"\x83", "in Erlang's external term format", "store JSON from now on (serializer: EventStore.JsonSerializer), after rewriting what is stored, or "},
+	{"\x83", "in Erlang's external term format", "store JSON (EventStore.JsonSerializer), after rewriting what is stored, or "},
 	{"---", "YAML", "store JSON (RubyEventStore::JSONClient), after rewriting what is stored, or "},
 	{"<", "XML", "store JSON (JacksonSerializer), after rewriting what is stored, or "},
 	{"\xac\xed", "serialized Java objects", "store JSON (JacksonSerializer), after rewriting what is stored, or "},

@@ -76,7 +76,8 @@ var presets = []preset{
 // sequent reads Sequent up to version 7. A snapshot has the sequence number of the event after it.
 func sequent(t *table) Mapping {
 	m := Mapping{
-		Position: "id", AggregateID: "aggregate_id", Sequence: "sequence_number", Type: "event_type", Data: "event_json", Time: "created_at",
+		Position: "id", AggregateID: "aggregate_id", Sequence: "sequence_number",
+		Type: "event_type", Data: "event_json", Time: "created_at",
 		Where: "e.event_type <> 'Sequent::Core::SnapshotEvent'",
 	}
 	if streams := t.sibling("stream_records"); streams != "" && t.column("stream_record_id") != "" {
@@ -88,8 +89,10 @@ func sequent(t *table) Mapping {
 
 // sequent8 reads Sequent from version 8. Without the default, events would come without a transaction id, and so behind the cut.
 func sequent8(t *table) Mapping {
-	if id, _ := t.describe("xact_id"); t.given.Position == "" && !strings.Contains(id.Default, "pg_current_xact_id") && !strings.Contains(id.Default, "txid_current") {
-		t.refuse("%s.xact_id has no default, so new events have no transaction id; type: alter table %[1]s alter column xact_id set default pg_current_xact_id()::text::bigint", t)
+	id, _ := t.describe("xact_id")
+	if own := strings.Contains(id.Default, "pg_current_xact_id") || strings.Contains(id.Default, "txid_current"); !own && t.given.Position == "" {
+		t.refuse("%s.xact_id has no default, so new events have no transaction id; "+
+			"type: alter table %[1]s alter column xact_id set default pg_current_xact_id()::text::bigint", t)
 	}
 	return Mapping{
 		Join: fmt.Sprintf(`left join %s t on t.id = e.event_type_id
@@ -132,13 +135,15 @@ func svrnty(t *table) Mapping {
 			}
 		}
 		if position == "" {
-			t.refuse(`"offset" is not unique in %s, so it numbers the events of a stream, and nothing orders all of them; add a column, which locks the table while it is written: `+
+			t.refuse(`"offset" is not unique in %s, so it numbers the events of a stream, and nothing orders all of them; `+
+				`add a column, which locks the table while it is written: `+
 				`alter table %[1]s add column global_position bigint generated always as identity unique`, t)
 		}
 	}
 	return Mapping{
 		Position: position, AggregateID: t.column("stream_name", "stream_id"), Sequence: t.column("offset"),
-		Type: t.column("event_type"), Data: t.column("data", "event_data", "payload"), Time: t.column("timestamp", "stored_at", "created_at", "occurred_at"),
+		Type: t.column("event_type"), Data: t.column("data", "event_data", "payload"),
+		Time:     t.column("timestamp", "stored_at", "created_at", "occurred_at"),
 		Metadata: t.column("metadata"), SchemaVersion: t.column("version", "event_version"),
 	}
 }
@@ -163,11 +168,13 @@ func marten(t *table) Mapping {
 	streams := t.needs("mt_streams")
 	conjoined := t.unique(streams, "tenant_id", "id") || t.unique(streams, "tenant_id", "id", "is_archived")
 	if conjoined && t.given.Where == "" && t.given.AggregateID == "" {
-		t.refuse("the store has several tenants (the key of %s has tenant_id), whose streams may have the same ids; set Where to one tenant: e.tenant_id = '…' and %s; "+
+		t.refuse("the store has several tenants (the key of %s has tenant_id), whose streams may have the same ids; "+
+			"set Where to one tenant: e.tenant_id = '…' and %s; "+
 			"or AggregateID to (e.tenant_id || '/' || e.stream_id); or to stream_id, if you know that none is shared", streams, m.Where)
 	}
 	if t.given.Where == "" && t.unique(t.String(), "seq_id", "tenant_id") {
-		t.refuse("each tenant has a sequence of its own, so seq_id is not unique; set Where to one tenant: e.tenant_id = '…' and %s", m.Where)
+		t.refuse("each tenant has a sequence of its own, so seq_id is not unique; "+
+			"set Where to one tenant: e.tenant_id = '…' and %s", m.Where)
 	}
 	m.Join = "left join " + streams + " s on s.id = e.stream_id"
 	if conjoined {
@@ -184,7 +191,8 @@ func marten(t *table) Mapping {
 // entity's. Commands, the positions of consumers, and snapshots are streams like all others.
 func messagedb(*table) Mapping {
 	return Mapping{
-		Position: "global_position", AggregateID: "stream_name", AggregateType: "(split_part(e.stream_name, '-', 1))", Sequence: "position",
+		Position: "global_position", Sequence: "position",
+		AggregateID: "stream_name", AggregateType: "(split_part(e.stream_name, '-', 1))",
 		Type: "type", Data: "data", Time: "time", Metadata: "metadata",
 		Where: `strpos(e.stream_name, '-') > 0 and split_part(e.stream_name, '-', 1) !~ ':(.*\+)?(command|position|snapshot)'`,
 	}
@@ -193,7 +201,8 @@ func messagedb(*table) Mapping {
 // emmett reads Emmett, also before 0.36, when messages were called events. Versions 0.43 quote the schema version.
 func emmett(t *table) Mapping {
 	m := Mapping{
-		Join:     "left join " + t.needs("emt_streams") + ` s on s.stream_id = e.stream_id and s.partition = e.partition and s.is_archived = e.is_archived`,
+		Join: "left join " + t.needs("emt_streams") + ` s
+			on s.stream_id = e.stream_id and s.partition = e.partition and s.is_archived = e.is_archived`,
 		Position: "global_position", AggregateID: "stream_id", AggregateType: "(s.stream_type)", Sequence: "stream_position",
 		Type: t.column("message_type", "event_type"), Data: t.column("message_data", "event_data"), Time: "created",
 		Metadata: t.column("message_metadata", "event_metadata"),
@@ -215,13 +224,14 @@ func commanded(t *table) Mapping {
 		Join: fmt.Sprintf(`join %s d on d.event_id = e.event_id and e.stream_id = 0
 			join %s s on s.stream_id = e.original_stream_id`, t.needs("events"), t.needs("streams")),
 		Position: "stream_version", Positions: PositionsInCommitOrder,
-		AggregateID: "(s.stream_uuid)", Sequence: "original_stream_version", Type: "(d.event_type)", Data: "(d.data)", Time: "(d.created_at)", Metadata: "(d.metadata)",
+		AggregateID: "(s.stream_uuid)", Sequence: "original_stream_version",
+		Type: "(d.event_type)", Data: "(d.data)", Time: "(d.created_at)", Metadata: "(d.metadata)",
 	}
 }
 
-// railsEventStore reads Rails Event Store from 2.0. The home of an event is the stream that it was appended to, which is the first
-// that it was linked to; further links are copies. An event that is published to no stream and linked later is one from then
-// on, so it is the link's number that counts. Positions in a stream can be null.
+// railsEventStore reads Rails Event Store from 2.0. The home of an event is the stream that it was appended to, which is the
+// first that it was linked to; further links are copies. An event that is published to no stream and linked later is one from
+// then on, so it is the link's number that counts. Positions in a stream can be null.
 func railsEventStore(t *table) Mapping {
 	own := func(link string) string { return link + `.stream not like '$by\_%' and ` + link + `.stream <> 'all'` }
 	m := Mapping{

@@ -18,8 +18,9 @@
 // # The ledger
 //
 // Which events the tables hold is told by a cut and a set of positions: every event at or below the cut, and each whose
-// position is in projector_replayed_ids, together with its aggregate if several can have one. Batches read all committed events of their aggregates in one snapshot and record
-// those above the cut, of every type, in the transaction that stores the rows.
+// position is in projector_replayed_ids, together with its aggregate if several can have one. Batches read all committed
+// events of their aggregates in one snapshot and record those above the cut, of every type, in the transaction that stores
+// the rows.
 //
 // CatchUp settles a new cut first, then applies what the ledger lacks in groups of whole aggregates, and at last moves the
 // cut and forgets the positions up to it. Settling after the pass would lose the events that were committed in between.

@@ -206,6 +206,30 @@ func TestPositionFromElsewhere(t *testing.T) {
 	})
 }
 
+// With a cut of 0, the ledger has each transaction of each aggregate, and the events that have none. Seen to repeat the latter
+// with a position of 0.
+func TestTransactionsWithoutACut(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(t *testing.T, in tables) {
+		s := newStory(t, shared, in)
+		s.exec("alter table events alter position drop not null; update events set position = null")
+		late := s.world.writers[1]
+		s.must(late.append(t.Context(), "a", "Added", how{}))
+		s.must(late.append(t.Context(), "c", "Added", how{}))
+		s.parts.bounds = []string{"b"}
+		s.do(phaseBegin, true)
+		s.exec("update view_schema.projector_migrations set cut = 0")
+		place := handling
+		if in == inSQL {
+			place = fillTable
+		}
+		s.do(phaseRun, false, at(place, 1, func() { s.must(late.finish(t.Context(), true)) }))
+		s.add("b")
+		s.do(phaseCatchUp, true)
+		s.do(phaseCutover, false)
+	})
+}
+
 // The first cut timed out at 0 because of an open writer, who commits at each place of a batch of its aggregate: what the
 // batch has read is recorded, and nothing else. Seen to fail with the ids read in a statement of their own, with none
 // recorded, and with those left out whose type nobody handles.

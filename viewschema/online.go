@@ -215,8 +215,11 @@ func (s *Schema) firstCut(ctx context.Context, source *eventstore.Reader) (event
 	cut, err := source.Settle(ctx, s.events, eventstore.Wait{Limit: s.opts.CutTimeout, Blocked: func(about string) {
 		s.opts.Log.Warn().Str("writers", about).Msg("waiting for transactions that may still bring events")
 	}})
-	if errors.Is(err, eventstore.ErrUnsettled) {
+	switch {
+	case errors.Is(err, eventstore.ErrUnsettled):
 		return eventstore.Cut{Reason: err.Error()}, nil
+	case errors.Is(err, eventstore.ErrMapping):
+		return cut, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return cut, err
 }

@@ -11,8 +11,10 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/viewschema/projector"
 	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/examples/bank"
+	"github.com/viewschema/projector/projections"
 	"github.com/viewschema/projector/viewschema"
 )
 
@@ -83,6 +85,43 @@ func TestReadOnly(t *testing.T) {
 			}
 			verify(t, l.db, d.Versions.Target())
 		})
+	}
+}
+
+// A store that was restored from a dump of another server, whose transaction ids are ahead, is refused by plan and migration,
+// and what they say to type mends it.
+func TestRestoredDump(t *testing.T) {
+	t.Parallel()
+	l := newLayout(t, "sequent8")
+	l.exec("update sequent_schema.events set xact_id = xact_id + 1000000000 where sequence_number > 3")
+	d := bank.Definition
+	d.Source.Preset = "sequent8"
+	s, err := viewschema.Open(l.db, d, viewschema.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := s.Plan(t.Context())
+	if err != nil || len(plan.Hazards) != 1 || plan.Hazards[0].Blocks != viewschema.StageOnline || !strings.Contains(plan.Hazards[0].Text, "restoring a dump") {
+		t.Fatalf("%+v, %v", plan, err)
+	}
+	if _, err := s.MigrateOnline(t.Context()); !errors.Is(err, viewschema.ErrRefused) || !strings.Contains(err.Error(), "restoring a dump") {
+		t.Fatalf("got %v", err)
+	}
+	l.exec(plan.Hazards[0].Text[strings.Index(plan.Hazards[0].Text, "update "):])
+	if r, err := s.Plan(t.Context()); err != nil || len(r.Hazards) != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	// The bank's own table of transactions has the position as its key, which is not unique here any more.
+	d.Projectors, d.Versions = []*projections.Projector{bank.Accounts}, projector.Versions{1: {projector.Replay(bank.Accounts)}}
+	if s, err = viewschema.Open(l.db, d, viewschema.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.MigrateOnline(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.addLate(lateEvents)
+	if r, err := s.MigrateOffline(t.Context()); err != nil || r.Events != lateEvents {
+		t.Fatalf("%+v, %v", r, err)
 	}
 }
 
