@@ -22,13 +22,14 @@ import (
 	"github.com/viewschema/projector/examples/bank-sql/queries"
 	v1 "github.com/viewschema/projector/examples/bank/v1"
 	"github.com/viewschema/projector/internal/pgtest"
+	"github.com/viewschema/projector/projections"
 	"github.com/viewschema/projector/viewschema"
 )
 
 // asBank makes the test binary the command line of the bank's second release; its value names a definition.
 const asBank = "CRASHTEST_AS_BANK"
 
-var definitions = map[string]func() viewschema.Definition{"plain": version2, "obstacle": withObstacle, "SQL": inSQL}
+var definitions = map[string]func() viewschema.Definition{"plain": version2, "obstacle": withObstacle, "SQL": inSQL, "obstacle in SQL": obstacleInSQL}
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv(asBank); name != "" {
@@ -49,6 +50,17 @@ func inSQL() viewschema.Definition {
 	d.Events, d.Projectors = nil, queries.Projectors()
 	replay := projector.Replay(d.Projectors[0], d.Projectors[1])
 	d.Versions = projector.Versions{1: {replay}, 2: {replay}}
+	return d
+}
+
+// obstacleInSQL is inSQL with a function in one of the queries.
+func obstacleInSQL() viewschema.Definition {
+	d := inSQL()
+	for _, p := range d.Projectors {
+		if q := p.Tables[0].(*projections.SQLTable); q.Name == "accounts" {
+			q.Query = strings.Replace(q.Query, "having", "having public.obstacle() and", 1)
+		}
+	}
 	return d
 }
 
