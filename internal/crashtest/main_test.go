@@ -16,17 +16,20 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/viewschema/projector"
 	"github.com/viewschema/projector/cli"
 	"github.com/viewschema/projector/examples/bank"
+	"github.com/viewschema/projector/examples/bank-sql/queries"
 	v1 "github.com/viewschema/projector/examples/bank/v1"
 	"github.com/viewschema/projector/internal/pgtest"
+	"github.com/viewschema/projector/projections"
 	"github.com/viewschema/projector/viewschema"
 )
 
 // asBank makes the test binary the command line of the bank's second release; its value names a definition.
 const asBank = "CRASHTEST_AS_BANK"
 
-var definitions = map[string]func() viewschema.Definition{"plain": version2, "obstacle": withObstacle}
+var definitions = map[string]func() viewschema.Definition{"plain": version2, "obstacle": withObstacle, "SQL": inSQL, "obstacle in SQL": obstacleInSQL}
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv(asBank); name != "" {
@@ -38,6 +41,26 @@ func TestMain(m *testing.M) {
 func version2() viewschema.Definition {
 	d := bank.Definition
 	d.Versions = d.Versions.UpTo(2)
+	return d
+}
+
+// inSQL is the second release with tables that queries fill, both of which are rebuilt.
+func inSQL() viewschema.Definition {
+	d := version2()
+	d.Events, d.Projectors = nil, queries.Projectors()
+	replay := projector.Replay(d.Projectors[0], d.Projectors[1])
+	d.Versions = projector.Versions{1: {replay}, 2: {replay}}
+	return d
+}
+
+// obstacleInSQL is inSQL with a function in one of the queries.
+func obstacleInSQL() viewschema.Definition {
+	d := inSQL()
+	for _, p := range d.Projectors {
+		if q := p.Tables[0].(*projections.SQLTable); q.Name == "accounts" {
+			q.Query = strings.Replace(q.Query, "having", "having public.obstacle() and", 1)
+		}
+	}
 	return d
 }
 

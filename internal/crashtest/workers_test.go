@@ -69,6 +69,50 @@ func TestOtherWorkersTakeOver(t *testing.T) {
 	}
 }
 
+// A process is killed while the server is busy with its batch, which is one long statement in SQL: the server notices, and
+// another process does the batch. Seen to fail without client_connection_check_interval.
+func TestKilledInMidStatement(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	gate, err := db.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gate.Release()
+	execute(t, db, `create function public.obstacle() returns boolean language plpgsql as $$
+		begin
+			if current_setting('transaction_read_only') = 'off' then perform pg_advisory_xact_lock_shared(1); end if;
+			return true;
+		end $$`)
+	if _, err := gate.Exec(t.Context(), "select pg_advisory_lock(1)"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	worker := newCommand(ctx, db, "obstacle in SQL", "", "--workers", "1", "migrate", "online")
+	if err := worker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	awaitAtGate(ctx, t, db, 1)
+	if err := worker.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = worker.Wait() // see killed
+	if !worker.killed(t) {
+		t.Errorf("the worker: %s", worker.ProcessState)
+	}
+	awaitAtGate(ctx, t, db, 0)
+	if _, err := gate.Exec(ctx, "select pg_advisory_unlock(1)"); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"online", "offline"} {
+		if exit, _, stderr := exits(t, db, "obstacle in SQL", "migrate", command); exit != 0 {
+			t.Fatalf("exit code %d\n%s", exit, stderr)
+		}
+	}
+	verify(t, db, 2)
+}
+
 // manyBatches is a database at version 1 with a batch for each of several workers.
 func manyBatches(ctx context.Context, conn *pgx.Conn) error { return atVersion1With(ctx, conn, 12_000) }
 
