@@ -31,7 +31,7 @@ func (p *program) pool(c *urfave.Context, workers int) (*pgxpool.Pool, error) {
 		from = "the PG… variables"
 		if !p.libpq() {
 			return nil, usagef("which database? set DATABASE_URL, or type: %s --database-url postgres://user@host:5432/database %s",
-				p.name, c.Command.Name)
+				p.name, p.path(c))
 		}
 	}
 	return newPool(c.Context, url, from, workers)

@@ -50,22 +50,32 @@ type index struct {
 	Building   int32  // pid of who builds it at this moment
 }
 
-// relations are the names under which a preset's table is looked for, if the mapping names none.
-func relations(m eventstore.Mapping) []string {
+// relations are the names under which the table is looked for, if the mapping names none. A table of Axon 2 is none that the
+// preset can read yet.
+func relations(ctx context.Context, q pg.Querier, m eventstore.Mapping) ([]string, error) {
 	switch {
 	case m.Relation != "":
-		return []string{m.Relation}
+		return []string{m.Relation}, nil
 	case m.Preset == "axon":
-		return []string{"domain_event_entry", "domainevententry", `"DomainEventEntry"`}
+		return []string{"domain_event_entry", "domainevententry", `"DomainEventEntry"`}, nil
+	case m.Preset != "":
+		r, err := eventstore.Open(ctx, q, m)
+		if err != nil {
+			return nil, err
+		}
+		return []string{r.Relation()}, nil
 	}
-	return []string{"events"}
+	return []string{"events"}, nil
 }
 
 // look reads the catalog.
 func look(ctx context.Context, q pg.Querier, m eventstore.Mapping) (*table, error) {
-	names := relations(m)
+	names, err := relations(ctx, q, m)
+	if err != nil {
+		return nil, err
+	}
 	t := &table{columns: map[string]column{}, checks: map[string]bool{}}
-	err := q.QueryRow(ctx, `
+	err = q.QueryRow(ctx, `
 		select c.oid, n.nspname, c.relname, c.relkind::text, pg_catalog.pg_get_userbyid(c.relowner), c.relowner = current_user::regrole,
 			pg_catalog.pg_has_role(c.relowner, 'usage'), pg_catalog.has_schema_privilege(n.oid, 'create'), pg_catalog.pg_is_in_recovery(),
 			coalesce((select sum(pg_catalog.pg_relation_size(p.relid)) from pg_catalog.pg_partition_tree(c.oid::regclass) p), pg_catalog.pg_relation_size(c.oid), 0)::int8,
