@@ -43,6 +43,7 @@ func TestPlanText(t *testing.T) {
 		Projectors: []string{"accounts"},
 		Tables: []viewschema.TableChange{
 			{Table: "accounts", Kind: projector.KindReplay, Projector: "accounts", Built: "accounts_5", Archived: "accounts_3", Files: []string{"accounts.sql", "accounts.indexes.sql"}},
+			{Table: "branches", Kind: projector.KindReplay, Projector: "branches", Built: "branches_5", Query: "queries/branches.sql", Files: []string{"branches.sql"}},
 			{Table: "transactions", Kind: projector.KindAlter, Files: []string{"transactions_4.sql", "transactions_5.sql"}},
 			{Table: "cards", Kind: projector.KindDrop, Archived: "cards_3", Files: []string{}},
 		},
