@@ -82,12 +82,12 @@ func (v planView) tables(w io.Writer) {
 	t := table(w)
 	fmt.Fprintln(t, "table\tchange\tbuilt as\tarchived as\tfiles")
 	for _, c := range v.Tables {
-		change := string(c.Kind)
+		change, files := string(c.Kind), c.Files
 		if c.Query != "" {
-			change += " in SQL"
+			change, files = change+" in SQL", append(slices.Clone(files), c.Query)
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", c.Table, change, cmp.Or(c.Built, "-"), cmp.Or(c.Archived, "-"),
-			cmp.Or(strings.Join(slices.DeleteFunc(append(slices.Clone(c.Files), c.Query), func(f string) bool { return f == "" }), ", "), "-"))
+			cmp.Or(strings.Join(files, ", "), "-"))
 	}
 	t.Flush()
 }

@@ -43,6 +43,7 @@ func TestPlanText(t *testing.T) {
 		Projectors: []string{"accounts"},
 		Tables: []viewschema.TableChange{
 			{Table: "accounts", Kind: projector.KindReplay, Projector: "accounts", Built: "accounts_5", Archived: "accounts_3", Files: []string{"accounts.sql", "accounts.indexes.sql"}},
+			{Table: "branches", Kind: projector.KindReplay, Projector: "branches", Built: "branches_5", Query: "queries/branches.sql", Files: []string{"branches.sql"}},
 			{Table: "transactions", Kind: projector.KindAlter, Files: []string{"transactions_4.sql", "transactions_5.sql"}},
 			{Table: "cards", Kind: projector.KindDrop, Archived: "cards_3", Files: []string{}},
 		},
@@ -57,7 +58,7 @@ func TestPlanText(t *testing.T) {
 		},
 	}
 	golden(t, "plan", newPlanView(full))
-	golden(t, "plan-alter", newPlanView(&viewschema.Plan{From: 2, To: 3, Events: 1, Tables: full.Tables[1:2]}))
+	golden(t, "plan-alter", newPlanView(&viewschema.Plan{From: 2, To: 3, Events: 1, Tables: full.Tables[2:3]}))
 	building := &viewschema.Plan{From: 4, To: 5, Projectors: full.Projectors, Tables: full.Tables[:1], Events: 10, Batches: 1, UnderWay: replay.Building, Reading: &viewschema.Reading{Passes: 4, Layout: eventstore.Layout{Bytes: 8 << 20, Cache: 4 << 30}}}
 	golden(t, "plan-building", newPlanView(building))
 	golden(t, "plan-nothing", newPlanView(&viewschema.Plan{From: 3, To: 3}))

@@ -106,11 +106,12 @@ type Aggregate struct {
 // Aggregates lists the aggregates of the selection. It does not read payloads.
 func (r *Reader) Aggregates(ctx context.Context, q pg.Querier, sel Selection) ([]Aggregate, error) {
 	where, args := r.where(sel)
-	return r.aggregates(ctx, q, fmt.Sprintf("select %[1]s::text, count(*) from %[2]s where %[3]s group by %[1]s order by %[1]s", r.id, r.from(""), where), args...)
+	sql := fmt.Sprintf("select %[1]s::text, count(*) from %[2]s where %[3]s group by %[1]s order by %[1]s", r.id, r.from(""), where)
+	return r.aggregates(ctx, q, sql, args...)
 }
 
-// Sample lists some aggregates of different sizes, the smallest first, with how many events each has. They come from a sample
-// of the events and are at most most, of at most events events together, but two if there are as many.
+// Sample lists up to most aggregates of different sizes, the smallest first, with how many events each has. They come from a
+// sample of the store. Together they have no more than the given number of events, or are two.
 func (r *Reader) Sample(ctx context.Context, q pg.Querier, most int, events int64) ([]Aggregate, error) {
 	total, err := r.Estimate(ctx, q)
 	if err != nil {
