@@ -31,10 +31,10 @@ func (p *program) events() []*urfave.Command {
 			Flags: []urfave.Flag{
 				&urfave.BoolFlag{DisableDefaultText: true, Name: "dry-run", Usage: "show the steps and the SQL, and do nothing"},
 				&urfave.BoolFlag{DisableDefaultText: true, Name: "yes", Usage: "do not ask"},
-				&urfave.BoolFlag{DisableDefaultText: true, Name: "keep-type", Usage: "Axon 2: keep the type in the key, for identifiers that belong to aggregates of several types"},
+				&urfave.BoolFlag{DisableDefaultText: true, Name: "keep-type", Usage: "Axon 2: keep the type in the key, for identifiers under several types"},
 				&urfave.IntFlag{Name: "batch-size", Value: 1_000, Usage: "how many rows get a position in one transaction"},
 				&urfave.DurationFlag{Name: "pause", Usage: "between two batches"},
-				&urfave.DurationFlag{Name: "lock-timeout", Value: 100 * time.Millisecond, Usage: "how long to wait, each time, for a lock that holds off readers and writers"},
+				&urfave.DurationFlag{Name: "lock-timeout", Value: 100 * time.Millisecond, Usage: "how long a try to get a lock may hold off readers and writers"},
 				&urfave.DurationFlag{Name: "lock-wait", Value: time.Minute, Usage: "how long to try to get such a lock"},
 				&urfave.DurationFlag{Name: "pause-budget", Value: 500 * time.Millisecond, Usage: "how long a statement may take that holds such a lock"},
 			},
@@ -90,7 +90,8 @@ func prepareEvents(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	return s.answer(preparedView{Type: "prepared", Relation: p.Relation, Steps: taken, Elapsed: seconds(time.Since(began)), elapsed: time.Since(began)})
+	elapsed := time.Since(began)
+	return s.answer(preparedView{Type: "prepared", Relation: p.Relation, Steps: taken, Elapsed: seconds(elapsed), elapsed: elapsed})
 }
 
 // confirm asks whether to go on, if there is somebody to ask.

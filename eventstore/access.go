@@ -31,7 +31,9 @@ var bound = map[string]projections.ID{
 // partitions of it or the tables below a view, in the collation that counts. It changes settings until tx ends.
 func (r *Reader) Access(ctx context.Context, tx pgx.Tx) (Access, error) {
 	a := Access{Collate: r.collate}
-	_, err := tx.Exec(ctx, "select set_config(name, 'off', true) from unnest('{enable_seqscan,enable_sort,enable_bitmapscan,enable_hashjoin,enable_mergejoin}'::text[]) name")
+	_, err := tx.Exec(ctx, `
+		select set_config(name, 'off', true)
+		from unnest('{enable_seqscan,enable_sort,enable_bitmapscan,enable_hashjoin,enable_mergejoin}'::text[]) name`)
 	if err != nil {
 		return a, fmt.Errorf("asking how ranges of %s are read: %w", r.relation, err)
 	}

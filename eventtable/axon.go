@@ -40,7 +40,8 @@ func axonOf(t *table) *axon {
 // isAxon2 says whether the table is Axon 2's, or one whose upgrade has not come to its last step.
 func (a *axon) isAxon2(t *table) bool {
 	keys, _ := t.primaryKey()
-	return len(keys) >= 2 && keys[0] == a.aggregate && keys[1] == a.sequence && (len(keys) == 2 || slices.Equal(keys[2:], []string{a.aggregateType}))
+	old := []string{a.aggregate, a.sequence, a.aggregateType}
+	return slices.Equal(keys, old) || slices.Equal(keys, old[:2])
 }
 
 // timeOf returns SQL for an event's time, or why there is none. Axon 2 stores text in the writer's zone, and text with
@@ -53,14 +54,14 @@ func (a *axon) timeOf(t *table) (sql, typ, whyNot string) {
 	case "timestamp", "timestamptz", "int8":
 		return column, typ, ""
 	case "varchar", "text":
-		return strings.ReplaceAll(`case when %T ~ '^[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})?$'
+		return strings.ReplaceAll(`case when %T ~ ('^[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])'
+          || '[T ]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})?$')
       then make_timestamp(substr(%T, 1, 4)::int, substr(%T, 6, 2)::int, 1,
           substr(%T, 12, 2)::int, substr(%T, 15, 2)::int, substring(%T from '^.{17}([0-9.]+)')::float8)
         + make_interval(days => substr(%T, 9, 2)::int - 1)
-        - case when %T ~ '[+-][0-9]{2}:[0-9]{2}$'
+        - (case when %T ~ '[+-][0-9]{2}:[0-9]{2}$'
             then make_interval(hours => left(right(%T, 6), 3)::int, mins => (left(right(%T, 6), 1) || right(%T, 2))::int)
-            else make_interval()
-          end
+            else make_interval() end)
     end`, "%T", column), "timestamp", ""
 	default:
 		return "", "", fmt.Sprintf("%s.%s is %s; the time has to be text, timestamp or bigint", t.relation(), a.time, typ)

@@ -51,8 +51,8 @@ func (r *Report) Fit() bool {
 // prepareCommand is what mends a table; the program's name is left to who shows it.
 const prepareCommand = "events prepare"
 
-// Check looks whether the events of a mapping can be read well. It touches nothing, and reads the table itself only to look for duplicates,
-// for at most 5 seconds. The error is eventstore.ErrMapping, or that the database cannot be read.
+// Check looks whether the events of a mapping can be read well. It touches nothing, and reads the table itself only to look for
+// duplicates, for at most 5 seconds. The error is eventstore.ErrMapping, or that the database cannot be read.
 func Check(ctx context.Context, db pg.Beginner, m eventstore.Mapping) (*Report, error) {
 	var r *Report
 	err := pg.InTx(ctx, db, pg.PointList, func(tx pgx.Tx) error {
@@ -88,7 +88,8 @@ func (c *checker) run(ctx context.Context) error {
 	}
 	for _, x := range c.indexes {
 		if !x.Valid && c.relkind == "r" {
-			c.add("index "+x.Name, Mend, "a failed build has left it invalid", "every insert pays for it, nobody reads it, and if it is unique it may refuse rows", prepareCommand)
+			c.add("index "+x.Name, Mend, "a failed build has left it invalid",
+				"every insert pays for it, nobody reads it, and if it is unique it may refuse rows", prepareCommand)
 		}
 	}
 	if why := c.stale(); why != "" {
@@ -103,7 +104,8 @@ func (c *checker) run(ctx context.Context) error {
 func (c *checker) axon2(ctx context.Context, a *axon) error {
 	switch column, ok := c.columns[a.position]; {
 	case !ok:
-		c.add("position", Mend, "this is a table of Axon 2, which has none", "it cannot be read: nothing tells which events are new", prepareCommand)
+		c.add("position", Mend, "this is a table of Axon 2, which has none",
+			"it cannot be read: nothing tells which events are new", prepareCommand)
 	case column.Fallback == "":
 		c.add("position", Mend, "the upgrade from Axon 2 is under way: not every row has one", "it cannot be read yet", prepareCommand)
 	default:
@@ -118,9 +120,11 @@ func (c *checker) axon2(ctx context.Context, a *axon) error {
 	case err != nil:
 		return err
 	case !known:
-		c.add("duplicates", Note, "whether identifiers belong to aggregates of several types takes more than 5 s to find out", "", prepareCommand+" --dry-run")
+		c.add("duplicates", Note, "whether identifiers belong to aggregates of several types takes more than 5 s to find out", "",
+			prepareCommand+" --dry-run")
 	case d != nil:
-		c.add("duplicates", Mend, d.String(), "the events of two aggregates would be taken for one's", prepareCommand+" --keep-type, and read one type at a time")
+		c.add("duplicates", Mend, d.String(), "the events of two aggregates would be taken for one's",
+			prepareCommand+" --keep-type, and read one type at a time")
 	default:
 		c.add("duplicates", Fit, "each identifier belongs to one type of aggregate", "", "")
 	}
@@ -150,7 +154,8 @@ func (c *checker) events(ctx context.Context) error {
 		c.add("ranges", Mend, "no index finds the events of a range of "+id,
 			"every pass over the events reads the whole table, and so does every group of a catch-up", c.rangeIndex(k, access))
 	case !access.InOrder:
-		c.add("ranges", Note, "an index finds the events of a range of "+id+", but not in their order", "each pass sorts what it has read, and may read all of the index", c.rangeIndex(k, access))
+		c.add("ranges", Note, "an index finds the events of a range of "+id+", but not in their order",
+			"each pass sorts what it has read, and may read all of the index", c.rangeIndex(k, access))
 	default:
 		c.add("ranges", Fit, "an index has the events of a range of "+id+" in their order", "", "")
 	}
@@ -191,7 +196,8 @@ func (c *checker) key(ctx context.Context, k keys) error {
 		c.add(about, Fit, pair+" is unique", "", "")
 		return nil
 	case x != nil:
-		c.add(about, Note, pair+" is unique only together with what else index "+x.Name+" has", "if that is not in the Where of the Source, events of several streams are taken for one's", "")
+		c.add(about, Note, pair+" is unique only together with what else index "+x.Name+" has",
+			"if that is not in the Where of the Source, events of several streams are taken for one's", "")
 		return nil
 	}
 	var twice string
@@ -245,7 +251,8 @@ func (c *checker) positionIndex(k keys) {
 	case c.leads(k.position):
 		c.add("position", Fit, "an index has "+k.position+" in order", "", "")
 	default:
-		c.add("position", Mend, "no index has "+k.position, "each catch-up, and the cutover with writers held off, reads the whole table to find what is new",
+		c.add("position", Mend, "no index has "+k.position,
+			"each catch-up, and the cutover with writers held off, reads the whole table to find what is new",
 			c.mendIndex("", "("+quote(k.position)+")"))
 	}
 }
@@ -253,12 +260,14 @@ func (c *checker) positionIndex(k keys) {
 func (c *checker) rights(ctx context.Context) error {
 	var may bool
 	var role string
-	err := c.tx.QueryRow(ctx, "select pg_catalog.has_table_privilege($1::oid, 'select'), pg_catalog.quote_ident(current_user)", c.oid).Scan(&may, &role)
+	err := c.tx.QueryRow(ctx, "select pg_catalog.has_table_privilege($1::oid, 'select'), pg_catalog.quote_ident(current_user)", c.oid).
+		Scan(&may, &role)
 	switch {
 	case err != nil:
 		return fmt.Errorf("looking up our rights on %s: %w", c.relation(), err)
 	case !may:
-		c.add("rights", Mend, "our role may not read all of "+c.relation(), "nothing can be rebuilt", fmt.Sprintf("grant select on %s to %s", c.relation(), role))
+		c.add("rights", Mend, "our role may not read all of "+c.relation(), "nothing can be rebuilt",
+			fmt.Sprintf("grant select on %s to %s", c.relation(), role))
 	default:
 		c.add("rights", Fit, "our role may read "+c.relation(), "", "")
 	}

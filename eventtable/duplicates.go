@@ -42,7 +42,8 @@ func (d *Duplicates) String() string {
 // duplicates looks for identifiers under several types; it returns nil if there are none. It reads the index of the primary
 // key once, from end to end.
 func duplicates(ctx context.Context, q pg.Querier, t *table, a *axon) (*Duplicates, error) {
-	rows, err := q.Query(ctx, strings.NewReplacer("%TABLE%", t.relation(), "%ID%", quote(a.aggregate), "%SEQ%", quote(a.sequence), "%KIND%", quote(a.aggregateType)).Replace(`
+	names := strings.NewReplacer("%TABLE%", t.relation(), "%ID%", quote(a.aggregate), "%SEQ%", quote(a.sequence), "%KIND%", quote(a.aggregateType))
+	rows, err := q.Query(ctx, names.Replace(`
 		select id, array(select distinct %KIND%::text from %TABLE% where %ID% = id order by 1), events, clashing,
 			identifiers, all_events, all_clashing
 		from (
@@ -65,7 +66,8 @@ func duplicates(ctx context.Context, q pg.Querier, t *table, a *axon) (*Duplicat
 	}
 	d := &Duplicates{}
 	var e Duplicate
-	_, err = pgx.ForEachRow(rows, []any{&e.Identifier, &e.Types, &e.Events, &e.Clashing, &d.Identifiers, &d.Events, &d.Clashing}, func() error {
+	columns := []any{&e.Identifier, &e.Types, &e.Events, &e.Clashing, &d.Identifiers, &d.Events, &d.Clashing}
+	_, err = pgx.ForEachRow(rows, columns, func() error {
 		d.Examples = append(d.Examples, e)
 		e.Types = nil
 		return nil

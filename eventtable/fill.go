@@ -21,7 +21,8 @@ import (
 // position, since what has one in an aggregate is always its beginning. An event's place is then the earliest time of those
 // that come after it in its aggregate, and its own.
 //
-// A row is found again by its ctid, in the same statement, and nobody updates rows of events meanwhile.
+// A row is found again by its ctid, and by that alone, lest the planner goes through the temporary index for each. If somebody
+// updates it meanwhile, its new version has another ctid, and one row fewer is numbered than was chosen.
 func (u *upgrade) fillSQL() string {
 	return strings.NewReplacer(
 		"%TIME%", u.time, "%TYPE%", u.timeType, "%TABLE%", u.relation(), "%ID%", quote(u.aggregate), "%SEQ%", quote(u.sequence),
@@ -57,7 +58,7 @@ func (u *upgrade) fillSQL() string {
   order by n
   limit case when (select count(*) from next) >= $3 then $1::int8 else 0 end
 ), numbered as (
-  update %TABLE% t set %POSITION% = $2 + n from chosen where t.ctid = chosen.found and t.%POSITION% is null returning 1
+  update %TABLE% t set %POSITION% = $2 + n from chosen where t.ctid = chosen.found returning 1
 )
 select (select count(*) from next), (select count(*) from chosen), (select count(*) from numbered),
   (select max(place)::text from chosen)`)
@@ -75,7 +76,8 @@ func (u *upgrade) filled(ctx context.Context, q pg.Querier) (bool, error) {
 
 // left counts the rows without a position, up to so many.
 func (u *upgrade) left(ctx context.Context, q pg.Querier, most int) (n int, err error) {
-	err = q.QueryRow(ctx, fmt.Sprintf("select count(*) from (select from %s where %s is null limit $1) rest", u.relation(), quote(u.position)), most).Scan(&n)
+	sql := fmt.Sprintf("select count(*) from (select from %s where %s is null limit $1) rest", u.relation(), quote(u.position))
+	err = q.QueryRow(ctx, sql, most).Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("looking for rows without a position: %w", err)
 	}

@@ -91,7 +91,8 @@ func (t *table) leads(column string) bool {
 // checkGeneric finds what stands in the way of the steps for any table.
 func (p *Preparation) checkGeneric(ctx context.Context, q pg.Querier, t *table) error {
 	if t.relkind == "p" {
-		p.Notes = append(p.Notes, fmt.Sprintf("%s is partitioned, and PostgreSQL builds no index concurrently on all of it: create missing ones on each partition, and then on the table", t.relation()))
+		p.Notes = append(p.Notes, t.relation()+" is partitioned, and PostgreSQL builds no index concurrently on all of it: "+
+			"create missing ones on each partition, and then on the table")
 		return nil
 	}
 	k, err := keysOf(ctx, q, t, p.mapping)
@@ -137,7 +138,8 @@ func (t *table) mend(unwanted func(index) bool) (steps []Step) {
 		case leftover.MatchString(x.Name), unwanted(x):
 			steps = append(steps, t.beside("drop "+x.Name, "drop an index that a failed build has left", false, "drop index concurrently "+name))
 		default:
-			steps = append(steps, t.beside("rebuild "+x.Name, "rebuild an index that a failed build has left invalid", false, "reindex index concurrently "+name))
+			steps = append(steps, t.beside("rebuild "+x.Name, "rebuild an index that a failed build has left invalid", false,
+				"reindex index concurrently "+name))
 		}
 	}
 	return steps
@@ -191,7 +193,8 @@ func (t *table) createUnique(name string, columns ...string) string {
 }
 
 func (t *table) analyze() Step {
-	return t.beside(stepAnalyze, "collect the statistics by which the planner chooses, and batches are cut", t.stale() == "", "analyze "+t.relation())
+	return t.beside(stepAnalyze, "collect the statistics by which the planner chooses, and batches are cut", t.stale() == "",
+		"analyze "+t.relation())
 }
 
 // smallTable is the size in bytes below which plans are good without statistics.

@@ -70,8 +70,10 @@ func prepare(t *testing.T, db *pgxpool.Pool, m eventstore.Mapping, o eventtable.
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p := plan(t, db, m, o); !p.Nothing() {
-		t.Fatalf("there is still something to do: %+v", p.Steps)
+	for _, s := range plan(t, db, m, o).Steps {
+		if !s.Done && s.Name != "analyze" { // the server counts the changed rows with a delay
+			t.Fatalf("%s is still to be done", s.Name)
+		}
 	}
 	return taken
 }

@@ -78,7 +78,8 @@ func look(ctx context.Context, q pg.Querier, m eventstore.Mapping) (*table, erro
 	err = q.QueryRow(ctx, `
 		select c.oid, n.nspname, c.relname, c.relkind::text, pg_catalog.pg_get_userbyid(c.relowner), c.relowner = current_user::regrole,
 			pg_catalog.pg_has_role(c.relowner, 'usage'), pg_catalog.has_schema_privilege(n.oid, 'create'), pg_catalog.pg_is_in_recovery(),
-			coalesce((select sum(pg_catalog.pg_relation_size(p.relid)) from pg_catalog.pg_partition_tree(c.oid::regclass) p), pg_catalog.pg_relation_size(c.oid), 0)::int8,
+			coalesce((select sum(pg_catalog.pg_relation_size(p.relid)) from pg_catalog.pg_partition_tree(c.oid::regclass) p),
+				pg_catalog.pg_relation_size(c.oid), 0)::int8,
 			c.reltuples, coalesce(s.last_analyze, s.last_autoanalyze) is not null, coalesce(s.n_mod_since_analyze, 0)
 		from pg_catalog.unnest($1::text[]) with ordinality as named (name, n)
 		join pg_catalog.pg_class c on c.oid = pg_catalog.to_regclass(named.name)
@@ -86,7 +87,8 @@ func look(ctx context.Context, q pg.Querier, m eventstore.Mapping) (*table, erro
 		left join pg_catalog.pg_stat_all_tables s on s.relid = c.oid
 		order by named.n
 		limit 1`, names).
-		Scan(&t.oid, &t.schema, &t.name, &t.relkind, &t.owner, &t.owned, &t.ours, &t.mayCreate, &t.standby, &t.bytes, &t.rows, &t.analyzed, &t.changed)
+		Scan(&t.oid, &t.schema, &t.name, &t.relkind, &t.owner, &t.owned, &t.ours, &t.mayCreate, &t.standby,
+			&t.bytes, &t.rows, &t.analyzed, &t.changed)
 	if errors.Is(err, pgx.ErrNoRows) {
 		var database, path string
 		if err := q.QueryRow(ctx, "select current_database(), current_setting('search_path')").Scan(&database, &path); err != nil {

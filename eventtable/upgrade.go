@@ -99,7 +99,8 @@ func (u *upgrade) keySteps() []Step {
 	}
 	_, primary := u.primaryKey()
 	return []Step{
-		u.build("index of the key", "build the unique index of "+strings.Join(u.key, ", "), unique != nil, name, u.createUnique(name, u.key...)),
+		u.build("index of the key", "build the unique index of "+strings.Join(u.key, ", "), unique != nil,
+			name, u.createUnique(name, u.key...)),
 		u.alter("unique", "make a constraint of it", unique != nil && unique.Constraint != "",
 			fmt.Sprintf("alter table %s add constraint %s unique using index %s", u.relation(), quote(name), quote(name))),
 		u.alter("primary key", "make the position the primary key", false,
@@ -124,7 +125,7 @@ func (u *upgrade) lock() string {
 func (u *upgrade) lockSQL() string { return "lock table " + u.relation() + " in access exclusive mode" }
 
 func (u *upgrade) fillIndexSQL() string {
-	return fmt.Sprintf("create index concurrently %s on %s ((%s), %s, %s, %s) where %s is null",
+	return fmt.Sprintf("create index concurrently %s on %s (\n    (%s), %s, %s, %s\n) where %s is null",
 		quote(u.fillIndex), u.relation(), u.time, quote(u.sequence), quote(u.aggregate), quote(u.aggregateType), quote(u.position))
 }
 
@@ -134,6 +135,7 @@ func (u *upgrade) dropSQL() string { return "drop index if exists " + pg.Table(u
 // column's, the sequence of a default is used with the rights of the inserting role.
 func (u *upgrade) numberSQL(grantees []string) []string {
 	sequence := pg.Table(u.schema, u.sequenceName)
+	literal := "'" + strings.ReplaceAll(sequence, "'", "''") + "'"
 	list := []string{fmt.Sprintf("create sequence %s as bigint", sequence)}
 	if !u.owned { // a sequence can be owned only by a table of the same role
 		list = append(list, fmt.Sprintf("alter sequence %s owner to %s", sequence, quote(u.owner)))
@@ -143,9 +145,8 @@ func (u *upgrade) numberSQL(grantees []string) []string {
 		list = append(list, fmt.Sprintf("grant usage on sequence %s to %s", sequence, strings.Join(grantees, ", ")))
 	}
 	return append(list,
-		fmt.Sprintf("select setval('%s', coalesce(max(%s), 1), max(%s) is not null) from %s", strings.ReplaceAll(sequence, "'", "''"),
-			quote(u.position), quote(u.position), u.relation()),
-		fmt.Sprintf("alter table %s alter column %s set default nextval('%s')", u.relation(), quote(u.position), strings.ReplaceAll(sequence, "'", "''")),
+		fmt.Sprintf("select setval(%s, coalesce(max(%s), 1), max(%s) is not null) from %s", literal, quote(u.position), quote(u.position), u.relation()),
+		fmt.Sprintf("alter table %s alter column %s set default nextval(%s)", u.relation(), quote(u.position), literal),
 		fmt.Sprintf("alter table %s add constraint %s check (%s is not null) not valid", u.relation(), quote(u.check), quote(u.position)),
 	)
 }
@@ -230,7 +231,9 @@ func (u *upgrade) checkDependents(ctx context.Context, q pg.Querier, p *Preparat
 	err := q.QueryRow(ctx, `
 		select
 			array(select conrelid::regclass || '.' || conname from pg_catalog.pg_constraint where confrelid = $1 and contype = 'f' order by 1),
-			array(select tgname::text from pg_catalog.pg_trigger where tgrelid = $1 and not tgisinternal and tgenabled <> 'D' and tgtype & 16 <> 0 order by 1),
+			array(select tgname::text from pg_catalog.pg_trigger
+				where tgrelid = $1 and not tgisinternal and tgenabled <> 'D' and tgtype & 16 <> 0 -- on update
+				order by 1),
 			array(select pubname::text from pg_catalog.pg_publication_tables where schemaname = $2 and tablename = $3 order by 1)`,
 		u.oid, u.schema, u.name).Scan(&foreign, &triggers, &publications)
 	if err != nil {
@@ -240,10 +243,12 @@ func (u *upgrade) checkDependents(ctx context.Context, q pg.Querier, p *Preparat
 		refuse("foreign keys lead to the primary key: %s", strings.Join(foreign, ", "))
 	}
 	if len(triggers) > 0 && !u.numbered {
-		p.Notes = append(p.Notes, fmt.Sprintf("the filling updates every row, and so fires %s each time; disable it if it is not meant for this", strings.Join(triggers, ", ")))
+		p.Notes = append(p.Notes, fmt.Sprintf("the filling updates every row, and so fires %s each time; disable it if it is not meant for this",
+			strings.Join(triggers, ", ")))
 	}
 	if len(publications) > 0 && !u.numbered {
-		p.Notes = append(p.Notes, fmt.Sprintf("%s publishes the table: add the column %s at its subscribers first", strings.Join(publications, ", "), quote(u.position)))
+		p.Notes = append(p.Notes, fmt.Sprintf("%s publishes the table: add the column %s at its subscribers first",
+			strings.Join(publications, ", "), quote(u.position)))
 	}
 	return nil
 }
