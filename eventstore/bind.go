@@ -29,13 +29,18 @@ var (
 	asSequence = append(slices.Clone(asInt8), as{"int2", "%s::int8"})
 	asText     = []as{{"text", "%s"}, {"varchar", "%s::text"}, {"name", "%s::text"}}
 	asPayload  = []as{
-		{"jsonb", "%s"}, {"json", "%s"}, {"text", "%s"}, {"varchar", "%s::text"}, {"bytea", "%s"},
+		{"jsonb", "%s"},
+		{"json", "%s"},
+		{"text", "%s"},
+		{"varchar", "%s::text"},
+		{"bytea", "%s"},
 		{"oid", "pg_catalog.lo_get(%s)"}, // a large object
 	}
 	asTime = []as{
 		{"timestamptz", "%s"},
 		{"timestamp", "(%s at time zone 'UTC')"}, // whatever the session's zone is
-		{"text", textTime}, {"varchar", textTime},
+		{"text", textTime},
+		{"varchar", textTime},
 	}
 )
 
@@ -46,9 +51,16 @@ const textTime = `case when %[1]s ~* ':[0-9.]+ *(z|utc|gmt|[+-][0-9]{2}(:?[0-9]{
 // fields are the mapping's, with what they are for people, in the order of a row's columns.
 func (m *Mapping) fields() []struct{ role, sql string } {
 	return []struct{ role, sql string }{
-		{"position", m.Position}, {"aggregate id", m.AggregateID}, {"sequence number", m.Sequence}, {"event type", m.Type},
-		{"payload", m.Data}, {"time", m.Time},
-		{"aggregate type", m.AggregateType}, {"metadata", m.Metadata}, {"schema version", m.SchemaVersion}, {"tenant", m.Tenant},
+		{"position", m.Position},
+		{"aggregate id", m.AggregateID},
+		{"sequence number", m.Sequence},
+		{"event type", m.Type},
+		{"payload", m.Data},
+		{"time", m.Time},
+		{"aggregate type", m.AggregateType},
+		{"metadata", m.Metadata},
+		{"schema version", m.SchemaVersion},
+		{"tenant", m.Tenant},
 	}
 }
 

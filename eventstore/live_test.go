@@ -107,7 +107,8 @@ func TestRestoredDump(t *testing.T) {
 	if _, err := s.MigrateOnline(t.Context()); !errors.Is(err, viewschema.ErrRefused) || !strings.Contains(err.Error(), "restoring a dump") {
 		t.Fatalf("got %v", err)
 	}
-	l.exec(plan.Hazards[0].Text[strings.Index(plan.Hazards[0].Text, "update "):])
+	_, remedy, _ := strings.Cut(plan.Hazards[0].Text, "update ")
+	l.exec("update " + remedy)
 	if r, err := s.Plan(t.Context()); err != nil || len(r.Hazards) != 0 {
 		t.Errorf("%+v, %v", r, err)
 	}

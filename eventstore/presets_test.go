@@ -158,8 +158,10 @@ var known = map[string]struct {
 	},
 	"marten of text": {
 		layout: "marten", preset: "marten", first: 1, aggregateType: "account", metadata: `{"by": "x"}`, tenant: "*DEFAULT*", reason: "drawn ahead",
-		replace: []string{"id uuid not null, type", "id varchar not null, type", "stream_id uuid", "stream_id varchar", "'::uuid, 1::bigint", "', 1::bigint",
-			"headers jsonb null", "headers jsonb null, bdata bytea null"},
+		replace: []string{
+			"id uuid not null, type", "id varchar not null, type", "stream_id uuid", "stream_id varchar", "'::uuid, 1::bigint", "', 1::bigint",
+			"headers jsonb null", "headers jsonb null, bdata bytea null",
+		},
 		over: eventstore.Mapping{AggregateID: "(e.stream_id::uuid)"},
 	},
 	"messagedb": {
@@ -190,8 +192,10 @@ var known = map[string]struct {
 	},
 	"rails_event_store of json": {
 		layout: "rails_event_store", preset: "rails_event_store", idPrefix: "Account$", first: -1, aggregateType: "Account", metadata: `{"correlation_id": "c"}`,
-		replace: []string{"jsonb,", "json,", "jsonb not", "json not", "event_id uuid", "event_id varchar(36)", "::uuid", "::uuid::text",
-			"to_jsonb(data::text) else data end", "to_json(data::text) else data::json end"},
+		replace: []string{
+			"jsonb,", "json,", "jsonb not", "json not", "event_id uuid", "event_id varchar(36)", "::uuid", "::uuid::text",
+			"to_jsonb(data::text) else data end", "to_json(data::text) else data::json end",
+		},
 		over: eventstore.Mapping{
 			AggregateID: "(split_part(e.stream, '$', 2)::uuid)",
 			Sequence:    "((select count(*) from event_store_events_in_streams f where f.stream = e.stream and f.id <= e.id))",
