@@ -104,10 +104,18 @@ func readable(t *testing.T, config *pgx.ConnConfig) {
 	}
 }
 
-// A run without accidents takes every step once, in order, and writers are not held off.
+// A run without accidents takes every step once, in order, and writers are not held off. The table belongs to another role than
+// ours, as it does when an administrator prepares it; so does its sequence then.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, axon2)
+	owner := "owner_" + db.Config().ConnConfig.Database
+	do(t, db, "create role "+owner, "alter table domainevententry owner to "+owner)
+	t.Cleanup(func() {
+		if _, err := db.Exec(context.WithoutCancel(t.Context()), "drop owned by "+owner+"; drop role "+owner); err != nil {
+			t.Error(err)
+		}
+	})
 	app := startApplication(t, db)
 	var filled int64
 	o := quick()
@@ -126,6 +134,9 @@ func TestUpgrade(t *testing.T) {
 	app.await(t, 50)
 	app.end()
 	verify(t, db, app.written.Load())
+	if got := value[string](t, db, "select relowner::regrole::text from pg_class where oid = pg_get_serial_sequence('domainevententry', 'globalindex')::regclass"); got != owner {
+		t.Errorf("the sequence belongs to %s", got)
+	}
 }
 
 // Whoever reads for long keeps the preparation waiting, not the application; and it says who that is.
