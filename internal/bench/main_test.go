@@ -98,7 +98,7 @@ func TestFlags(t *testing.T) {
 		"":                            true,
 		"-only 1,5 -events 10000":     true,
 		"-large -json x":              true,
-		"-only 11":                    false,
+		"-only 12":                    false,
 		"-only one":                   false,
 		"-events 9999":                false,
 		"-repeat 0":                   false,
