@@ -1,8 +1,11 @@
 -- Accounts: one row per open account.
 select
     e.aggregate_id as id,
-    (array_agg(e.data ->> 'owner_name' order by e.sequence_number desc)
-        filter (where e.event_type in ('AccountOpened', 'AccountRenamed')))[1] as owner,
+    -- the last name: a maximum, since an aggregate with an order by would have all events sorted
+    substr(
+        max((to_char(e.sequence_number, 'fm0000000000000000000') || (e.data ->> 'owner_name')) collate "C")
+            filter (where e.event_type in ('AccountOpened', 'AccountRenamed')),
+        20) as owner,
     max(e.data ->> 'iban') filter (where e.event_type = 'AccountOpened') as iban,
     max(e.data ->> 'currency') filter (where e.event_type = 'AccountOpened') as currency,
     max(e.data ->> 'branch') filter (where e.event_type = 'AccountOpened') as branch,
