@@ -164,7 +164,7 @@ func (r *Reader) find(ctx context.Context, q pg.Querier) error {
 		if err != nil {
 			return err
 		}
-		return fmt.Errorf("%w: database %s has no relation %s that our role can see (search_path is %s); name it, with its schema, in the definition's Source",
+		return fmt.Errorf("%w: database %s has no relation %s that our role can see (search_path is %s); name it, with its schema, as the source's relation",
 			ErrMapping, database, name, path)
 	}
 	if err != nil {

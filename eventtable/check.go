@@ -79,6 +79,9 @@ func (c *checker) add(about string, s Severity, text, cost, typ string) {
 }
 
 func (c *checker) run(ctx context.Context) error {
+	if may, err := c.rights(ctx); err != nil || !may {
+		return err
+	}
 	if a := axonOf(c.table); a != nil && a.isAxon2(c.table) {
 		if err := c.axon2(ctx, a); err != nil {
 			return err
@@ -97,7 +100,8 @@ func (c *checker) run(ctx context.Context) error {
 	} else if c.relkind != "v" {
 		c.add("statistics", Fit, "they are there", "", "")
 	}
-	return c.rights(ctx)
+	c.add("rights", Fit, "our role may read "+c.relation(), "", "")
+	return nil
 }
 
 // axon2 is a table that has no position yet, or whose upgrade is not at its end.
@@ -257,31 +261,26 @@ func (c *checker) positionIndex(k keys) {
 	}
 }
 
-func (c *checker) rights(ctx context.Context) error {
-	var may bool
+// rights says whether our role may read the relation; without that, nothing else can be found out.
+func (c *checker) rights(ctx context.Context) (may bool, err error) {
 	var role string
-	err := c.tx.QueryRow(ctx, "select pg_catalog.has_table_privilege($1::oid, 'select'), pg_catalog.quote_ident(current_user)", c.oid).
+	err = c.tx.QueryRow(ctx, "select pg_catalog.has_table_privilege($1::oid, 'select'), pg_catalog.quote_ident(current_user)", c.oid).
 		Scan(&may, &role)
 	switch {
 	case err != nil:
-		return fmt.Errorf("looking up our rights on %s: %w", c.relation(), err)
+		return false, fmt.Errorf("looking up our rights on %s: %w", c.relation(), err)
 	case !may:
 		c.add("rights", Mend, "our role may not read all of "+c.relation(), "nothing can be rebuilt",
 			fmt.Sprintf("grant select on %s to %s", c.relation(), role))
-	default:
-		c.add("rights", Fit, "our role may read "+c.relation(), "", "")
 	}
-	return nil
+	return may, nil
 }
 
 // cheap is how long a look at the rows may take.
 const cheap = 5 * time.Second
 
-// briefly runs fn, and says whether it came to its end in time. Without the right to read, it does not begin.
+// briefly runs fn, and says whether it came to its end in time.
 func (c *checker) briefly(ctx context.Context, fn func() error) (known bool, err error) {
-	if err := c.tx.QueryRow(ctx, "select pg_catalog.has_table_privilege($1::oid, 'select')", c.oid).Scan(&known); err != nil || !known {
-		return false, err
-	}
 	if _, err = c.tx.Exec(ctx, "savepoint briefly"); err == nil {
 		_, err = c.tx.Exec(ctx, "select set_config('statement_timeout', $1, true)", milliseconds(cheap))
 	}

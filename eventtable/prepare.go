@@ -8,6 +8,8 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/internal/pg"
 )
@@ -87,13 +89,20 @@ func (p *Preparation) next() *Step {
 
 // Plan says what is to be done to make the table of the mapping fit. It touches nothing. Of the mapping, a table of Axon 2
 // needs no more than the relation, or the preset. The error is eventstore.ErrMapping, or that the database cannot be read.
-func Plan(ctx context.Context, q pg.Querier, m eventstore.Mapping, o Options) (*Preparation, error) {
+func Plan(ctx context.Context, db pg.Beginner, m eventstore.Mapping, o Options) (*Preparation, error) {
 	p := &Preparation{Notes: []string{}, Refused: []string{}, mapping: m, options: o.withDefaults()}
-	t, err := p.look(ctx, q)
+	err := pg.InTx(ctx, db, pg.PointList, func(tx pgx.Tx) error {
+		// It looks for duplicates, which reads the whole table.
+		if _, err := tx.Exec(ctx, "set local statement_timeout = 0"); err != nil {
+			return err
+		}
+		t, err := p.look(ctx, tx)
+		if err != nil {
+			return err
+		}
+		return p.check(ctx, tx, t)
+	})
 	if err != nil {
-		return nil, err
-	}
-	if err := p.check(ctx, q, t); err != nil {
 		return nil, err
 	}
 	return p, nil

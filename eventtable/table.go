@@ -94,7 +94,7 @@ func look(ctx context.Context, q pg.Querier, m eventstore.Mapping) (*table, erro
 		if err := q.QueryRow(ctx, "select current_database(), current_setting('search_path')").Scan(&database, &path); err != nil {
 			return nil, fmt.Errorf("looking up event table %s: %w", names[0], err)
 		}
-		return nil, fmt.Errorf("%w: database %s has no relation %s that our role can see (search_path is %s); name it, with its schema, in the definition's Source",
+		return nil, fmt.Errorf("%w: database %s has no relation %s that our role can see (search_path is %s); name it, with its schema, as the source's relation",
 			eventstore.ErrMapping, database, names[0], path)
 	}
 	if err == nil {

@@ -128,29 +128,40 @@ func connect(ctx context.Context, db *pgxpool.Pool) (*pgx.Conn, error) {
 	return nil, fmt.Errorf("setting up the session: %w", err)
 }
 
-// alone takes the advisory lock. A run that was killed a moment ago holds it until the server has noticed.
+// alone takes the advisory lock. A run that was killed a moment ago holds it until the server has noticed. A session that waits
+// for the lock would have a snapshot, for which an index build of the one who holds it waits: so we ask again and again.
 func (w *worker) alone(ctx context.Context) error {
-	_, err := w.Exec(ctx, "select set_config('lock_timeout', $1, false)", milliseconds(min(w.options.LockWait, 10*time.Second)))
-	if err == nil {
-		_, err = w.Exec(ctx, "select pg_advisory_lock($1, $2)", prepareLock, int32(w.table.oid))
-	}
-	if pg.IsLockTimeout(err) {
-		var holder int32
-		err = w.QueryRow(ctx, `
-			select coalesce((select pid from pg_locks where locktype = 'advisory' and granted and classid::int8 = $1 and objid = $2
-				and database = (select oid from pg_database where datname = current_database()) limit 1), 0)`,
-			int64(prepareLock), w.table.oid).Scan(&holder)
-		if err == nil {
-			return fmt.Errorf("%w: pid %d; wait for it, or end it and type the same again", ErrBusy, holder)
+	patience := time.After(min(w.options.LockWait, 10*time.Second))
+	for {
+		var ours bool
+		err := w.QueryRow(ctx, "select pg_try_advisory_lock($1, $2)", prepareLock, int32(w.table.oid)).Scan(&ours)
+		if err != nil {
+			return fmt.Errorf("looking whether somebody else prepares %s: %w", w.table.relation(), err)
+		}
+		if ours {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(100 * time.Millisecond):
+		case <-patience:
+			return w.busy(ctx)
 		}
 	}
-	if err == nil {
-		_, err = w.Exec(ctx, "set lock_timeout = 0")
-	}
+}
+
+// busy says who prepares the table.
+func (w *worker) busy(ctx context.Context) error {
+	var holder int32
+	err := w.QueryRow(ctx, `
+		select coalesce((select pid from pg_locks where locktype = 'advisory' and granted and classid::int8 = $1 and objid = $2
+			and database = (select oid from pg_database where datname = current_database()) limit 1), 0)`,
+		int64(prepareLock), w.table.oid).Scan(&holder)
 	if err != nil {
-		return fmt.Errorf("looking whether somebody else prepares %s: %w", w.table.relation(), err)
+		return fmt.Errorf("looking who prepares %s: %w", w.table.relation(), err)
 	}
-	return nil
+	return fmt.Errorf("%w: pid %d; wait for it, or end it and type the same again", ErrBusy, holder)
 }
 
 // exec runs statements that hold nobody off, one by one and outside of a transaction: what they wait for has no queue behind

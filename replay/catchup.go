@@ -33,9 +33,11 @@ type Pass struct {
 func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 	began := time.Now()
 	p := Pass{}
-	var before int64
+	var before, highest int64
 	err := j.Retry(ctx, pg.PointList, func(tx pgx.Tx) (err error) {
-		before, err = j.enter(ctx, tx, Built)
+		if before, err = j.enter(ctx, tx, Built); err == nil {
+			highest, err = j.highest(ctx, tx, before)
+		}
 		return err
 	})
 	if err != nil {
@@ -51,8 +53,8 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 		return p, err
 	case before > 0 && cut.Reason != "":
 		return p, fmt.Errorf("the migration has a cut of %d, and now none can be settled: %s", before, cut.Reason)
-	case cut.Drawn < before: // what comes now would be taken for what was replayed
-		return p, fmt.Errorf("the positions of the events went back under the migration: its cut is %d, and the last one given out is %d; type: migrate abort", before, cut.Drawn)
+	case cut.Reason == "" && cut.Drawn < highest: // what comes now would be taken for what was replayed
+		return p, fmt.Errorf("the positions of the events went back under the migration: it has replayed %d, and the last one given out is %d; type: migrate abort", highest, cut.Drawn)
 	default:
 		p.Settled = true
 	}

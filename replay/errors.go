@@ -9,3 +9,9 @@ var ErrState = errors.New("the migration is in another state")
 // ErrAggregates is returned when a row of a SQL table does not derive from the events of one aggregate, whose id it has.
 // Nothing of the transaction is left then.
 var ErrAggregates = errors.New("each row of a SQL table has to derive from the events of one aggregate")
+
+// QueryError is what PostgreSQL says of the query of a SQL table, with its place.
+type QueryError struct{ err error }
+
+func (e *QueryError) Error() string { return e.err.Error() }
+func (e *QueryError) Unwrap() error { return e.err }

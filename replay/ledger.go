@@ -96,6 +96,16 @@ func (l Ledger) known(ctx context.Context, q pg.Querier) (known eventstore.Known
 	return known, nil
 }
 
+// highest is the highest position that the tables hold, at least the cut.
+func (l Ledger) highest(ctx context.Context, q pg.Querier, cut int64) (highest int64, err error) {
+	err = q.QueryRow(ctx, l.sql("select greatest(max(position), $2) from %SCHEMA%.projector_replayed_ids where migration_id = $1"), l.Migration, cut).
+		Scan(&highest)
+	if err != nil {
+		return 0, fmt.Errorf("reading the ledger: %w", err)
+	}
+	return highest, nil
+}
+
 // entries are events as the ledger keys them.
 type entries struct {
 	shared     bool // see eventstore.Reader.SharedPositions

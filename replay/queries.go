@@ -161,7 +161,7 @@ func newIDColumn(expression string, oid uint32) idColumn {
 	return idColumn{expression + "::text", "text"}
 }
 
-// bind compares the query's columns with those of the table. Whether their types fit is PostgreSQL's to say.
+// bind compares the query's columns with those of the table, and has PostgreSQL say whether their types fit.
 func (t *sqlTable) bind(ctx context.Context, tx pgx.Tx) error {
 	if err := t.describe(ctx, tx); err != nil {
 		return err
@@ -204,17 +204,34 @@ func (t *sqlTable) bind(ctx context.Context, tx pgx.Tx) error {
 				t.file(), c, t.Title, strings.Join(names, ", ")))
 		}
 	}
-	t.bound = errs == nil
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	sql, _ := t.insert(eventstore.Selection{})
+	if _, err := tx.Conn().PgConn().Prepare(ctx, "", sql, nil); err != nil { // types that do not fit
+		return t.failed(sql, err)
+	}
+	t.bound = true
+	return nil
 }
 
 // strayMark begins the text that no boolean is, by which a statement fails for a row of a foreign aggregate.
 const strayMark = "projector: a row of "
 
-// fill adds the rows of the selection's aggregates. A row whose aggregate is none of them makes it fail: PostgreSQL has no
-// function that raises an error, so it is given a text to take for a boolean. "offset 0" keeps the condition from being
-// moved into the query, where it would also see rows that the query leaves out.
+// fill adds the rows of the selection's aggregates.
 func (t *sqlTable) fill(ctx context.Context, tx pgx.Tx, sel eventstore.Selection) (int64, error) {
+	sql, args := t.insert(sel)
+	tag, err := tx.Exec(ctx, sql, args...)
+	if err != nil {
+		return 0, t.failed(sql, err)
+	}
+	return tag.RowsAffected(), nil
+}
+
+// insert is the statement of fill. A row whose aggregate is none of the selection's makes it fail: PostgreSQL has no function
+// that raises an error, so it is given a text to take for a boolean. "offset 0" keeps the condition from being moved into the
+// query, where it would also see rows that the query leaves out.
+func (t *sqlTable) insert(sel eventstore.Selection) (sql string, args []any) {
 	events, args := t.source.SQL(sel)
 	among, more := t.source.Among(sel, t.yielded.expression, t.yielded.typ, len(args)+1)
 	quoted := make([]string, len(t.columns))
@@ -222,13 +239,8 @@ func (t *sqlTable) fill(ctx context.Context, tx pgx.Tx, sel eventstore.Selection
 		quoted[i] = pgx.Identifier{c}.Sanitize()
 	}
 	list := strings.Join(quoted, ", ")
-	sql := fmt.Sprintf("insert into %s (%s)\nselect %s\nfrom (select * from %s projector_row offset 0) projector_row\nwhere case when %s then true else ('%s' || coalesce(%s::text, ''))::boolean end",
-		t.Relation, list, list, t.relation(events), among, strayMark, t.yielded.expression)
-	tag, err := tx.Exec(ctx, sql, append(args, more...)...)
-	if err != nil {
-		return 0, t.failed(sql, err)
-	}
-	return tag.RowsAffected(), nil
+	return fmt.Sprintf("insert into %s (%s)\nselect %s\nfrom (select * from %s projector_row offset 0) projector_row\nwhere case when %s then true else ('%s' || coalesce(%s::text, ''))::boolean end",
+		t.Relation, list, list, t.relation(events), among, strayMark, t.yielded.expression), append(args, more...)
 }
 
 func (t *sqlTable) file() string {
@@ -252,7 +264,7 @@ func (t *sqlTable) failed(sql string, err error) error {
 			err = fmt.Errorf("%w: %s", err, more)
 		}
 	}
-	return pg.FileError(t.file(), t.Query, t.position(sql, int(e.Position)), fmt.Errorf("table %s: %w", t.Title, err))
+	return &QueryError{pg.FileError(t.file(), t.Query, t.position(sql, int(e.Position)), fmt.Errorf("table %s: %w", t.Title, err))}
 }
 
 // stray is the error of a row whose aggregate is none of those that the query was given.

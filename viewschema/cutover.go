@@ -25,6 +25,9 @@ const (
 	usualRate = 5_000
 	// mostPasses bounds the catch-ups before the cutover, if the application appends faster than we apply.
 	mostPasses = 20
+	// heldElsewhere is how long the session that holds off writers in another database may be idle: while the tables are swapped
+	// and the swap commits, which can take long, it has nothing to do.
+	heldElsewhere = time.Minute
 	// tellEvery is how often a cutover that waits for locks says so.
 	tellEvery = 5 * time.Second
 )
@@ -70,7 +73,11 @@ func (c *cutover) run(ctx context.Context) error {
 			c.behind = true
 			c.rate /= 2 // it was too high
 		case pg.IsConnectionLost(err):
-			if done, lookErr := c.happened(ctx); done || lookErr != nil {
+			done, lookErr := c.happened(ctx)
+			if done && lookErr == nil && c.elsewhere() { // the lock there went with the connection here
+				return c.lacking(ctx, err)
+			}
+			if done || lookErr != nil {
 				return lookErr
 			}
 		case !pg.IsLockTimeout(err) && !pg.IsRetryable(err) && !errors.Is(err, errWriters):
@@ -178,7 +185,7 @@ func (c *cutover) attempt(ctx context.Context) error {
 func (c *cutover) holding(ctx context.Context, swap func(events pgx.Tx) error) error {
 	swapped := false
 	err := pg.InTx(ctx, c.events, pg.PointList, func(events pgx.Tx) error {
-		if err := c.bound(ctx, events); err != nil {
+		if err := c.bound(ctx, events, heldElsewhere); err != nil {
 			return err
 		}
 		err := swap(events)
@@ -188,14 +195,23 @@ func (c *cutover) holding(ctx context.Context, swap func(events pgx.Tx) error) e
 	if err == nil || !swapped {
 		return err
 	}
+	return c.lacking(ctx, err)
+}
+
+// lacking says, after the cutover, how many events the store has that the new tables did not get. Writers were not held off to
+// the end; cause says why.
+func (c *cutover) lacking(ctx context.Context, cause error) error {
+	if len(c.plan.Projectors) == 0 {
+		return nil
+	}
 	var lacking int64
-	lookErr := c.job.Retry(ctx, pg.PointList, func(tx pgx.Tx) (err error) {
+	err := c.job.Retry(ctx, pg.PointList, func(tx pgx.Tx) (err error) {
 		lacking, err = c.job.Tail(ctx, tx)
 		return err
 	})
-	if lookErr != nil || lacking > 0 {
+	if err != nil || lacking > 0 {
 		return errors.Join(fmt.Errorf("%w: version %d is live, and the store has %d events that its tables did not get from it; if one of them was appended before the commit, migrate once more: %w",
-			ErrLockLost, c.m.to, lacking, err), lookErr)
+			ErrLockLost, c.m.to, lacking, cause), err)
 	}
 	return nil
 }

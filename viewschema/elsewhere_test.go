@@ -170,6 +170,31 @@ func TestReadOnlyElsewhere(t *testing.T) {
 	verifyApart(t, views, events)
 }
 
+// A server of the events that has taken over may lack events that were replayed, and give out their positions again. Seen to go
+// on with the cut alone held against what was given out.
+func TestPositionsGoBackElsewhere(t *testing.T) {
+	t.Parallel()
+	events, views := pgtest.Database(t, filledStore), pgtest.Database(t, nil)
+	s := apart(t, views, events, viewschema.Options{})
+	built := online(t, s)
+	late := lateCommit(t, events) // keeps the cut where it is
+	if r, err := s.CatchUp(t.Context()); err != nil || r.Events != 1 || r.Cut != built.Cut {
+		t.Fatalf("%+v: %v", r, err)
+	}
+	if err := late.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := events.Exec(t.Context(), "delete from events where position > $1", built.Cut); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := events.Exec(t.Context(), "select setval('events_position_seq', $1)", built.Cut); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.CatchUp(t.Context()); err == nil || !strings.Contains(err.Error(), "went back") {
+		t.Errorf("%v", err)
+	}
+}
+
 // A half-built table is not finished from another event store.
 func TestAnotherStoreElsewhere(t *testing.T) {
 	t.Parallel()

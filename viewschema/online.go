@@ -87,10 +87,13 @@ func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
 	return result, s.tell(ctx, job, &result)
 }
 
-// advise says what to type when an event cannot be projected.
+// advise says what to type when an event cannot be projected, or a query fails for what is in the events.
 func advise(err error) error {
 	if _, ok := errors.AsType[*projections.EventError](err); ok {
 		return fmt.Errorf("%w; the live tables are untouched: mend the event and type migrate online, or mend the code and type migrate abort and migrate online", err)
+	}
+	if _, ok := errors.AsType[*replay.QueryError](err); ok && !pg.IsRetryable(err) && !pg.IsConnectionLost(err) {
+		return fmt.Errorf("%w\nthe live tables are untouched: mend the event and type migrate online, or mend the query and type migrate abort and migrate online", err)
 	}
 	return err
 }
@@ -268,6 +271,9 @@ func (s *Schema) createTables(ctx context.Context, tx pgx.Tx, tables []string, s
 	for _, table := range tables {
 		f := s.def.files[table+".sql"]
 		if err := s.runFile(ctx, tx, f, suffix); err != nil {
+			if !pg.IsConnectionLost(err) && ctx.Err() == nil && !errors.Is(err, ErrDefinition) {
+				err = fmt.Errorf("%w: %w", ErrDefinition, err)
+			}
 			return err
 		}
 		exists, err := s.exists(ctx, tx, table+suffix)

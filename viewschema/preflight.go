@@ -83,10 +83,10 @@ func (s *Schema) look(ctx context.Context, plan *Plan) error {
 	return err
 }
 
-// unknownTypes lists the event types in the store that the definition neither decodes nor ignores. If the plan replays SQL
-// tables alone, nothing is decoded, and whatever a query makes of a type is known to it alone.
+// unknownTypes lists the event types in the store that the definition neither decodes nor ignores. If the plan replays
+// nothing, or SQL tables alone, nothing is decoded, and whatever a query makes of a type is known to it alone.
 func (s *Schema) unknownTypes(ctx context.Context, source *eventstore.Reader, plan *Plan) ([]TypeCount, error) {
-	if s.projections(plan, "").OnlySQL() {
+	if len(plan.Projectors) == 0 || s.projections(plan, "").OnlySQL() {
 		return []TypeCount{}, nil
 	}
 	types, err := source.Types(ctx, s.events)

@@ -130,7 +130,12 @@ func (s *Schema) revokeAll(ctx context.Context, tx pgx.Tx, table string) error {
 		select distinct pg_catalog.format('revoke all on %s from %s', $1::text,
 			case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end)
 		from pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
-		where c.oid = $1::text::regclass and a.grantee <> c.relowner`, pg.Table(s.def.Schema, table))
+		where c.oid = $1::text::regclass and a.grantee <> c.relowner
+		union
+		select pg_catalog.format('revoke all (%I) on %s from %s', t.attname, $1::text,
+			case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end)
+		from pg_catalog.pg_class c, pg_catalog.pg_attribute t, pg_catalog.aclexplode(t.attacl) a
+		where c.oid = $1::text::regclass and t.attrelid = c.oid and not t.attisdropped and a.grantee <> c.relowner`, pg.Table(s.def.Schema, table))
 	if err != nil {
 		return fmt.Errorf("reading the rights on %s: %w", table, err)
 	}

@@ -21,7 +21,7 @@ import (
 //
 // events is the transaction in the database of the events, which may be tx.
 func (c *cutover) swap(ctx context.Context, tx, events pgx.Tx) (asked time.Time, pass replay.Pass, err error) {
-	if err := c.bound(ctx, tx); err != nil {
+	if err := c.bound(ctx, tx, 2*c.budget); err != nil {
 		return asked, pass, err
 	}
 	cut, err := c.job.Own(ctx, tx, replay.Built)
@@ -63,11 +63,11 @@ func (c *cutover) swap(ctx context.Context, tx, events pgx.Tx) (asked time.Time,
 }
 
 // bound makes the server give the locks back should this process hang or its machine be gone.
-func (c *cutover) bound(ctx context.Context, tx pgx.Tx) error {
+func (c *cutover) bound(ctx context.Context, tx pgx.Tx, idle time.Duration) error {
 	_, err := tx.Exec(ctx, `
 		select set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true),
 			set_config('idle_in_transaction_session_timeout', $3, true), set_config('row_security', 'off', true)`,
-		milliseconds(min(lockTimeout, c.budget/2)), milliseconds(c.budget), milliseconds(2*c.budget))
+		milliseconds(min(lockTimeout, c.budget/2)), milliseconds(c.budget), milliseconds(idle))
 	return err
 }
 

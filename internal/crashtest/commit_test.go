@@ -3,8 +3,10 @@ package crashtest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
+	"strconv"
 	"sync/atomic"
 	"testing"
 
@@ -12,6 +14,7 @@ import (
 
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/internal/pgtest"
+	"github.com/viewschema/projector/viewschema"
 )
 
 // The server commits and the answer is lost, once at each kind of commit of a migration: the client cannot know what
@@ -59,4 +62,52 @@ func (c *deafConn) Read(b []byte) (int, error) {
 		return 0, io.ErrUnexpectedEOF
 	}
 	return n, err
+}
+
+// With events in another database, writers are let go when the answer to the cutover's commit is lost. What they append before
+// it is known that the cutover has happened is said. Seen to pass in silence without the count after the look.
+func TestAnswerToCutoverLostElsewhere(t *testing.T) {
+	t.Parallel()
+	for _, late := range []int{0, 2} {
+		t.Run(strconv.Itoa(late), func(t *testing.T) {
+			t.Parallel()
+			url := pgtest.DatabaseURL(t, atVersion1)
+			var armed atomic.Bool
+			var lost atomic.Int64
+			dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+				return &deafConn{Conn: conn, armed: &armed, lost: &lost}, err
+			}
+			events := connect(t, url, "events")
+			views := connect(t, pgtest.DatabaseURL(t, nil), "projector", func(c *pgxpool.Config) { c.ConnConfig.DialFunc = dial })
+			s, err := viewschema.Open(views, version2(), viewschema.Options{Events: events})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.MigrateOnline(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			appended := false
+			_, err = s.MigrateOffline(pg.WithFault(t.Context(), func(moment pg.Moment, point pg.Point) {
+				switch {
+				case moment == pg.Before && point == pg.PointCutover:
+					armed.Store(true)
+				case lost.Load() > 0 && !appended:
+					appended = true
+					if late > 0 {
+						appendEvents(t, url, late, 9)
+					}
+				}
+			}))
+			switch {
+			case lost.Load() != 1 || !appended:
+				t.Fatalf("%d answers were lost, appended %v", lost.Load(), appended)
+			case late == 0 && err != nil, late > 0 && !errors.Is(err, viewschema.ErrLockLost):
+				t.Errorf("%d events came after the lock was gone: %v", late, err)
+			}
+			if v, err := s.CurrentVersion(t.Context()); v != 2 || err != nil {
+				t.Errorf("version %d: %v", v, err)
+			}
+		})
+	}
 }
