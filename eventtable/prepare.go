@@ -6,9 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"github.com/jackc/pgx/v5"
+	"github.com/rs/zerolog"
 
 	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/internal/pg"
