@@ -44,63 +44,74 @@ type Event struct {
 	Part int
 }
 
+// params collects the parameters of a statement, after those that it has already.
+type params struct {
+	before int
+	values []any
+}
+
+// add returns the parameter as SQL names it.
+func (p *params) add(value any) string {
+	p.values = append(p.values, value)
+	return fmt.Sprintf("$%d", p.before+len(p.values))
+}
+
 // where returns the conditions of the selection and their parameters.
 func (r *Reader) where(sel Selection) (string, []any) {
 	var conditions []string
-	var args []any
-	add := func(sql string, values ...any) {
-		numbers := make([]any, len(values))
-		for i, v := range values {
-			args = append(args, v)
-			numbers[i] = len(args)
-		}
-		conditions = append(conditions, fmt.Sprintf(sql, numbers...))
-	}
-	inOrder := r.id + r.collate
+	var p params
 	if r.mapping.Where != "" {
 		conditions = append(conditions, "("+r.mapping.Where+")")
 	}
-	if !sel.Range.From.IsZero() {
-		add(inOrder+" >= $%d::text::"+r.idType, sel.Range.From.String())
-	}
-	if !sel.Range.To.IsZero() {
-		add(inOrder+" < $%d::text::"+r.idType, sel.Range.To.String())
-	}
-	if sel.Aggregates != nil {
-		ids := make([]string, len(sel.Aggregates))
-		for i, a := range sel.Aggregates {
-			ids[i] = a.String()
-		}
-		add(r.id+" = any ($%d::text[]::"+r.idType+"[])", ids)
-	}
+	conditions = append(conditions, sel.among(&p, r.id, r.idType, r.collate)...)
+	add := func(condition string) { conditions = append(conditions, condition) }
 	if sel.After > 0 {
-		add(r.drawn+" > $%d::int8", sel.After)
+		add(r.drawn + " > " + p.add(sel.After) + "::int8")
 	}
 	if sel.UpTo > 0 {
-		add(r.position+" <= $%d::int8", sel.UpTo)
+		add(r.position + " <= " + p.add(sel.UpTo) + "::int8")
+	}
+	same := "l.position = " + r.position
+	if r.SharedPositions() {
+		same += " and l.aggregate_id = " + r.id + "::text"
 	}
 	if sel.Except != "" {
-		same := "l.position = " + r.position
-		if r.SharedPositions() {
-			same += " and l.aggregate_id = " + r.id + "::text"
-		}
-		conditions = append(conditions, "not exists (select from "+sel.Except+" l where "+same+")")
+		add("not exists (select from " + sel.Except + " l where " + same + ")")
 	}
 	switch known := sel.Known; {
 	case len(known.Positions) == 0:
 	case r.SharedPositions():
-		add("not exists (select from rows from (pg_catalog.unnest($%d::int8[]), pg_catalog.unnest($%d::text[])) l (position, aggregate_id) "+
-			"where l.position = "+r.position+" and l.aggregate_id = "+r.id+"::text)", known.Positions, known.Aggregates)
+		add("not exists (select from rows from (pg_catalog.unnest(" + p.add(known.Positions) + "::int8[]), pg_catalog.unnest(" +
+			p.add(known.Aggregates) + "::text[])) l (position, aggregate_id) where " + same + ")")
 	default:
-		add("not exists (select from pg_catalog.unnest($%d::int8[]) l (position) where l.position = "+r.position+")", known.Positions)
+		add("not exists (select from pg_catalog.unnest(" + p.add(known.Positions) + "::int8[]) l (position) where " + same + ")")
 	}
 	if sel.Types != nil {
-		add("("+r.typ+" = any ($%d::text[]) or "+r.position+" > $%d::int8)", sel.Types, sel.AllAbove)
+		add("(" + r.typ + " = any (" + p.add(sel.Types) + "::text[]) or " + r.position + " > " + p.add(sel.AllAbove) + "::int8)")
 	}
 	if conditions == nil {
 		return "true", nil
 	}
-	return strings.Join(conditions, "\n  and "), args
+	return strings.Join(conditions, "\n  and "), p.values
+}
+
+// among returns the conditions that an SQL expression of a type is in the selection's range and among its aggregates. collate
+// comes after the expression where order matters.
+func (sel Selection) among(p *params, expression, typ, collate string) (conditions []string) {
+	if !sel.Range.From.IsZero() {
+		conditions = append(conditions, expression+collate+" >= "+p.add(sel.Range.From.String())+"::text::"+typ)
+	}
+	if !sel.Range.To.IsZero() {
+		conditions = append(conditions, expression+collate+" < "+p.add(sel.Range.To.String())+"::text::"+typ)
+	}
+	if sel.Aggregates != nil {
+		ids := make([]string, len(sel.Aggregates))
+		for i, id := range sel.Aggregates {
+			ids[i] = id.String()
+		}
+		conditions = append(conditions, expression+" = any ("+p.add(ids)+"::text[]::"+typ+"[])")
+	}
+	return conditions
 }
 
 // eventsSQL returns the statement that reads the selection, and its parameters.

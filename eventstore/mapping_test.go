@@ -155,3 +155,24 @@ func TestPositionIsAnExpression(t *testing.T) {
 		t.Errorf("%+v, %v", cut, err)
 	}
 }
+
+// What an expression has in it is PostgreSQL's alone to read, percent signs, too.
+func TestExpressionsWithPercentSigns(t *testing.T) {
+	t.Parallel()
+	db := store(t, joined)
+	m := joinedMapping
+	m.AggregateID = "(case when e.stream like 'account-%d%' then substr(e.stream, 9)::uuid end)"
+	m.Type = "(case when k.name like 'Open%' then 'Opened' else k.name end)"
+	r := reader(t, db, m)
+	id := projections.UUID([16]byte{0xc7, 0xa1, 0xad, 0x5e, 6: 0x40, 8: 0x80, 15: 2})
+	for name, sel := range map[string]eventstore.Selection{
+		"of a range":      {Range: eventstore.Range{From: id}, Types: []string{"Opened"}, AllAbove: 100},
+		"of an aggregate": {Aggregates: []projections.ID{id}, After: 0, UpTo: 100},
+		"not known":       {Known: eventstore.Known{Positions: []int64{2, 4}}},
+	} {
+		n, err := r.Count(t.Context(), db, sel)
+		if err != nil || n != 1 {
+			t.Errorf("%s: %d events, %v", name, n, err)
+		}
+	}
+}

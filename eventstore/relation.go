@@ -72,29 +72,13 @@ func (r *Reader) IDType() string { return r.idType }
 // Among returns the condition that an SQL expression, a uuid or text, is one of the selection's aggregates, and its
 // parameters, the first of which has the given number. Where the expression is null, it does not hold.
 func (r *Reader) Among(sel Selection, expression, typ string, number int) (sql string, args []any) {
-	conditions := []string{expression + " is not null"}
-	add := func(format string, value any) {
-		conditions = append(conditions, fmt.Sprintf(format, expression, number+len(args), typ))
-		args = append(args, value)
-	}
 	collate := ""
 	if typ == "text" {
 		collate = ` collate "C"`
 	}
-	if !sel.Range.From.IsZero() {
-		add("%s"+collate+" >= $%d::text::%s", sel.Range.From.String())
-	}
-	if !sel.Range.To.IsZero() {
-		add("%s"+collate+" < $%d::text::%s", sel.Range.To.String())
-	}
-	if sel.Aggregates != nil {
-		ids := make([]string, len(sel.Aggregates))
-		for i, id := range sel.Aggregates {
-			ids[i] = id.String()
-		}
-		add("%s = any ($%d::text[]::%s[])", ids)
-	}
-	return strings.Join(conditions, " and "), args
+	p := params{before: number - 1}
+	conditions := append([]string{expression + " is not null"}, sel.among(&p, expression, typ, collate)...)
+	return strings.Join(conditions, " and "), p.values
 }
 
 // Aggregate is an aggregate and how many events of a selection it has.
