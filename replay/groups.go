@@ -160,19 +160,15 @@ func (c *catchUp) apply(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if !fresh {
-				done, err = j.apply(ctx, tx, t, cut, g.aggregates)
-				return err
-			}
-			fresh = false
 			// moveCut looks whether the commit has come to stay.
 			if _, err := tx.Exec(ctx, "set local synchronous_commit = off"); err != nil {
 				return err
 			}
-			if g.events == nil {
+			if !fresh || g.events == nil {
 				done, err = j.apply(ctx, tx, t, cut, g.aggregates)
 				return err
 			}
+			fresh = false
 			lacking := slices.DeleteFunc(g.events, func(e projections.Raw) bool { return e.Position <= cut })
 			done, err = j.applyEvents(ctx, tx, t, lacking)
 			return err
