@@ -2,6 +2,7 @@ package eventtable
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -219,7 +220,7 @@ func (u *upgrade) checkTimes(ctx context.Context, q pg.Querier, refuse func(stri
 	switch {
 	case err == nil:
 		refuse("the time %q cannot be read; it has to be like 2014-05-06T10:11:12.123+02:00", example)
-	case err != pgx.ErrNoRows: //nolint:errorlint // QueryRow's own
+	case !errors.Is(err, pgx.ErrNoRows):
 		return fmt.Errorf("looking at the times of %s: %w", u.relation(), err)
 	}
 	return nil

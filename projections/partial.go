@@ -139,7 +139,7 @@ func (r *Run) flushPartial() (int64, error) {
 	if err == nil {
 		return rows, r.exec("release savepoint projector_flush")
 	}
-	if refused := (*pgconn.PgError)(nil); !errors.As(err, &refused) || refused.Code != uniqueViolation {
+	if refused, ok := errors.AsType[*pgconn.PgError](err); !ok || refused.Code != uniqueViolation {
 		return 0, err
 	}
 	if err := r.exec("rollback to savepoint projector_flush"); err != nil {
