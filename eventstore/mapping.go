@@ -39,6 +39,7 @@ type Mapping struct {
 	Metadata      string // like Data
 	SchemaVersion string // of the payload; read as text
 	Tenant        string // read as text
+	Partition     string // uuid or text: what projectors with the order ByPartition group events by; events for which it is NULL are none of theirs
 
 	Positions Positions
 }

@@ -18,6 +18,7 @@ type Meta struct {
 	Metadata      []byte // as stored, JSON as a rule; shared with other handlers: read it only
 	SchemaVersion string // of the payload
 	Tenant        string
+	Partition     ID // what projectors with the order ByPartition group events by; zero: the event is of no partition
 }
 
 // Event is an event with payload P, as handlers get it: by value, theirs to keep. Maps and slices in Data are shared with
@@ -34,6 +35,7 @@ type Raw struct {
 	Time                                 time.Time
 	Type, Data, Metadata                 []byte
 	AggregateType, SchemaVersion, Tenant string
+	Partition                            ID
 }
 
 // meta is what handlers get of it. name is the type's, to keep.
@@ -41,5 +43,6 @@ func (e *Raw) meta(name string) Meta {
 	return Meta{
 		Position: e.Position, AggregateID: e.AggregateID, Sequence: e.Sequence, Type: name, Time: e.Time,
 		AggregateType: e.AggregateType, Metadata: bytes.Clone(e.Metadata), SchemaVersion: e.SchemaVersion, Tenant: e.Tenant,
+		Partition: e.Partition,
 	}
 }

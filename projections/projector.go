@@ -8,7 +8,24 @@ type Projector struct {
 	Revision int       // raise it with every change of a handler; a half-built rebuild is not resumed by other code
 	Tables   []Table   // a table has one owner
 	Handlers []Handler // for one payload type, run in this order
+	Order    Order     // what it may rely on; default ByAggregate
 }
+
+// Order is the order in which a projector gets events, and which rows it sees.
+type Order int
+
+const (
+	// ByAggregate gives the events of one aggregate in sequence. Aggregates are replayed in parallel, unaware of each other:
+	// handlers see the rows of the event's aggregate only.
+	ByAggregate Order = iota
+	// ByPosition gives all events in the order of the store, one after the other, and handlers see all rows. The store has to
+	// be one whose positions can be settled.
+	ByPosition
+	// ByPartition gives the events that share a Meta.Partition in the order of the store. Partitions are replayed in parallel,
+	// unaware of each other: handlers see the rows of the event's partition only. The store has to be one whose positions can be
+	// settled, and its mapping has to name the partition.
+	ByPartition
+)
 
 // ProjectorName returns the name.
 func (p *Projector) ProjectorName() string { return p.Name }
