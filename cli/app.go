@@ -66,7 +66,8 @@ func (p *program) app() *urfave.App {
 		{
 			Name:   "replay",
 			Usage:  "for development and tests: empty the live view tables and fill them from all events, holding everybody off",
-			Action: p.action(step((*viewschema.Schema).ReplayAll)),
+			Flags:  replayFlags(),
+			Action: p.replay,
 		},
 		{
 			Name:      "help",

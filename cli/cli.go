@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -20,7 +21,18 @@ import (
 func Main(d viewschema.Definition, options ...Option) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // from here on a signal does what it does by default
-	os.Exit(Run(ctx, d, Process{Args: os.Args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv}, options...))
+	os.Exit(Run(ctx, d, Process{
+		Args: os.Args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Restart: restart,
+	}, options...))
+}
+
+// restart makes the process run the program's file as it is now.
+func restart() error {
+	path, err := os.Executable()
+	if err == nil {
+		err = syscall.Exec(path, os.Args, os.Environ())
+	}
+	return fmt.Errorf("the program was built anew, and cannot be started from here: %w; start it again", err)
 }
 
 // Process is what a command line takes from the process that it runs in.
@@ -32,6 +44,9 @@ type Process struct {
 	// Getenv looks up an environment variable; nil: there are none. The PG… variables of libpq are an exception: pgx reads
 	// them from the process itself.
 	Getenv func(name string) string
+	// Restart is called by "replay --watch" when the program's file has been replaced; nil: it goes on with the code that it
+	// has.
+	Restart func() error
 }
 
 // Option changes the command line.

@@ -92,12 +92,17 @@ func (p *program) end(ctx context.Context, err error) int {
 		}
 		lines = text
 	}
+	p.tell(text, lines, code)
+	return code
+}
+
+// tell reports an error, to programs in one line.
+func (p *program) tell(text, lines string, code int) {
 	if p.json {
 		// If standard output is what failed, standard error still has the text.
 		_ = json.NewEncoder(p.Stdout).Encode(errorView{Type: "error", Error: text, Exit: code})
 	}
 	fmt.Fprintf(p.Stderr, "%s: %s\n", p.name, lines)
-	return code
 }
 
 // several is an error's text in which the lines after the first are indented; of joined errors, all lines are, after their

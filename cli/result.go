@@ -63,21 +63,22 @@ func (v versionView) text(w io.Writer, _ string) {
 
 // resultView is a viewschema.Result for programs.
 type resultView struct {
-	Type    string       `json:"type"`
-	Command string       `json:"command"`
-	From    int          `json:"from"`
-	To      int          `json:"to"`
-	State   replay.State `json:"state,omitempty"`
-	Nothing bool         `json:"nothing"`
-	Resumed bool         `json:"resumed"`
-	Events  int64        `json:"events"`
-	Rows    int64        `json:"rows"`
-	Cut     int64        `json:"cut"`
-	Reason  string       `json:"cut_reason,omitempty"`
-	Waiting string       `json:"waiting,omitempty"`
-	HeldOff float64      `json:"held_off_seconds"`
-	Elapsed float64      `json:"elapsed_seconds"`
-	Times   *timesView   `json:"times_seconds,omitempty"`
+	Type       string       `json:"type"`
+	Command    string       `json:"command"`
+	From       int          `json:"from"`
+	To         int          `json:"to"`
+	State      replay.State `json:"state,omitempty"`
+	Nothing    bool         `json:"nothing"`
+	Projectors []string     `json:"projectors,omitempty"`
+	Resumed    bool         `json:"resumed"`
+	Events     int64        `json:"events"`
+	Rows       int64        `json:"rows"`
+	Cut        int64        `json:"cut"`
+	Reason     string       `json:"cut_reason,omitempty"`
+	Waiting    string       `json:"waiting,omitempty"`
+	HeldOff    float64      `json:"held_off_seconds"`
+	Elapsed    float64      `json:"elapsed_seconds"`
+	Times      *timesView   `json:"times_seconds,omitempty"`
 
 	result    viewschema.Result
 	following bool // it goes on by itself
@@ -102,7 +103,7 @@ func newTimesView(t replay.Times) *timesView {
 
 func newResultView(command string, r viewschema.Result) resultView {
 	return resultView{
-		Type: "result", Command: command, From: r.From, To: r.To, State: r.State, Nothing: r.Nothing, Resumed: r.Resumed,
+		Type: "result", Command: command, From: r.From, To: r.To, State: r.State, Nothing: r.Nothing, Projectors: r.Projectors, Resumed: r.Resumed,
 		Events: r.Events, Rows: r.Rows, Cut: r.Cut, Reason: r.CutReason, Waiting: r.Waiting,
 		HeldOff: seconds(r.HeldOff), Elapsed: seconds(r.Elapsed), Times: newTimesView(r.Times), result: r,
 	}
@@ -115,6 +116,8 @@ func (v resultView) text(w io.Writer, program string) {
 		fmt.Fprintln(w, "nothing to do: no migration is under way")
 	case v.Command == "migrate abort":
 		fmt.Fprintf(w, "the migration to version %d is aborted; the database stays at version %d\n", r.To, r.From)
+	case v.Command == "replay" && r.Nothing:
+		fmt.Fprintln(w, "nothing to do: no projector has changed")
 	case r.Nothing && r.State == replay.Active && v.Command != "follow":
 		fmt.Fprintf(w, "nothing to do: the database is at version %d\n", r.To)
 	case v.Command == "migrate online" && r.Nothing:
@@ -140,6 +143,8 @@ func (v resultView) text(w io.Writer, program string) {
 		}
 	case v.Command == "tables create":
 		fmt.Fprintf(w, "created the view tables; the database is at version %d\n", r.To)
+	case len(r.Projectors) > 0:
+		fmt.Fprintf(w, "made anew by %s: %s, %s, in %s\n", strings.Join(r.Projectors, ", "), events(r.Events), rows(r.Rows), duration(r.Elapsed))
 	default:
 		fmt.Fprintf(w, "replayed %s, %s, in %s\n", events(r.Events), rows(r.Rows), duration(r.Elapsed))
 	}

@@ -38,6 +38,13 @@ type Raw struct {
 	Partition                            ID
 }
 
+// Clone returns a copy that is not borrowed.
+func (e *Raw) Clone() Raw {
+	c := *e
+	c.Type, c.Data, c.Metadata = bytes.Clone(e.Type), bytes.Clone(e.Data), bytes.Clone(e.Metadata)
+	return c
+}
+
 // meta is what handlers get of it. name is the type's, to keep.
 func (e *Raw) meta(name string) Meta {
 	return Meta{

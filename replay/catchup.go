@@ -156,7 +156,7 @@ func (j *Job) apply(ctx context.Context, tx pgx.Tx, t tables, cut int64, aggrega
 			if err != nil {
 				return err
 			}
-			events = append(events, event(&e.Raw))
+			events = append(events, e.Clone())
 		}
 		return nil
 	})

@@ -100,7 +100,7 @@ func (c *catchUp) scan(ctx context.Context, tx pgx.Tx, lacks eventstore.Selectio
 			}
 			events = nil
 		}
-		events = append(events, event(&e.Raw))
+		events = append(events, e.Clone())
 	}
 	return c.send(ctx, group{aggregatesOf(events), events})
 }

@@ -1,7 +1,6 @@
 package replay
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -161,11 +160,4 @@ func (l Ledger) advance(ctx context.Context, tx pgx.Tx, cut int64) error {
 		return fmt.Errorf("forgetting the positions up to %d: %w", cut, err)
 	}
 	return nil
-}
-
-// event is a copy of a borrowed one.
-func event(e *projections.Raw) projections.Raw {
-	c := *e
-	c.Type, c.Data, c.Metadata = bytes.Clone(e.Type), bytes.Clone(e.Data), bytes.Clone(e.Metadata)
-	return c
 }

@@ -2,9 +2,7 @@ package viewschema
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -83,58 +81,8 @@ func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
 	return result, nil
 }
 
-// ReplayAll empties the live view tables and fills them again from all events, in one transaction that
-// holds off readers and writers: for development and tests. It returns ErrState if the database is not at the target
-// version.
-func (s *Schema) ReplayAll(ctx context.Context) (Result, error) {
-	began := time.Now()
-	if err := s.ensureInit(ctx, false); err != nil {
-		return Result{}, err
-	}
-	current, err := s.CurrentVersion(ctx)
-	if err != nil {
-		return Result{}, err
-	}
-	if err := s.checkDirection(current); err != nil {
-		return Result{}, err
-	}
-	if current != s.Target() {
-		begin := "tables create"
-		if current > 0 {
-			begin = "migrate online"
-		}
-		return Result{}, fmt.Errorf("%w: the database is at version %d and the definition at %d; begin with: %s", ErrState, current, s.Target(), begin)
-	}
-	source, err := s.source(ctx)
-	if err != nil {
-		return Result{}, err
-	}
-	result := Result{From: current, To: current, State: replay.Active}
-	err = s.inBoth(ctx, pg.PointReplay, func(tx, events pgx.Tx) error {
-		if err := source.HoldWriters(ctx, events); err != nil {
-			return err
-		}
-		if now, err := s.currentVersion(ctx, tx); err != nil || now != s.Target() { // a cutover may have been faster
-			return errors.Join(err, fmt.Errorf("%w: the database is at version %d now", ErrState, now))
-		}
-		var quoted []string
-		for _, t := range s.def.tables() {
-			quoted = append(quoted, pg.Table(s.def.Schema, t))
-		}
-		if _, err := tx.Exec(ctx, "truncate table "+strings.Join(quoted, ", ")+" restart identity"); err != nil {
-			return fmt.Errorf("emptying the view tables: %w", err)
-		}
-		return s.replayInto(ctx, tx, events, source, &result)
-	})
-	if err != nil {
-		return Result{}, fmt.Errorf("replaying all events: %w", err)
-	}
-	result.Elapsed = time.Since(began)
-	return result, nil
-}
-
 // replayInto goes range by range, so that memory holds the rows of one.
-func (s *Schema) replayInto(ctx context.Context, tx, store pgx.Tx, source *eventstore.Reader, result *Result) error {
+func (s *Schema) replayInto(ctx context.Context, tx, store pgx.Tx, source *eventstore.Reader, set *projections.Set, result *Result) error {
 	events, err := source.Estimate(ctx, store)
 	if err != nil {
 		return err
@@ -143,7 +91,6 @@ func (s *Schema) replayInto(ctx context.Context, tx, store pgx.Tx, source *event
 	if err != nil {
 		return err
 	}
-	set := s.def.set.In(s.def.Schema, "")
 	parts, err := source.Split(ctx, store, replay.BatchSize(set, layout, events, 1))
 	if err != nil {
 		return err
@@ -160,14 +107,15 @@ func (s *Schema) replayInto(ctx context.Context, tx, store pgx.Tx, source *event
 		if err := run.Begin(ctx, tx, nil); err != nil {
 			return err
 		}
-		if err := s.replayPart(ctx, store, source, part, set, run, &done); err != nil {
+		sel := eventstore.Selection{Range: part.Range}
+		if err := replaySelection(ctx, store, source, sel, set, run, &done); err != nil {
 			return err
 		}
 		rows, err := run.Flush()
 		if err != nil {
 			return err
 		}
-		computed, err := queries.Fill(ctx, tx, eventstore.Selection{Range: part.Range})
+		computed, err := queries.Fill(ctx, tx, sel)
 		if err != nil {
 			return err
 		}
@@ -177,14 +125,15 @@ func (s *Schema) replayInto(ctx context.Context, tx, store pgx.Tx, source *event
 	return nil
 }
 
-// replayPart applies the events of a range, or counts them, if only queries read them.
-func (s *Schema) replayPart(ctx context.Context, events pgx.Tx, source *eventstore.Reader, part eventstore.Part, set *projections.Set, run *projections.Run, done *atomic.Int64) error {
+// replaySelection applies the events of whole aggregates, or counts them, if only queries read them.
+func replaySelection(ctx context.Context, events pgx.Tx, source *eventstore.Reader, sel eventstore.Selection, set *projections.Set, run *projections.Run, done *atomic.Int64) error {
 	if set.OnlySQL() {
-		n, err := source.Count(ctx, events, eventstore.Selection{Range: part.Range})
+		n, err := source.Count(ctx, events, sel)
 		done.Add(n)
 		return err
 	}
-	for e, err := range source.Events(ctx, events, eventstore.Selection{Range: part.Range, Types: set.Types(), AllAbove: 1<<63 - 1}) {
+	sel.Types, sel.AllAbove = set.Types(), 1<<63-1
+	for e, err := range source.Events(ctx, events, sel) {
 		if err != nil {
 			return err
 		}

@@ -17,19 +17,20 @@ import (
 
 // Result is what a step of a migration did.
 type Result struct {
-	From      int           `json:"from"`
-	To        int           `json:"to"`
-	State     replay.State  `json:"state"`      // of the migration, afterwards
-	Nothing   bool          `json:"nothing"`    // there was nothing to do
-	Resumed   bool          `json:"resumed"`    // another run, or another process, had begun
-	Events    int64         `json:"events"`     // replayed, over all runs and processes
-	Rows      int64         `json:"rows"`       // written
-	Cut       int64         `json:"cut"`        // of the ledger
-	CutReason string        `json:"cut_reason"` // why the first cut was 0
-	Waiting   string        `json:"waiting"`    // catch-up: open transactions that kept the cut from moving
-	HeldOff   time.Duration `json:"held_off"`   // cutover: how long writers were held off
-	Elapsed   time.Duration `json:"elapsed"`
-	Times     replay.Times  `json:"times"` // where it went, of a rebuild in this process
+	From       int           `json:"from"`
+	To         int           `json:"to"`
+	State      replay.State  `json:"state"`                // of the migration, afterwards
+	Nothing    bool          `json:"nothing"`              // there was nothing to do
+	Projectors []string      `json:"projectors,omitempty"` // ReplayChanged: those that were replayed
+	Resumed    bool          `json:"resumed"`              // another run, or another process, had begun
+	Events     int64         `json:"events"`               // replayed, over all runs and processes
+	Rows       int64         `json:"rows"`                 // written
+	Cut        int64         `json:"cut"`                  // of the ledger
+	CutReason  string        `json:"cut_reason"`           // why the first cut was 0
+	Waiting    string        `json:"waiting"`              // catch-up: open transactions that kept the cut from moving
+	HeldOff    time.Duration `json:"held_off"`             // cutover: how long writers were held off
+	Elapsed    time.Duration `json:"elapsed"`
+	Times      replay.Times  `json:"times"` // where it went, of a rebuild in this process
 }
 
 // MigrateOnline makes the new tables beside the live ones and fills them from all events, while the application runs. It
@@ -242,7 +243,16 @@ func (s *Schema) makeTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migra
 	if err := s.createTables(ctx, tx, names(plan.replayed()), suffix); err != nil {
 		return err
 	}
-	for _, t := range plan.replayed() {
+	if err := s.shield(ctx, tx, plan.replayed()); err != nil {
+		return err
+	}
+	return fits(ctx, tx, s.projections(plan, suffix), source)
+}
+
+// shield takes all rights on new tables away that take the place of others: default privileges could give some to roles that
+// may not read the table that is live.
+func (s *Schema) shield(ctx context.Context, tx pgx.Tx, tables []TableChange) error {
+	for _, t := range tables {
 		live, err := s.exists(ctx, tx, t.Table)
 		if err != nil {
 			return err
@@ -254,7 +264,7 @@ func (s *Schema) makeTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migra
 			return err
 		}
 	}
-	return fits(ctx, tx, s.projections(plan, suffix), source)
+	return nil
 }
 
 // fits checks that the set's models and queries have the columns of its tables.
