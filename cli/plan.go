@@ -42,6 +42,7 @@ func (v planView) text(w io.Writer, program string) {
 	}
 	t.Flush()
 	v.tables(w)
+	section(w, "made anew in the cutover, for the new tables", v.Carried)
 	section(w, "not needed", v.Omitted)
 	v.unknown(w)
 	if blocked := v.hazards(w); !blocked[v.stage()] {

@@ -308,32 +308,6 @@ func TestRightsAreCarriedOver(t *testing.T) {
 	}
 }
 
-// A view would stay with the archived table: the cutover is refused, beforehand, and the plan says so.
-func TestDependentViewIsRefused(t *testing.T) {
-	t.Parallel()
-	db := pgtest.Database(t, atVersion1)
-	if _, err := db.Exec(t.Context(), "create view rich as select id from view_schema.accounts where balance > 0"); err != nil {
-		t.Fatal(err)
-	}
-	s := open(t, db, version2())
-	plan, err := s.Plan(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(plan.Hazards) != 1 || plan.Hazards[0].Blocks != viewschema.StageOffline || !strings.Contains(plan.Hazards[0].Text, "view rich") {
-		t.Errorf("hazards: %+v", plan.Hazards)
-	}
-	online(t, s)
-	if _, err := s.MigrateOffline(t.Context()); !errors.Is(err, viewschema.ErrRefused) || !strings.Contains(err.Error(), "view rich") {
-		t.Errorf("got %v", err)
-	}
-	if _, err := db.Exec(t.Context(), "drop view rich"); err != nil {
-		t.Fatal(err)
-	}
-	offline(t, s)
-	verify(t, db, 2)
-}
-
 // Only tables that a migration made are renamed: the application's own table with the name that we need is left alone.
 func TestNamesThatAreTaken(t *testing.T) {
 	t.Parallel()

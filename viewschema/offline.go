@@ -4,6 +4,9 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
+	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/replay"
 )
 
@@ -40,7 +43,11 @@ func (s *Schema) MigrateOffline(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if err := s.checkCutover(ctx, s.db, plan); err != nil {
+	err = pg.InTx(ctx, s.db, pg.PointList, func(tx pgx.Tx) error {
+		_, err := s.checkCutover(ctx, tx, plan)
+		return err
+	})
+	if err != nil {
 		return Result{}, err
 	}
 	result := Result{From: m.from, To: m.to, State: replay.Active}

@@ -24,6 +24,7 @@ type Plan struct {
 	Reading    *Reading      `json:"reading,omitempty"`
 	Unknown    []TypeCount   `json:"unknown_types"`
 	Hazards    []Hazard      `json:"hazards"`
+	Carried    []string      `json:"carried"`   // what hangs on the live tables and is made anew in the cutover
 	UnderWay   replay.State  `json:"under_way"` // of a migration to this target that was begun; empty: none was
 }
 

@@ -41,6 +41,7 @@ func TestReadersAcrossTheCutover(t *testing.T) {
 	db := pgtest.Database(t, atVersion1)
 	run(t, db, "create function compared() returns table (same boolean, new boolean) language plpgsql as $$ begin return query "+compared+"; end $$")
 	run(t, db, "create function page() returns setof text language plpgsql as $$ declare r record; begin for r in "+page+" loop return next r.owner; end loop; end $$")
+	run(t, db, "create view paged as "+page)
 	s := open(t, db, version2())
 	online(t, s)
 	stop := writers(t, db, 2, rand.Uint64(), v1.Definition, version2())
@@ -50,6 +51,7 @@ func TestReadersAcrossTheCutover(t *testing.T) {
 		{name: "prepared", mode: pgx.QueryExecModeCacheStatement, compared: compared, page: page},
 		{name: "described", mode: pgx.QueryExecModeCacheDescribe, compared: compared, page: page},
 		{name: "plpgsql", mode: pgx.QueryExecModeCacheStatement, compared: "select * from compared()", page: "select page()"},
+		{name: "view", mode: pgx.QueryExecModeCacheStatement, compared: compared, page: "table paged"},
 	} {
 		began.Add(1)
 		ended.Go(func() {

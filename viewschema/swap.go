@@ -43,7 +43,8 @@ func (c *cutover) swap(ctx context.Context, tx, events pgx.Tx) (asked time.Time,
 	if err := c.lockLive(ctx, tx, asked.Add(c.budget)); err != nil {
 		return asked, pass, err
 	}
-	if err := c.checkCutover(ctx, tx, c.plan); err != nil { // again: from here on nobody can make anything that depends on them
+	all, err := c.checkCutover(ctx, tx, c.plan) // again: from here on nobody can make anything that depends on them
+	if err != nil {
 		return asked, pass, err
 	}
 	// All locks are held: what follows waits for nobody, so nobody's patience matters but the operator's.
@@ -51,10 +52,8 @@ func (c *cutover) swap(ctx context.Context, tx, events pgx.Tx) (asked time.Time,
 	if err != nil {
 		return asked, pass, err
 	}
-	for _, t := range c.plan.Tables {
-		if err := c.change(ctx, tx, c.m, t); err != nil {
-			return asked, pass, fmt.Errorf("table %s: %w", t.Table, err)
-		}
+	if err := c.changeTables(ctx, tx, c.m, c.plan, all); err != nil {
+		return asked, pass, err
 	}
 	if err := c.activate(ctx, tx, c.m); err != nil {
 		return asked, pass, err
@@ -160,6 +159,24 @@ func (c *cutover) lockAll(ctx context.Context, tx pgx.Tx, until time.Time) (err 
 		}
 		err = savepoint.Commit(ctx)
 	}()
+	lock := func(what, sql string) error {
+		sql = fmt.Sprintf("set local lock_timeout = %s; %s", milliseconds(min(lockTimeout, time.Until(until))), sql)
+		if _, err := savepoint.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
+			return fmt.Errorf("locking %s: %w", what, err)
+		}
+		return nil
+	}
+	all, err := c.belongings(ctx, savepoint, c.plan)
+	if err != nil {
+		return err
+	}
+	for _, b := range all { // a reader locks the view first, and then its tables
+		if b.Lock != "" && b.Problem == "" {
+			if err := lock(b.What, b.Lock); err != nil {
+				return err
+			}
+		}
+	}
 	for _, t := range c.plan.Tables {
 		exists, err := c.exists(ctx, savepoint, t.Table)
 		if err != nil {
@@ -168,10 +185,8 @@ func (c *cutover) lockAll(ctx context.Context, tx pgx.Tx, until time.Time) (err 
 		if !exists {
 			continue
 		}
-		sql := fmt.Sprintf("set local lock_timeout = %s; lock table %s in access exclusive mode",
-			milliseconds(min(lockTimeout, time.Until(until))), pg.Table(c.def.Schema, t.Table))
-		if _, err := savepoint.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
-			return fmt.Errorf("locking table %s: %w", t.Table, err)
+		if err := lock("table "+t.Table, "lock table "+pg.Table(c.def.Schema, t.Table)+" in access exclusive mode"); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -233,7 +248,10 @@ func (s *Schema) publish(ctx context.Context, tx pgx.Tx, t TableChange, archived
 	if !archived {
 		return nil
 	}
-	return s.carryRights(ctx, tx, t.Archived, t.Table)
+	if err := s.carryRights(ctx, tx, t.Archived, t.Table); err != nil {
+		return err
+	}
+	return s.carryProperties(ctx, tx, t.Archived, t.Table)
 }
 
 // activate records the version and opens its guard. The ledger stays: at this moment it tells for the old tables, too,
