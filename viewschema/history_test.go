@@ -65,3 +65,53 @@ func TestRebuildUpcasts(t *testing.T) {
 	}
 	verify(t, db, 2)
 }
+
+// What strict types refuse is refused before anything is touched, and named. Without them it is told.
+func TestStrictTypes(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, filledStore)
+	if _, err := db.Exec(t.Context(), "update events set event_type = 'AccountCreated' where event_type = 'AccountOpened' and position % 2 = 0"); err != nil {
+		t.Fatal(err)
+	}
+	with := func(strict bool, types ...projections.EventType) *viewschema.Schema {
+		d := version2()
+		d.Events = append(types, bank.Events[1:]...)
+		s, err := viewschema.Open(db, d, viewschema.Options{StrictTypes: strict})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	opened := projections.JSON[bank.Opened]("AccountOpened")
+	former := projections.JSON[bank.Opened]("AccountOpened", projections.FormerName("AccountCreated", "AccountBegun"))
+	for _, test := range []struct {
+		types []projections.EventType
+		want  []string
+	}{
+		{[]projections.EventType{opened}, []string{"does not know the event type AccountCreated, which the store has "}},
+		{
+			[]projections.EventType{opened, projections.Ignore("AccountCreatd")},
+			[]string{"AccountCreated, which the store has ", "(did you mean AccountCreatd?)", "no event of the type AccountCreatd (did you mean AccountCreated?)"},
+		},
+		{[]projections.EventType{former, projections.Ignore("CardIssued")}, []string{"no event of the type CardIssued; leave it out"}},
+	} {
+		_, err := with(true, test.types...).MigrateOnline(t.Context())
+		plan, planErr := with(true, test.types...).Plan(t.Context())
+		if planErr != nil || len(plan.Hazards) == 0 || plan.Hazards[0].Blocks != viewschema.StageOnline {
+			t.Fatalf("%v: %+v, %v", test.want, plan, planErr)
+		}
+		for _, want := range test.want {
+			if !errors.Is(err, viewschema.ErrRefused) || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want %q", err, want)
+			}
+		}
+		if plan, err = with(false, test.types...).Plan(t.Context()); err != nil || len(plan.Hazards) > 0 {
+			t.Errorf("without strict types: %+v, %v", plan, err)
+		}
+	}
+	var touched bool
+	if err := db.QueryRow(t.Context(), "select to_regnamespace('view_schema') is not null").Scan(&touched); err != nil || touched {
+		t.Errorf("touched: %v, %v", touched, err)
+	}
+	online(t, with(true, former))
+}
