@@ -33,6 +33,7 @@ func (p *program) app() *urfave.App {
 			Flags: []urfave.Flag{
 				&urfave.BoolFlag{DisableDefaultText: true, Name: "check", Usage: "exit with 3 if a migration is pending, with 2 if something blocks it"},
 				&urfave.BoolFlag{DisableDefaultText: true, Name: "sql", Usage: "print the SQL files as the migration would run them"},
+				strictTypesFlag(),
 			},
 			Action: p.action(plan),
 		},
@@ -109,6 +110,7 @@ func (p *program) migrate() []*urfave.Command {
 					Usage: "how long to wait for transactions that may still bring events, before the ledger takes every event",
 				},
 				followFlag(),
+				strictTypesFlag(),
 			},
 			Action: p.action(online),
 		},
@@ -138,6 +140,13 @@ func (p *program) migrate() []*urfave.Command {
 
 func followFlag() urfave.Flag {
 	return &urfave.BoolFlag{DisableDefaultText: true, Name: "follow", Usage: "keep catching up until the cutover"}
+}
+
+func strictTypesFlag() urfave.Flag {
+	return &urfave.BoolFlag{
+		DisableDefaultText: true, Name: "strict-types",
+		Usage: "refuse, with 2, event types that the definition does not know or the store does not have; reads the types of all events first",
+	}
 }
 
 func globalFlags() []urfave.Flag {

@@ -56,7 +56,8 @@ func plan(ctx context.Context, s *session) error {
 	if s.flags.Bool("sql") {
 		return s.answer(planSQLView{Type: "sql", Statements: s.schema.SQL(p)})
 	}
-	if err := s.answer(newPlanView(p)); err != nil || !s.flags.Bool("check") {
+	check, strict := s.flags.Bool("check"), s.flags.Bool("strict-types")
+	if err := s.answer(newPlanView(p)); err != nil || !check && !strict {
 		return err
 	}
 	for _, h := range p.Hazards {
@@ -64,7 +65,7 @@ func plan(ctx context.Context, s *session) error {
 			return &quietError{exitRefused}
 		}
 	}
-	if !p.Nothing() {
+	if check && !p.Nothing() {
 		return &quietError{exitPending}
 	}
 	return nil

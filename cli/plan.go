@@ -44,7 +44,7 @@ func (v planView) text(w io.Writer, program string) {
 	v.tables(w)
 	section(w, "made anew in the cutover, for the new tables", v.Carried)
 	section(w, "not needed", v.Omitted)
-	v.unknown(w)
+	v.types(w)
 	if blocked := v.hazards(w); !blocked[v.stage()] {
 		fmt.Fprintln(w)
 		next(w, program, string(v.stage()))
@@ -93,20 +93,35 @@ func (v planView) tables(w io.Writer) {
 	t.Flush()
 }
 
-func (v planView) unknown(w io.Writer) {
-	if len(v.Unknown) == 0 {
-		return
+// types lists where the event types of the store and those of the definition differ.
+func (v planView) types(w io.Writer) {
+	about, where := "", "in the store"
+	if !v.Exact {
+		about, where = "about ", "in a sample of the store"
 	}
-	fmt.Fprintln(w, "\nevent types that the definition does not know, with their number in a sample")
+	if len(v.Unknown) > 0 {
+		fmt.Fprintf(w, "\nevent types %s that the definition does not know\n", where)
+	}
 	t := table(w)
 	for _, u := range v.Unknown {
-		fmt.Fprintf(t, "  %s\t%s", u.Type, number(u.Sample))
-		if u.Hint != "" {
-			fmt.Fprintf(t, "\t%s", u.Hint)
-		}
-		fmt.Fprintln(t)
+		typeLine(t, u.Type, about+events(u.Events), u.Hint)
 	}
 	t.Flush()
+	if len(v.Absent) > 0 {
+		fmt.Fprintf(w, "\nevent types of the definition that do not occur %s\n", where)
+	}
+	for _, a := range v.Absent {
+		typeLine(t, a.Type, a.Hint)
+	}
+	t.Flush()
+}
+
+// typeLine writes a row; cells that are empty and last are left out.
+func typeLine(t io.Writer, cells ...string) {
+	for len(cells) > 1 && cells[len(cells)-1] == "" {
+		cells = cells[:len(cells)-1]
+	}
+	fmt.Fprintf(t, "  %s\n", strings.Join(cells, "\t"))
 }
 
 func (v planView) hazards(w io.Writer) (blocked map[viewschema.Stage]bool) {

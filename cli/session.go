@@ -62,6 +62,7 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 		CutTimeout:  c.Duration("cut-timeout"),
 		PauseBudget: c.Duration("pause-budget"),
 		Maintenance: c.Bool("maintenance"),
+		StrictTypes: c.Bool("strict-types"),
 		ManualInit:  !c.Bool("auto-migrate"),
 	})
 	if err == nil {

@@ -52,7 +52,10 @@ func TestPlanText(t *testing.T) {
 		Events:  3_000_000,
 		Batches: 16,
 		Reading: &viewschema.Reading{Passes: 2, Layout: eventstore.Layout{Bytes: 12 << 30, Cache: 4 << 30, Rows: 30_000_000, Indexed: true, Correlation: -0.01}},
-		Unknown: []viewschema.TypeCount{{Type: "MoneyDepositd", Sample: 1_200, Hint: "did you mean MoneyDeposited?"}, {Type: "CardIssued", Sample: 3}},
+		Types: viewschema.Types{
+			Unknown: []viewschema.TypeCount{{Type: "MoneyDepositd", Events: 1_200, Hint: "did you mean MoneyDeposited?"}, {Type: "CardIssued", Events: 1}},
+			Absent:  []viewschema.AbsentType{{Type: "MoneyDeposited", Hint: "did you mean MoneyDepositd?"}, {Type: "CardLost"}},
+		},
 		Hazards: []viewschema.Hazard{
 			{Text: "no cut can be settled: the sequence has a cache of 10; the ledger will have a row for every event"},
 			{Blocks: viewschema.StageOffline, Text: "materialized view reporting.sums would stay behind with the archived table accounts_3; drop it before the cutover and create it again after"},
@@ -60,6 +63,9 @@ func TestPlanText(t *testing.T) {
 	}
 	golden(t, "plan", newPlanView(full))
 	golden(t, "plan-alter", newPlanView(&viewschema.Plan{From: 2, To: 3, Events: 1, Tables: full.Tables[2:3]}))
+	exact := *full
+	exact.Exact = true
+	golden(t, "plan-exact", newPlanView(&exact))
 	building := &viewschema.Plan{From: 4, To: 5, Projectors: full.Projectors, Tables: full.Tables[:1], Events: 10, Batches: 1, UnderWay: replay.Building, Reading: &viewschema.Reading{Passes: 4, Layout: eventstore.Layout{Bytes: 8 << 20, Cache: 4 << 30}}}
 	golden(t, "plan-building", newPlanView(building))
 	golden(t, "plan-nothing", newPlanView(&viewschema.Plan{From: 3, To: 3}))

@@ -6,7 +6,8 @@ import (
 	"strings"
 
 	urfave "github.com/urfave/cli/v2"
-	"github.com/xrash/smetrics"
+
+	"github.com/viewschema/projector/internal/nearest"
 )
 
 // usageError says what is wrong with the flags and what to type instead.
@@ -23,7 +24,7 @@ func (p *program) usageError(c *urfave.Context, err error, _ bool) error {
 	}
 	typed, _, _ := strings.Cut(args[0], "=")
 	known := append(flagNames(c.Command.Flags), flagNames(c.App.Flags)...)
-	return usagef("%s has no flag %s%s; see: %s --help", p.path(c), typed, didYouMean("--", name, known), c.Command.HelpName)
+	return usagef("%s has no flag %s%s; see: %s --help", p.path(c), typed, nearest.DidYouMean("--", name, slices.Values(known)), c.Command.HelpName)
 }
 
 // from returns the arguments from the command's flag of that name on.
@@ -69,7 +70,7 @@ func takesValue(name string, flags []urfave.Flag) bool {
 }
 
 func (p *program) unknownCommand(c *urfave.Context, name string) error {
-	return usagef("%s has no command %s%s; see: %s --help", p.path(c), name, didYouMean("", name, commandNames(c)), c.Command.HelpName)
+	return usagef("%s has no command %s%s; see: %s --help", p.path(c), name, nearest.DidYouMean("", name, slices.Values(commandNames(c))), c.Command.HelpName)
 }
 
 // unexpected explains why arguments are refused. urfave takes flags that follow an argument for arguments.
@@ -103,18 +104,4 @@ func flagNames(flags []urfave.Flag) []string {
 		names = append(names, f.Names()...)
 	}
 	return names
-}
-
-// didYouMean suggests the known name that is nearest to a wrong one, if any is near.
-func didYouMean(prefix, wrong string, known []string) string {
-	best, nearness := "", 0.8
-	for _, k := range known {
-		if n := smetrics.JaroWinkler(strings.ToLower(wrong), k, 0.7, 4); n > nearness {
-			best, nearness = k, n
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %s%s?", prefix, best)
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
-	"github.com/xrash/smetrics"
+
+	"github.com/viewschema/projector/internal/nearest"
 )
 
 // findings is what is wrong with a file, each thing with its place.
@@ -264,10 +265,5 @@ func suggest(wrong string, known []string) string {
 	if len(known) == 0 {
 		return ""
 	}
-	distance := func(k string) int { return smetrics.WagnerFischer(strings.ToLower(wrong), k, 1, 1, 1) }
-	best := slices.MinFunc(known, func(a, b string) int { return cmp.Compare(distance(a), distance(b)) })
-	if distance(best) < len(wrong)/3+2 {
-		return "; did you mean " + best + "?"
-	}
-	return "; use one of: " + strings.Join(known, ", ")
+	return cmp.Or(nearest.DidYouMean("", wrong, slices.Values(known)), "; use one of: "+strings.Join(known, ", "))
 }

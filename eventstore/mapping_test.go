@@ -61,9 +61,9 @@ func TestExpressions(t *testing.T) {
 	if cut, err := r.Settle(t.Context(), db, eventstore.Wait{}); err != nil || cut.Position != 4 {
 		t.Errorf("cut %+v, %v", cut, err)
 	}
-	types, err := r.Types(t.Context(), db)
-	if err != nil || fmt.Sprint(types) != "[{Moved 1} {Opened 2}]" {
-		t.Errorf("types %v, %v", types, err)
+	types, exact, err := r.Types(t.Context(), db, false)
+	if err != nil || fmt.Sprint(types) != "[{Moved 1} {Opened 2}]" || !exact {
+		t.Errorf("types %v, exactly: %v, %v", types, exact, err)
 	}
 	inTx(t, db, func(tx pgx.Tx) {
 		one, err := r.ParseID("c7a1ad5e-0000-4000-8000-000000000001")

@@ -11,8 +11,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/xrash/smetrics"
 
+	"github.com/viewschema/projector/internal/nearest"
 	"github.com/viewschema/projector/internal/pg"
 )
 
@@ -40,11 +40,8 @@ func Presets() []string {
 func resolve(ctx context.Context, q pg.Querier, m Mapping) (Mapping, error) {
 	i := slices.IndexFunc(presets, func(p preset) bool { return p.name == m.Preset })
 	if i < 0 {
-		nearest := slices.MinFunc(Presets(), func(a, b string) int {
-			return cmp.Compare(distance(a, m.Preset), distance(b, m.Preset))
-		})
-		return m, fmt.Errorf("%w: there is no preset %q; did you mean %s? The presets are %s",
-			ErrMapping, m.Preset, nearest, strings.Join(Presets(), ", "))
+		return m, fmt.Errorf("%w: there is no preset %q%s; the presets are %s",
+			ErrMapping, m.Preset, nearest.DidYouMean("", m.Preset, slices.Values(Presets())), strings.Join(Presets(), ", "))
 	}
 	p := presets[i]
 	t, err := p.find(ctx, q, m)
@@ -61,8 +58,6 @@ func resolve(ctx context.Context, q pg.Querier, m Mapping) (Mapping, error) {
 	}
 	return m.over(made), nil
 }
-
-func distance(a, b string) int { return smetrics.WagnerFischer(a, strings.ToLower(b), 1, 1, 1) }
 
 // over returns m with what it leaves empty taken from base.
 func (m Mapping) over(base Mapping) Mapping {

@@ -109,3 +109,22 @@ func TestLayout(t *testing.T) {
 		}
 	}
 }
+
+// Of a large store the numbers come from a sample, and are about right; all of it is read if that is asked for.
+func TestTypes(t *testing.T) {
+	t.Parallel()
+	db := store(t, table("text"),
+		`insert into events (aggregate_id, sequence_number, event_type, data)
+		select i, 1, case when i % 4 = 0 then 'Moved' else 'Stayed' end, '{}' from generate_series(1, 200000) i`,
+		"analyze events")
+	r := reader(t, db, eventstore.Mapping{})
+	for _, all := range []bool{false, true} {
+		types, exact, err := r.Types(t.Context(), db, all)
+		if err != nil || len(types) != 2 || exact != all {
+			t.Fatalf("all: %v: %v, exactly: %v, %v", all, types, exact, err)
+		}
+		if n := types[0].Events; n < 40_000 || n > 60_000 || all && n != 50_000 {
+			t.Errorf("all: %v: %v", all, types)
+		}
+	}
+}

@@ -72,7 +72,11 @@ func (b *bindingRun[P]) apply(e *Raw, timed bool) (err error) {
 	if timed {
 		began = time.Now()
 	}
-	if err := b.event.decode(e.Data, &b.data); err != nil {
+	if b.event.former != nil {
+		if err := b.event.decodeFormer(e, &b.data); err != nil {
+			return &EventError{Meta: m, Err: err}
+		}
+	} else if err := b.event.decode(e.Data, &b.data); err != nil {
 		return &EventError{Meta: m, Err: fmt.Errorf("decode into %T: %w", b.data, err)}
 	}
 	if timed {

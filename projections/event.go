@@ -16,7 +16,7 @@ type Meta struct {
 	// Empty unless the store has them and its mapping names them.
 	AggregateType string
 	Metadata      []byte // as stored, JSON as a rule; shared with other handlers: read it only
-	SchemaVersion string // of the payload
+	SchemaVersion string // of the payload, as stored: handlers get it upcast
 	Tenant        string
 	Partition     ID // what projectors with the order ByPartition group events by; zero: the event is of no partition
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -40,7 +41,7 @@ func newSet(types []EventType, ps []*Projector, schema, suffix string) *Set {
 	}
 	for _, t := range types {
 		if p := t.payload(); p != nil {
-			s.byType[p] = append(s.byType[p], t.names()...)
+			s.byType[p] = append(s.byType[p], t.names()[0]) // what is new has no former name
 		}
 		if b := t.bind(ps); b != nil {
 			for _, name := range t.names() {
@@ -68,7 +69,7 @@ func (s *Set) In(schema, suffix string) *Set { return newSet(s.events, s.project
 // Projectors returns the projectors in the order of NewSet or Only.
 func (s *Set) Projectors() []*Projector { return slices.Clone(s.projectors) }
 
-// Types returns the stored names of the event types that the set's projectors handle, sorted.
+// Types returns the stored names of the event types that the set's projectors handle, former ones included, sorted.
 func (s *Set) Types() []string {
 	var names []string
 	for name := range s.bindings {
@@ -78,7 +79,7 @@ func (s *Set) Types() []string {
 	return names
 }
 
-// Known returns the stored names of all event types, handled, not handled and ignored, sorted.
+// Known returns the stored names of all event types, handled, not handled and ignored, former ones included, sorted.
 func (s *Set) Known() []string {
 	var names []string
 	for _, t := range s.events {
@@ -86,6 +87,30 @@ func (s *Set) Known() []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// Declared is what a set knows of an event type.
+type Declared struct {
+	Name     string
+	Former   []string // names under which older events are stored
+	Ignored  bool
+	Versions string // what the options say, in one line; empty: there are none
+}
+
+// Declared lists the event types, handled, not handled and ignored, by name.
+func (s *Set) Declared() (list []Declared) {
+	for _, t := range s.events {
+		names := t.names()
+		if t.payload() != nil {
+			list = append(list, Declared{Name: names[0], Former: names[1:], Versions: t.versions().String()})
+			continue
+		}
+		for _, name := range names {
+			list = append(list, Declared{Name: name, Ignored: true})
+		}
+	}
+	slices.SortFunc(list, func(a, b Declared) int { return strings.Compare(a.Name, b.Name) })
+	return list
 }
 
 // relation names a table in SQL and in messages.
@@ -111,6 +136,11 @@ func (c *findings) checkEvents(types []EventType) map[reflect.Type]bool {
 		}
 		p := t.payload()
 		decoded[p] = true
+		if v := t.versions(); v != nil {
+			for _, problem := range v.problems {
+				c.add("event type %s: %s", t.names()[0], problem)
+			}
+		}
 		for _, name := range t.names() {
 			switch other, twice := seen[name]; {
 			case name == "":

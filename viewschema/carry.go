@@ -138,6 +138,11 @@ func (s *Schema) changeTables(ctx context.Context, tx pgx.Tx, m *migration, plan
 			return fmt.Errorf("table %s: %w", t.Table, err)
 		}
 	}
+	return makeAnew(ctx, tx, all)
+}
+
+// makeAnew makes for the new tables what hung on those that had their names.
+func makeAnew(ctx context.Context, tx pgx.Tx, all []belonging) error {
 	for _, b := range all {
 		for _, sql := range b.Statements {
 			if _, err := tx.Exec(ctx, sql); err != nil {

@@ -148,21 +148,6 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	mustExec(t, db, "drop table view_schema.accounts_1, view_schema.accounts_2, view_schema.transactions_1, view_schema.transactions_2")
 }
 
-func mustExec(t *testing.T, db *pgxpool.Pool, sql string, args ...any) {
-	t.Helper()
-	if _, err := db.Exec(t.Context(), sql, args...); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func scalar[T any](t *testing.T, db *pgxpool.Pool, sql string, args ...any) (v T) {
-	t.Helper()
-	if err := db.QueryRow(t.Context(), sql, args...).Scan(&v); err != nil {
-		t.Fatal(err)
-	}
-	return v
-}
-
 // What cannot be made anew for the new table is found before anything is locked, and the live tables stay as they are.
 func TestWhatCannotBeMadeAnew(t *testing.T) {
 	t.Parallel()

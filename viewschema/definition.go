@@ -9,10 +9,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/xrash/smetrics"
-
 	"github.com/viewschema/projector"
 	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/internal/nearest"
 	"github.com/viewschema/projector/projections"
 )
 
@@ -101,10 +100,10 @@ func (c *definition) checkVersions() (errs []error) {
 		switch {
 		case ch.Kind() == projector.KindReplay && !projectors[name]:
 			errs = append(errs, fmt.Errorf("version %d replays projector %s, which is not in the definition%s", version, name,
-				didYouMean(name, maps.Keys(projectors))))
+				nearest.DidYouMean("", name, maps.Keys(projectors))))
 		case ch.Kind() == projector.KindAlter && !owned && !dropped[name]:
 			errs = append(errs, fmt.Errorf("version %d alters table %s, which no projector owns%s", version, name,
-				didYouMean(name, maps.Keys(c.owners))))
+				nearest.DidYouMean("", name, maps.Keys(c.owners))))
 		case ch.Kind() == projector.KindDrop && owned:
 			errs = append(errs, fmt.Errorf("version %d drops table %s, which projector %s still owns", version, name, c.owners[name].Name))
 		}
@@ -158,18 +157,4 @@ func (c *definition) tables() []string {
 		}
 	}
 	return all
-}
-
-// didYouMean suggests the known name that is nearest to a wrong one, if any is near.
-func didYouMean(wrong string, known func(yield func(string) bool)) string {
-	best, distance := "", len(wrong)/3+2
-	for _, k := range slices.Sorted(known) {
-		if d := smetrics.WagnerFischer(strings.ToLower(wrong), strings.ToLower(k), 1, 1, 1); d < distance {
-			best, distance = k, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %s?", best)
 }

@@ -20,7 +20,7 @@ type fingerprint map[string]string
 func (s *Schema) fingerprint(ctx context.Context, q pg.Querier) (fingerprint, error) {
 	f := fingerprint{
 		"event mapping": fmt.Sprintf("%+v", s.def.Source),
-		"event types":   strings.Join(s.def.set.Known(), ", "),
+		"event types":   declaredTypes(s.def.set),
 		"build":         build(),
 	}
 	for _, p := range s.def.Projectors {
@@ -61,6 +61,19 @@ func (s *Schema) fingerprint(ctx context.Context, q pg.Querier) (fingerprint, er
 	}
 	f["event table"] = source.Identity()
 	return f, nil
+}
+
+// declaredTypes says what is done with which stored event.
+func declaredTypes(set *projections.Set) string {
+	declared := set.Declared()
+	types := make([]string, len(declared))
+	for i, d := range declared {
+		types[i] = d.Name
+		if d.Versions != "" {
+			types[i] += " (" + d.Versions + ")"
+		}
+	}
+	return strings.Join(types, ", ")
 }
 
 // identity names a database as no other can be named.

@@ -369,7 +369,7 @@ func TestIrrelevantEventsAreNotRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(plan.Unknown) != 1 || plan.Unknown[0].Type != "NewsletterSent" || plan.Unknown[0].Sample != 500 {
+	if len(plan.Unknown) != 1 || plan.Unknown[0].Type != "NewsletterSent" || plan.Unknown[0].Events != 500 {
 		t.Errorf("unknown types: %+v", plan.Unknown)
 	}
 	if r := online(t, s); r.Events != 10_000 {

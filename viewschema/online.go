@@ -50,9 +50,6 @@ func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
 	if err := s.checkDirection(current); err != nil || current == s.Target() {
 		return result, err
 	}
-	if err := s.ensureInit(ctx, true); err != nil {
-		return Result{}, err
-	}
 	plan, err := s.def.reduce(current)
 	if err != nil {
 		return Result{}, err
@@ -63,6 +60,14 @@ func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
 	}
 	m, err := s.mine(ctx, s.db)
 	if err != nil {
+		return Result{}, err
+	}
+	if m == nil || m.state == replay.Building {
+		if err := s.checkTypes(ctx, source, plan); err != nil {
+			return Result{}, err
+		}
+	}
+	if err := s.ensureInit(ctx, true); err != nil {
 		return Result{}, err
 	}
 	result.Nothing = m != nil && m.state == replay.Built
@@ -190,13 +195,8 @@ func (s *Schema) survey(ctx context.Context, plan *Plan, source *eventstore.Read
 	if err := s.checkQueries(ctx, source, plan); err != nil {
 		return cut, nil, err
 	}
-	unknown, err := s.unknownTypes(ctx, source, plan)
-	if err != nil {
+	if err := s.warnOfTypes(ctx, source, plan); err != nil {
 		return cut, nil, err
-	}
-	for _, t := range unknown { // never in silence: a misspelled name would leave all its events out
-		s.opts.Log.Warn().Str("type", t.Type).Int64("in_a_sample", t.Sample).Str("hint", t.Hint).
-			Msg("the definition does not know this event type and leaves its events out; decode it, or name it in projections.Ignore")
 	}
 	if cut, err = s.firstCut(ctx, source); err != nil {
 		return cut, nil, err

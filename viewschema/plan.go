@@ -22,10 +22,10 @@ type Plan struct {
 	Events     int64         `json:"events"`  // about how many events the store holds
 	Batches    int           `json:"batches"` // about how many transactions the replay takes
 	Reading    *Reading      `json:"reading,omitempty"`
-	Unknown    []TypeCount   `json:"unknown_types"`
-	Hazards    []Hazard      `json:"hazards"`
-	Carried    []string      `json:"carried"`   // what hangs on the live tables and is made anew in the cutover
-	UnderWay   replay.State  `json:"under_way"` // of a migration to this target that was begun; empty: none was
+	Types
+	Hazards  []Hazard     `json:"hazards"`
+	Carried  []string     `json:"carried"`   // what hangs on the live tables and is made anew in the cutover
+	UnderWay replay.State `json:"under_way"` // of a migration to this target that was begun; empty: none was
 }
 
 // Reading is how a replay reads the event table; see replay.Passes.
@@ -44,13 +44,6 @@ type TableChange struct {
 	Query     string         `json:"query,omitempty"`     // replay: the file of the query that PostgreSQL computes it with
 	Files     []string       `json:"files"`
 	alters    []sqlFile
-}
-
-// TypeCount is an event type in the store that the definition does not know.
-type TypeCount struct {
-	Type   string `json:"type"`
-	Sample int64  `json:"sample"` // how often it occurs in a sample of the store
-	Hint   string `json:"hint,omitempty"`
 }
 
 // Hazard is something about the database that the operator has to know before the migration.

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/viewschema/projector"
-	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/replay"
 )
@@ -29,7 +27,7 @@ func (s *Schema) Plan(ctx context.Context) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan.Unknown, plan.Hazards, plan.Carried = []TypeCount{}, []Hazard{}, []string{}
+	plan.Types, plan.Hazards, plan.Carried = Types{Unknown: []TypeCount{}, Absent: []AbsentType{}}, []Hazard{}, []string{}
 	if plan.Nothing() {
 		return plan, nil
 	}
@@ -56,7 +54,7 @@ func (s *Schema) look(ctx context.Context, plan *Plan) error {
 		plan.Batches = int(max(1, plan.Events/replay.BatchSize(s.projections(plan, ""), layout, plan.Events, s.opts.Workers)))
 		plan.Reading = &Reading{Passes: min(plan.Batches, replay.Passes(layout, s.opts.Workers)), Layout: layout}
 	}
-	if plan.Unknown, err = s.unknownTypes(ctx, source, plan); err != nil {
+	if plan.Types, err = s.types(ctx, source, plan, s.opts.StrictTypes); err != nil {
 		return err
 	}
 	if err := s.checkQueries(ctx, source, plan); err != nil {
@@ -81,27 +79,6 @@ func (s *Schema) look(ctx context.Context, plan *Plan) error {
 		plan.Hazards = append(plan.Hazards, Hazard{Text: "no cut can be settled: " + reason + "; the ledger will have a row for every event"})
 	}
 	return err
-}
-
-// unknownTypes lists the event types in the store that the definition neither decodes nor ignores. If the plan replays
-// nothing, or SQL tables alone, nothing is decoded, and whatever a query makes of a type is known to it alone.
-func (s *Schema) unknownTypes(ctx context.Context, source *eventstore.Reader, plan *Plan) ([]TypeCount, error) {
-	if len(plan.Projectors) == 0 || s.projections(plan, "").OnlySQL() {
-		return []TypeCount{}, nil
-	}
-	types, err := source.Types(ctx, s.events)
-	if err != nil {
-		return nil, err
-	}
-	known := s.def.set.Known()
-	unknown := []TypeCount{}
-	for _, t := range types {
-		if !slices.Contains(known, t.Type) {
-			hint := strings.TrimPrefix(didYouMean(t.Type, slices.Values(known)), "; ")
-			unknown = append(unknown, TypeCount{Type: t.Type, Sample: t.Events, Hint: hint})
-		}
-	}
-	return unknown, nil
 }
 
 // hazards collects what stands in the way of the plan in the database.
@@ -130,6 +107,11 @@ func (s *Schema) hazards(ctx context.Context, plan *Plan) error {
 		}
 	default:
 		plan.Hazards = append(plan.Hazards, Hazard{Blocks: StageOnline, Text: fmt.Sprintf("a migration to version %d is under way (%s)", m.to, m.state)})
+	}
+	if s.opts.StrictTypes && plan.UnderWay != replay.Built {
+		if err := plan.refusedBy(StageOnline, plan.Types.refused()); err != nil {
+			return err
+		}
 	}
 	var all []belonging
 	err = pg.InTx(ctx, s.db, pg.PointList, func(tx pgx.Tx) (err error) {

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/internal/nearest"
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/projections"
 	"github.com/viewschema/projector/replay"
@@ -117,7 +118,7 @@ func (c *definition) named(list []string) ([]*projections.Projector, error) {
 	for _, name := range list {
 		p, ok := known[name]
 		if !ok {
-			errs = append(errs, fmt.Errorf("%w: no projector and no table is named %s%s", ErrDefinition, name, didYouMean(name, maps.Keys(known))))
+			errs = append(errs, fmt.Errorf("%w: no projector and no table is named %s%s", ErrDefinition, name, nearest.DidYouMean("", name, maps.Keys(known))))
 		}
 		wanted[p] = true
 	}

@@ -17,21 +17,6 @@ import (
 	"github.com/viewschema/projector/viewschema"
 )
 
-func mustExec(t *testing.T, db *pgxpool.Pool, sql string, args ...any) {
-	t.Helper()
-	if _, err := db.Exec(t.Context(), sql, args...); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func scalar[T any](t *testing.T, db *pgxpool.Pool, sql string, args ...any) (v T) {
-	t.Helper()
-	if err := db.QueryRow(t.Context(), sql, args...).Scan(&v); err != nil {
-		t.Fatal(err)
-	}
-	return v
-}
-
 // The rows of an aggregate are made anew in all tables, and no others.
 func TestReplayAnAggregate(t *testing.T) {
 	t.Parallel()
@@ -139,12 +124,15 @@ func TestReplayChanged(t *testing.T) {
 
 	files["accounts.sql"].Data = append(files["accounts.sql"].Data, "\nalter table accounts%SUFFIX% add column note text not null default 'none';\n"...)
 	mustExec(t, db, "update view_schema.transactions set description = 'as it was'")
-	mustExec(t, db, "create view public.rich as select id from view_schema.accounts")
-	if _, err := open(t, db, d).ReplayChanged(t.Context(), "code 1"); !errors.Is(err, viewschema.ErrRefused) || !strings.Contains(err.Error(), "view rich") {
-		t.Errorf("a view on the former table: %v", err)
+	mustExec(t, db, "create materialized view public.rich as select id from view_schema.accounts; create view public.note as select owner from view_schema.accounts")
+	if _, err := open(t, db, d).ReplayChanged(t.Context(), "code 1"); !errors.Is(err, viewschema.ErrRefused) || !strings.Contains(err.Error(), "materialized view rich") {
+		t.Errorf("a materialized view on the former table: %v", err)
 	}
-	mustExec(t, db, "drop view public.rich")
+	mustExec(t, db, "drop materialized view public.rich")
 	expect("a SQL file", changed("code 1"), "accounts")
+	if n := scalar[int64](t, db, "select count(*) from public.note"); n == 0 {
+		t.Error("the view shows nothing")
+	}
 	if n := scalar[int64](t, db, "select count(*) from view_schema.accounts where note = 'none'"); n == 0 {
 		t.Error("the table has not got the shape of its file")
 	}

@@ -20,8 +20,7 @@ import (
 // where one tries things without a version for each. The first time, it takes all for changed. Only bounds it to some
 // projectors, as in Part. Result.Nothing says that nothing has changed, Result.Projectors what was replayed.
 //
-// It is one transaction that holds off readers and writers. What would be left behind on a former table, like a view, is
-// ErrRefused.
+// It is one transaction that holds off readers and writers. What hangs on a table is made anew, as in a cutover, or ErrRefused.
 func (s *Schema) ReplayChanged(ctx context.Context, code string, only ...string) (Result, error) {
 	ps, err := s.def.named(only)
 	if err != nil {
@@ -114,9 +113,6 @@ func (s *Schema) remake(ctx context.Context, tx, events pgx.Tx, source *eventsto
 			plan.Tables = append(plan.Tables, s.def.replay(t, p.Name, plan))
 		}
 	}
-	if err := s.checkCutover(ctx, tx, plan); err != nil {
-		return err
-	}
 	suffix := versionSuffix(noVersion)
 	if err := s.createTables(ctx, tx, names(plan.Tables), suffix); err != nil {
 		return err
@@ -137,14 +133,28 @@ func (s *Schema) remake(ctx context.Context, tx, events pgx.Tx, source *eventsto
 				return err
 			}
 		}
+	}
+	all, err := s.checkCutover(ctx, tx, plan)
+	if err != nil {
+		return err
+	}
+	for _, t := range plan.Tables {
 		if err := s.replace(ctx, tx, t); err != nil {
 			return fmt.Errorf("table %s: %w", t.Table, err)
+		}
+	}
+	if err := makeAnew(ctx, tx, all); err != nil {
+		return err
+	}
+	for _, t := range plan.Tables {
+		if _, err := tx.Exec(ctx, "drop table if exists "+pg.Table(s.def.Schema, t.Archived)); err != nil {
+			return fmt.Errorf("dropping the former table %s: %w", t.Archived, err)
 		}
 	}
 	return nil
 }
 
-// replace puts a table in the place of the live one, which is dropped, and records it, if the projector has got it just now.
+// replace puts a table in the place of the live one, and records it, if the projector has got it just now.
 func (s *Schema) replace(ctx context.Context, tx pgx.Tx, t TableChange) error {
 	was, err := s.exists(ctx, tx, t.Table)
 	if err != nil {
@@ -157,11 +167,6 @@ func (s *Schema) replace(ctx context.Context, tx pgx.Tx, t TableChange) error {
 	}
 	if err := s.publish(ctx, tx, t, was); err != nil {
 		return err
-	}
-	if was {
-		if _, err := tx.Exec(ctx, "drop table "+pg.Table(s.def.Schema, t.Archived)); err != nil {
-			return fmt.Errorf("dropping the former table: %w", err)
-		}
 	}
 	_, err = tx.Exec(ctx, s.sql(`
 		insert into %SCHEMA%.projector_tables (migration_id, table_name, change, projector)

@@ -33,6 +33,9 @@ type Options struct {
 	// Maintenance cuts over without locking the event table, for a role that may not: the operator has stopped all writers,
 	// and the cutover rolls back if it finds one or an event that came meanwhile.
 	Maintenance bool
+	// StrictTypes makes Plan and MigrateOnline refuse event types of the store that the definition does not know, and types of
+	// the definition of which the store has no event. For that they look at all events, before anything is touched.
+	StrictTypes bool
 	// ManualInit leaves the bookkeeping tables as they are: what needs them newer returns ErrInit, and Init is up to the
 	// operator.
 	ManualInit bool
