@@ -26,8 +26,8 @@ type (
 		Note          string            `bun:"note,nullzero"`
 		Amount        string            `bun:"amount"`
 		At            time.Time         `bun:"at"`
-		Seen          *time.Time        `bun:"seen"`
-		Day           time.Time         `bun:"day"`
+		Seen          *time.Time        `bun:"seen,type:timestamp"`
+		Day           time.Time         `bun:"day,type:date"`
 		Doc           map[string]string `bun:"doc"`
 		Tags          []string          `bun:"tags"`
 		Mood          string            `bun:"mood"`

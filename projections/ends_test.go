@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -22,8 +23,8 @@ import (
 	"github.com/viewschema/projector/projections"
 )
 
-// Whatever handlers do, and however the events are cut into batches: a rebuild, a rebuild with catch-ups, and projecting in
-// the application's transactions leave the same rows, and the handlers see the same errors.
+// Whatever handlers do, and however the events are cut into batches: a rebuild, a rebuild with catch-ups, projecting in the
+// application's transactions, and in memory, leave the same rows, and the handlers see the same errors.
 func TestEndsAgree(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Database(t, setupEnds)
@@ -76,11 +77,42 @@ func (e *ends) check(t *rapid.T) {
 		e.project(t, group, live)
 	}
 
+	remembered := log{}
+	memory := e.set.Memory()
+	for _, group := range drawGroups(t, events) {
+		if err := memory.Project(context.WithValue(t.Context(), logKey{}, remembered), group...); err != nil {
+			t.Fatal(err)
+		}
+	}
+
 	want := e.rows(t, "rebuilt")
 	same(t, "rows of the catch-up", want, e.rows(t, "caughtup"))
 	same(t, "rows of the live tables", want, e.rows(t, "live"))
 	same(t, "errors of the catch-up", fmt.Sprint(map[string][]string(rebuilt)), fmt.Sprint(map[string][]string(caughtUp)))
 	same(t, "errors of the live tables", fmt.Sprint(map[string][]string(rebuilt)), fmt.Sprint(map[string][]string(live)))
+	stored := e.set.In("rebuilt", "").Memory()
+	if err := pgx.BeginFunc(t.Context(), e.pool, func(tx pgx.Tx) error { return stored.Load(t.Context(), projections.Pgx(tx)) }); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "rows in memory", listed(t, stored), listed(t, memory))
+	same(t, "errors in memory", fmt.Sprint(map[string][]string(rebuilt)), fmt.Sprint(map[string][]string(remembered)))
+}
+
+// listed are all rows as Go has them.
+func listed(t *rapid.T, m *projections.Memory) string {
+	var b strings.Builder
+	for _, row := range []any{person{}, line{}, mark{}, booking{}} {
+		table, rows, err := m.Rows(reflect.TypeOf(row))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(rows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "%s %s\n", table, text)
+	}
+	return b.String()
 }
 
 func same(t *rapid.T, what, want, got string) {

@@ -46,7 +46,8 @@ func (t *table[K, R]) reset() {
 	if len(t.spare) > keepInMap {
 		t.spare = nil
 	}
-	t.loaded, t.busy, t.ready, t.scoped, t.lastsOf = false, false, false, false, 0
+	t.loaded, t.busy, t.ready, t.scoped, t.lastsOf = t.run.keeps, false, false, false, 0
+	t.all = nil
 	if !t.run.loads {
 		if t.current == nil {
 			t.current = &scope[K, R]{}

@@ -19,6 +19,7 @@ import (
 type Run struct {
 	set      *Set
 	loads    bool // a catch-up
+	keeps    bool // a Memory's: rows are neither loaded nor stored
 	stores   []*Store
 	appliers map[string]applier
 
@@ -50,16 +51,16 @@ var (
 // Rebuild makes a run into empty tables. Events have to come aggregate by aggregate, each in sequence: when the next
 // aggregate begins, the rows of the last one are encoded and forgotten. COPY stores them: when there are some megabytes, if
 // the connection is not busy with a result then, and else in Flush.
-func (s *Set) Rebuild() *Run { return s.start(false) }
+func (s *Set) Rebuild() *Run { return s.start(&Run{}) }
 
 // CatchUp makes a run on tables that have rows. Events have to come in sequence within their aggregate; aggregates may
 // take turns. A table is read when a handler first touches it in a batch, with one query for the rows of all aggregates
 // of the batch, so the connection must not be busy with a result while Apply runs. The events have to stay as they are
 // until Flush, which stores what has changed: a handler may be called again with an event of the batch.
-func (s *Set) CatchUp() *Run { return s.start(true) }
+func (s *Set) CatchUp() *Run { return s.start(&Run{loads: true}) }
 
-func (s *Set) start(loads bool) *Run {
-	r := &Run{set: s, loads: loads, broken: errNotBegun, appliers: map[string]applier{}}
+func (s *Set) start(r *Run) *Run {
+	r.set, r.broken, r.appliers = s, errNotBegun, map[string]applier{}
 	for _, p := range s.projectors {
 		store := &Store{run: r, projector: p}
 		for _, t := range p.Tables {
@@ -200,6 +201,10 @@ func (r *Run) enter(id ID) error {
 	}
 	if r.loads {
 		place, ok := r.places[id]
+		if !ok && r.keeps {
+			place, ok = len(r.places), true
+			r.places[id] = place
+		}
 		if !ok {
 			return fmt.Errorf("projections: aggregate %s is not among those that the batch began with", id)
 		}

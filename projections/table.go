@@ -21,6 +21,7 @@ type state interface {
 	taken() (bool, error)
 	// guessed says whether rows were created whose keys were taken to be free: such that stay, and such that are gone.
 	guessed() (stay, gone bool)
+	kept
 }
 
 // entry is a row in memory. Its address is good until reset.
@@ -58,7 +59,8 @@ type table[K comparable, R any] struct {
 	spare   []*scope[K, R]
 	slab    slab[entry[R]]
 	created []*entry[R]
-	changed []*entry[R] // stored ones
+	changed []*entry[R]     // stored ones
+	all     map[K]*entry[R] // in a Memory: the rows of all batches, some of which may be gone
 }
 
 func (t *Rows[K, R]) open(s *Store) state {

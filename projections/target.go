@@ -199,14 +199,20 @@ func (t *target) query(statement func(columns, relation, aggregate, ids string) 
 		return err
 	}
 	sql := statement(columnList(fields), t.relation, t.model.aggregate.sql(), array)
-	formats := make([]int16, len(fields))
+	return t.read(sql, [][]byte{ids}, []uint32{oid}, add)
+}
+
+// read runs a statement that selects the model's columns and then the numbered ones.
+func (t *target) read(sql string, params [][]byte, oids []uint32, add func(numbers []byte, scan func(row unsafe.Pointer) error) error) error {
+	formats := make([]int16, len(t.model.columns)+len(t.model.numbered))
 	for i := range formats {
 		formats[i] = pgtype.BinaryFormatCode
 		if i < len(t.plan.columns) {
 			formats[i] = t.plan.columns[i].format
 		}
 	}
-	result := r.conn.PgConn().ExecParams(r.ctx, sql, [][]byte{ids}, []uint32{oid}, binaryFormat, formats)
+	r := t.run
+	result := r.conn.PgConn().ExecParams(r.ctx, sql, params, oids, binaryFormat, formats)
 	var failed error
 	for failed == nil && result.NextRow() {
 		failed = t.addRow(result.Values(), add)

@@ -17,30 +17,8 @@ import (
 func TestTheServerDiesWithItsParent(t *testing.T) {
 	t.Parallel()
 	temp := openTemp(t)
-	parent := exec.Command(os.Args[0])
-	parent.Env = append(os.Environ(), childEnv+"="+temp)
-	parent.Stderr = os.Stderr
-	out, err := parent.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := parent.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatalf("the child has not started a server: %v", err)
-	}
-	var pid int
-	var folder string
-	if _, err := fmt.Sscan(line, &pid, &folder); err != nil {
-		t.Fatal(err)
-	}
-	if err := parent.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = parent.Wait() // always an error: killed
-	waitUntilDead(t, pid)
+	pid, folder := killedParent(t, temp)
+	waitUntil(t, func() bool { return !runs(pid) }, "the server outlives its parent")
 
 	if _, err := os.Stat(folder); err != nil {
 		t.Fatalf("the killed program's folder: %v; want it left", err)
@@ -57,16 +35,65 @@ func TestTheServerDiesWithItsParent(t *testing.T) {
 	}
 }
 
-func waitUntilDead(t *testing.T, pid int) {
+// TestAnUnattendedServerLeavesNothing kills the parent, too: here nobody has to come and clean up.
+func TestAnUnattendedServerLeavesNothing(t *testing.T) {
+	t.Parallel()
+	pid, folder := killedParent(t, openTemp(t), unattendedEnv+"=1")
+	waitUntil(t, func() bool { return !runs(pid) }, "the server outlives its parent")
+	waitUntil(t, func() bool { _, err := os.Stat(folder); return errors.Is(err, os.ErrNotExist) }, "the folder outlives the server")
+}
+
+func TestAnUnattendedServerCanBeStopped(t *testing.T) {
+	t.Parallel()
+	server, err := start(t.Context(), pglocal.Options{TempDir: openTemp(t), Unattended: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Stop(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(server.Dir()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s: %v; want it removed", server.Dir(), err)
+	}
+}
+
+// killedParent starts a program that starts a server, and kills the program.
+func killedParent(t *testing.T, temp string, env ...string) (pid int, folder string) {
+	t.Helper()
+	parent := exec.Command(os.Args[0])
+	parent.Env = append(append(os.Environ(), childEnv+"="+temp), env...)
+	parent.Stderr = os.Stderr
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("the child has not started a server: %v", err)
+	}
+	if _, err := fmt.Sscan(line, &pid, &folder); err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = parent.Wait() // always an error: killed
+	return pid, folder
+}
+
+func waitUntil(t *testing.T, done func() bool, complaint string) {
 	t.Helper()
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
 	timeout := time.After(20 * time.Second)
-	for runs(pid) {
+	for !done() {
 		select {
 		case <-ticker.C:
 		case <-timeout:
-			t.Fatalf("process %d outlives its parent", pid)
+			t.Fatal(complaint)
 		}
 	}
 }

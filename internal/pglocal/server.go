@@ -33,6 +33,9 @@ type Options struct {
 	Settings map[string]string
 	// TempDir is where the server's folder is made. /tmp stands in if it is empty or does not do.
 	TempDir string
+	// Unattended is for a caller who cannot Stop the server: it is stopped, and its folder removed, when this program ends,
+	// however it ends.
+	Unattended bool
 }
 
 // Server is a private PostgreSQL, or the one that DATABASE_URL names.
@@ -41,6 +44,7 @@ type Server struct {
 	folder  string
 	owner   *os.File // open for as long as the folder is in use
 	process *process
+	watcher *watcher // nil, unless the server is unattended
 	start   func(ctx context.Context) error // of an initialized cluster
 	stop    func() error
 }
@@ -93,7 +97,10 @@ func Start(ctx context.Context, binaries Binaries, options Options) (_ *Server, 
 	if err := s.start(ctx); err != nil {
 		return nil, err
 	}
-	return s, nil
+	if options.Unattended {
+		s.watcher, err = watch(folder)
+	}
+	return s, err
 }
 
 // Crash kills a private server and starts it again; it returns when the server has recovered and accepts connections.
@@ -274,7 +281,11 @@ func (s *Server) shutDown() error {
 }
 
 func (s *Server) remove() error {
-	err := os.RemoveAll(s.folder)
+	var err error
+	if s.watcher != nil {
+		err = s.watcher.end()
+	}
+	err = errors.Join(err, os.RemoveAll(s.folder))
 	if s.owner != nil {
 		err = errors.Join(err, s.owner.Close())
 	}

@@ -19,6 +19,9 @@ import (
 // childEnv makes the test binary a program that starts a server and waits to be killed.
 const childEnv = "PGLOCAL_TEST_CHILD"
 
+// unattendedEnv makes that server an unattended one.
+const unattendedEnv = "PGLOCAL_TEST_UNATTENDED"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) != "" {
 		if err := child(); err != nil {
@@ -30,7 +33,7 @@ func TestMain(m *testing.M) {
 }
 
 func child() error {
-	server, err := start(context.Background(), pglocal.Options{TempDir: os.Getenv(childEnv)})
+	server, err := start(context.Background(), pglocal.Options{TempDir: os.Getenv(childEnv), Unattended: os.Getenv(unattendedEnv) != ""})
 	if err != nil {
 		return err
 	}
