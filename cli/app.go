@@ -54,6 +54,17 @@ func (p *program) app() *urfave.App {
 			Action:      p.subcommand,
 		},
 		{
+			Name:  "clean",
+			Usage: "drop archived tables, those that nothing depends on; lists them first",
+			Flags: []urfave.Flag{
+				&urfave.DurationFlag{Name: "older-than", Value: 7 * 24 * time.Hour, Usage: "how long ago they have to have been archived"},
+				&urfave.BoolFlag{DisableDefaultText: true, Name: "dry-run", Usage: "list them, and do nothing"},
+				&urfave.BoolFlag{DisableDefaultText: true, Name: "yes", Usage: "do not ask"},
+				&urfave.DurationFlag{Name: "lock-wait", Value: time.Minute, Usage: "how long to try to get the locks of a table"},
+			},
+			Action: p.action(clean),
+		},
+		{
 			Name:  "tables",
 			Usage: "create view tables, for development and tests",
 			Subcommands: []*urfave.Command{{

@@ -46,6 +46,7 @@ var commits = []commit{
 	{pg.PointAbort, 1, atVersion1, 0, online, "migrate abort", "version 1, aborting, done 0", "version 1", migrate},
 	{pg.PointCreateTables, 1, filledStore, 0, nil, "tables create", "version 0", "version 2, empty", []string{"replay"}},
 	{pg.PointReplay, 1, filledStore, 0, []string{"tables create"}, "replay", "version 2, empty", "version 2", nil},
+	{pg.PointClean, 1, atVersion1, 0, migrate, "clean --older-than 0s --yes", "version 2", "version 2", nil},
 }
 
 // The command line is killed before and after each kind of commit that it has, the second of those of which there are
