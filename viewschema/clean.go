@@ -43,6 +43,10 @@ func (s *Schema) ArchivedTables(ctx context.Context, age time.Duration) ([]Archi
 		join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = t.archived_name
 		where m.state in ('active', 'archived')
 		  and m.active_at < now() - $2::interval
+		  and not exists (
+			select
+			from %SCHEMA%.projector_tables l join %SCHEMA%.projector_migrations n on n.id = l.migration_id
+			where l.archived_name = t.archived_name and n.id > m.id or l.built_name = t.archived_name and n.state in ('building', 'built', 'aborting'))
 		order by m.active_at, t.archived_name`), s.def.Schema, age)
 	if err != nil {
 		return nil, fmt.Errorf("listing the archived tables: %w", err)
@@ -61,6 +65,9 @@ func (s *Schema) ArchivedTables(ctx context.Context, age time.Duration) ([]Archi
 // depends on is left: the list says what, and should anything come to depend on it later, PostgreSQL refuses. Dropping a table
 // locks those that its foreign keys name, so each lock is asked for with a short time-out, again and again for Options.LockWait.
 func (s *Schema) Clean(ctx context.Context, tables []ArchivedTable) (dropped []ArchivedTable, err error) {
+	if err := s.ensureInit(ctx, false); err != nil {
+		return nil, err
+	}
 	for _, t := range tables {
 		if len(t.Dependents) > 0 {
 			continue
@@ -80,21 +87,30 @@ func (s *Schema) drop(ctx context.Context, t ArchivedTable) error {
 			if _, err := tx.Exec(ctx, "select set_config('lock_timeout', $1, true)", milliseconds(lockTimeout)); err != nil {
 				return err
 			}
-			// First, so that two who clean do not drop what has got the name meanwhile.
-			tag, err := tx.Exec(ctx, s.sql(`
-				update %SCHEMA%.projector_tables set archived_name = null
-				where migration_id = $1 and table_name = $2 and archived_name = $3`), t.migration, t.Table, t.Name)
-			if err != nil || tag.RowsAffected() == 0 {
+			// Whoever takes the last cutover back has the tables from here on, or finds them gone.
+			if err := tx.QueryRow(ctx, s.sql("select from %SCHEMA%.projector_migrations where id = $1 for update"), t.migration).Scan(); err != nil {
 				return err
 			}
-			if _, err := tx.Exec(ctx, "drop table "+pg.Table(s.def.Schema, t.Name)); err != nil {
+			var taken bool
+			err := tx.QueryRow(ctx, s.sql(`
+				select exists (select from %SCHEMA%.projector_migrations where takes_back = $1 and state in ('built', 'aborting'))`), t.migration).Scan(&taken)
+			if err != nil {
+				return err
+			}
+			if taken {
+				return fmt.Errorf("%w: a rollback is under way, which brings it back", ErrOtherMigration)
+			}
+			if _, err := tx.Exec(ctx, "drop table if exists "+pg.Table(s.def.Schema, t.Name)); err != nil {
 				return err
 			}
 			// The ledger tells which events the archived tables have, too; without them nobody asks for it any more.
 			_, err = tx.Exec(ctx, s.sql(`
 				delete from %SCHEMA%.projector_replayed_ids
 				where migration_id = $1
-				  and not exists (select from %SCHEMA%.projector_tables where migration_id = $1 and archived_name is not null)`), t.migration)
+				  and not exists (
+					select
+					from %SCHEMA%.projector_tables t join pg_catalog.pg_class c on c.relname = t.archived_name
+					where t.migration_id = $1 and c.relnamespace = $2::text::regnamespace)`), t.migration, pgx.Identifier{s.def.Schema}.Sanitize())
 			return err
 		})
 		if !pg.IsLockTimeout(err) || time.Now().After(deadline) {

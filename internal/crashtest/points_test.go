@@ -56,7 +56,10 @@ var commits = []commit{
 func TestKilledAtEveryCommit(t *testing.T) {
 	t.Parallel()
 	for _, point := range pg.Points {
-		if point == pg.PointPrepare || point == pg.PointFill { // of an event table: see the tests of eventtable
+		switch point {
+		case pg.PointPrepare, pg.PointFill: // of an event table: see the tests of eventtable
+			continue
+		case pg.PointTakeBack: // see TestKilledInARollback
 			continue
 		}
 		if !slices.ContainsFunc(commits, func(c commit) bool { return c.point == point }) {
@@ -131,6 +134,40 @@ func TestKilledInSQL(t *testing.T) {
 					must(command)
 				}
 				verify(t, db, 2)
+			})
+		}
+	}
+}
+
+// A rollback that is killed is gone on with by the same command. Seen to fail with the ledger moved in a transaction of its own.
+func TestKilledInARollback(t *testing.T) {
+	t.Parallel()
+	for _, point := range []string{"take back:1", "group:1", "cut:1", "cutover:1"} {
+		for _, moment := range []pg.Moment{pg.Before, pg.After} {
+			fault := string(moment) + ":" + point
+			t.Run(fault, func(t *testing.T) {
+				t.Parallel()
+				db := pgtest.Database(t, atVersion1)
+				for _, command := range migrate {
+					run(t, db, strings.Fields(command)...)
+				}
+				appendEvents(t, db.Config().ConnString(), twoGroups, 2)
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				crash := newCommand(ctx, db, "former", fault, "--workers", "1", "rollback")
+				_ = crash.Run() // see killed
+				if ctx.Err() != nil || !crash.killed(t) {
+					t.Fatalf("%s: it did not come to the commit", crash.ProcessState)
+				}
+				if fault == "after:cutover:1" {
+					verify(t, db, 1)
+					return
+				}
+				verify(t, db, 2)
+				if exit, _, stderr := exits(t, db, "former", "rollback"); exit != 0 {
+					t.Fatalf("rollback: exit code %d\n%s", exit, stderr)
+				}
+				verify(t, db, 1)
 			})
 		}
 	}
