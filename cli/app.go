@@ -55,6 +55,23 @@ func (p *program) app() *urfave.App {
 			Action:      p.subcommand,
 		},
 		{
+			Name:   "rollback",
+			Usage:  "with the release before: catch the archived tables up and cut over to them, which takes the last cutover back",
+			Flags:  cutoverFlags(),
+			Action: p.action(cutover((*viewschema.Schema).Rollback)),
+		},
+		{
+			Name:  "clean",
+			Usage: "drop archived tables, those that nothing depends on; lists them first",
+			Flags: []urfave.Flag{
+				&urfave.DurationFlag{Name: "older-than", Value: 7 * 24 * time.Hour, Usage: "how long ago they have to have been archived"},
+				&urfave.BoolFlag{DisableDefaultText: true, Name: "dry-run", Usage: "list them, and do nothing"},
+				&urfave.BoolFlag{DisableDefaultText: true, Name: "yes", Usage: "do not ask"},
+				&urfave.DurationFlag{Name: "lock-wait", Value: time.Minute, Usage: "how long to try to get the locks of a table"},
+			},
+			Action: p.action(clean),
+		},
+		{
 			Name:  "tables",
 			Usage: "create view tables, for development and tests",
 			Subcommands: []*urfave.Command{{
@@ -121,20 +138,24 @@ func (p *program) migrate() []*urfave.Command {
 			Action: p.action(catchUp),
 		},
 		{
-			Name:  "offline",
-			Usage: "the cutover: the last events, the new names, the new version, in one transaction",
-			Flags: []urfave.Flag{
-				&urfave.DurationFlag{Name: "lock-wait", Value: time.Minute, Usage: "how long to try to get the locks"},
-				&urfave.DurationFlag{Name: "pause-budget", Value: 500 * time.Millisecond, Usage: "how long to hold off writers for a try; kept below deadlock_timeout"},
-				&urfave.BoolFlag{DisableDefaultText: true, Name: "maintenance", Usage: "all writers are stopped: do not lock the event table, and roll back if an event comes"},
-			},
-			Action: p.action(offline),
+			Name:   "offline",
+			Usage:  "the cutover: the last events, the new names, the new version, in one transaction",
+			Flags:  cutoverFlags(),
+			Action: p.action(cutover((*viewschema.Schema).MigrateOffline)),
 		},
 		{
 			Name:   "abort",
 			Usage:  "remove what the migration under way has made; the live tables stay",
 			Action: p.action(step((*viewschema.Schema).Abort)),
 		},
+	}
+}
+
+func cutoverFlags() []urfave.Flag {
+	return []urfave.Flag{
+		&urfave.DurationFlag{Name: "lock-wait", Value: time.Minute, Usage: "how long to try to get the locks"},
+		&urfave.DurationFlag{Name: "pause-budget", Value: 500 * time.Millisecond, Usage: "how long to hold off writers for a try; kept below deadlock_timeout"},
+		&urfave.BoolFlag{DisableDefaultText: true, Name: "maintenance", Usage: "all writers are stopped: do not lock the event table, and roll back if an event comes"},
 	}
 }
 

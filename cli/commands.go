@@ -119,12 +119,15 @@ func follow(ctx context.Context, s *session) error {
 	return s.answer(newResultView("follow", all))
 }
 
-// offline warns of a maintenance that nobody has typed: a variable that was left over would do without the lock.
-func offline(ctx context.Context, s *session) error {
-	if s.flags.Bool("maintenance") && slices.Contains(s.unsaid, "maintenance") {
-		s.log.Warn().Msgf("%s is set: the event table is not locked; all writers must have been stopped", variable("maintenance"))
+// cutover is step for a cutover. It warns of a maintenance that nobody has typed: a variable that was left over would do without
+// the lock.
+func cutover(run func(*viewschema.Schema, context.Context) (viewschema.Result, error)) func(context.Context, *session) error {
+	return func(ctx context.Context, s *session) error {
+		if s.flags.Bool("maintenance") && slices.Contains(s.unsaid, "maintenance") {
+			s.log.Warn().Msgf("%s is set: the event table is not locked; all writers must have been stopped", variable("maintenance"))
+		}
+		return step(run)(ctx, s)
 	}
-	return step((*viewschema.Schema).MigrateOffline)(ctx, s)
 }
 
 // step runs a method that brings the database forward, or back.

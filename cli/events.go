@@ -1,18 +1,15 @@
 package cli
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	urfave "github.com/urfave/cli/v2"
-	"golang.org/x/term"
 
 	"github.com/viewschema/projector/eventtable"
 )
@@ -83,7 +80,7 @@ func prepareEvents(ctx context.Context, s *session) error {
 	if err := p.Err(); err != nil || p.Nothing() || s.flags.Bool("dry-run") {
 		return err
 	}
-	if err := s.confirm(); err != nil {
+	if err := s.confirm("take these steps"); err != nil {
 		return err
 	}
 	taken, err := p.Run(ctx, s.pool)
@@ -92,23 +89,6 @@ func prepareEvents(ctx context.Context, s *session) error {
 	}
 	elapsed := time.Since(began)
 	return s.answer(preparedView{Type: "prepared", Relation: p.Relation, Steps: taken, Elapsed: seconds(elapsed), elapsed: elapsed})
-}
-
-// confirm asks whether to go on, if there is somebody to ask.
-func (s *session) confirm() error {
-	if s.flags.Bool("yes") {
-		return nil
-	}
-	in, ok := s.Stdin.(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return usagef("nothing was done, since nobody can be asked here; to take these steps, type: %s %s --yes", s.name, s.path(s.flags))
-	}
-	fmt.Fprint(s.Stderr, "take these steps? [y/N] ")
-	line, err := bufio.NewReader(in).ReadString('\n')
-	if answer := strings.ToLower(strings.TrimSpace(line)); err != nil || answer != "y" && answer != "yes" {
-		return usagef("nothing was done")
-	}
-	return nil
 }
 
 // filling shows how far the filling is.

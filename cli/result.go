@@ -114,6 +114,8 @@ func (v resultView) text(w io.Writer, program string) {
 	switch {
 	case v.Command == "migrate abort" && r.Nothing:
 		fmt.Fprintln(w, "nothing to do: no migration is under way")
+	case v.Command == "migrate abort" && r.To < r.From:
+		fmt.Fprintf(w, "the rollback to version %d is given up; the database stays at version %d\n", r.To, r.From)
 	case v.Command == "migrate abort":
 		fmt.Fprintf(w, "the migration to version %d is aborted; the database stays at version %d\n", r.To, r.From)
 	case v.Command == "replay" && r.Nothing:
@@ -133,7 +135,7 @@ func (v resultView) text(w io.Writer, program string) {
 		}
 	case v.Command == "follow":
 		fmt.Fprintf(w, "version %d is live\n", r.To)
-	case v.Command == "migrate offline":
+	case v.Command == "migrate offline", v.Command == "rollback":
 		fmt.Fprintf(w, "the database is at version %d; writers were held off for %s\n", r.To, duration(r.HeldOff))
 		switch {
 		case r.Events == 1:

@@ -44,7 +44,11 @@ func (v statusView) text(w io.Writer, program string) {
 }
 
 func migration(t io.Writer, m *viewschema.MigrationStatus) {
-	fmt.Fprintf(t, "migration\t%d → %d, %s, since %s\n", m.From, m.To, m.State, m.Created.Format(time.DateTime))
+	kind := "migration"
+	if m.Rollback {
+		kind = "rollback"
+	}
+	fmt.Fprintf(t, "%s\t%d → %d, %s, since %s\n", kind, m.From, m.To, m.State, m.Created.Format(time.DateTime))
 	fmt.Fprintf(t, "phase\t%s\n", m.Phase)
 	if m.Batches > 0 {
 		fmt.Fprintf(t, "batches\t%s of %s\n", number(int64(m.BatchesDone)), number(int64(m.Batches)))
@@ -85,6 +89,8 @@ func (v statusView) next(w io.Writer, program string) {
 		return
 	case m.State == replay.Building:
 		command = "migrate online"
+	case m.Rollback:
+		command = "rollback"
 	default:
 		command = "migrate offline"
 	}

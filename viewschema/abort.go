@@ -10,7 +10,8 @@ import (
 	"github.com/viewschema/projector/replay"
 )
 
-// Abort removes what the migration under way has made, whatever its target: its tables and its bookkeeping. The live
+// Abort removes what the migration under way has made, whatever its target: its tables, unless it is a rollback, whose tables
+// are archived ones, and its bookkeeping. The live
 // tables and the current version stay as they are. It waits for the batches that workers have in flight; no new one
 // begins. A crash in it leaves the migration "aborting": no work goes on, and Abort can be run again.
 func (s *Schema) Abort(ctx context.Context) (Result, error) {
@@ -40,6 +41,12 @@ func (s *Schema) Abort(ctx context.Context) (Result, error) {
 		if err := boundLocks(ctx, tx); err != nil {
 			return err
 		}
+		if m.rollback {
+			if err := s.giveBack(ctx, tx, m); err != nil {
+				return err
+			}
+			return s.forget(ctx, tx, m)
+		}
 		return s.remove(ctx, tx, m)
 	})
 	if err != nil {
@@ -63,6 +70,11 @@ func (s *Schema) remove(ctx context.Context, tx pgx.Tx, m *migration) error {
 			return fmt.Errorf("dropping table %s: %w", table, err)
 		}
 	}
+	return s.forget(ctx, tx, m)
+}
+
+// forget deletes what the bookkeeping has about the migration.
+func (s *Schema) forget(ctx context.Context, tx pgx.Tx, m *migration) error {
 	for _, sql := range []string{
 		"delete from %SCHEMA%.projector_replayed_ids where migration_id = $1",
 		"delete from %SCHEMA%.projector_migrations where id = $1", // and its tables and batches

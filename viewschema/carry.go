@@ -14,7 +14,7 @@ import (
 // the table that takes its place.
 type belonging struct {
 	What       string
-	Statements []string // name the table as it is called before and after the cutover
+	Statements []string // name the table as it is called before and after the cutover, and the archived one as after
 	Problem    string   // why it cannot be made anew; empty: it can
 	Lock       string   // a statement that changes nothing and locks what is made anew by its own name; empty: its table's lock does
 }
@@ -23,7 +23,8 @@ type belonging struct {
 //
 // Definitions are PostgreSQL's own, which are printed with the schemas of all names that are not on the search path: hence the
 // empty one. They are taken before the tables are renamed, and so name the new table when they are run after that. What the
-// table's SQL files have made already, by the same name, is left out.
+// table's SQL files have made already, by the same name, is left out. Triggers and policies leave the archived table: should it be
+// caught up, to take the cutover back, no trigger runs a second time for an event.
 func (s *Schema) belongings(ctx context.Context, tx pgx.Tx, plan *Plan) (all []belonging, err error) {
 	var path string
 	if err := tx.QueryRow(ctx, "select current_setting('search_path')").Scan(&path); err != nil {
@@ -33,7 +34,7 @@ func (s *Schema) belongings(ctx context.Context, tx pgx.Tx, plan *Plan) (all []b
 		return nil, err
 	}
 	for _, t := range plan.replayed() {
-		rows, err := tx.Query(ctx, belongingsQuery, pg.Table(s.def.Schema, t.Table), pg.Table(s.def.Schema, t.Built))
+		rows, err := tx.Query(ctx, belongingsQuery, pg.Table(s.def.Schema, t.Table), pg.Table(s.def.Schema, t.Built), pg.Table(s.def.Schema, t.Archived))
 		if err != nil {
 			return nil, fmt.Errorf("listing what belongs to %s: %w", t.Table, err)
 		}
@@ -73,14 +74,16 @@ with live as (
 			|| coalesce(' using (' || pg_get_expr(p.polqual, p.polrelid) || ')', '')
 			|| coalesce(' with check (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', '')]
 			|| case when obj_description(p.oid, 'pg_policy') is not null
-				then array[format('comment on policy %I on %s is %L', p.polname, l.name, obj_description(p.oid, 'pg_policy'))] else '{}' end as statements,
+				then array[format('comment on policy %I on %s is %L', p.polname, l.name, obj_description(p.oid, 'pg_policy'))] else '{}' end
+			|| array[format('drop policy %I on %s', p.polname, $3::text)] as statements,
 		null::text as problem, '' as lock, l.oid as live, l.built
 	from live l join pg_policy p on p.polrelid = l.oid
 	where not exists (select from pg_policy o where o.polrelid = l.built and o.polname = p.polname)
 	union all
 	select 2, 0, 0, format('row security of %s', l.name),
 		case when l.relrowsecurity then array[format('alter table %s enable row level security', l.name)] else '{}' end
-			|| case when l.relforcerowsecurity then array[format('alter table %s force row level security', l.name)] else '{}' end,
+			|| case when l.relforcerowsecurity then array[format('alter table %s force row level security', l.name)] else '{}' end
+			|| array[format('alter table %s disable row level security, no force row level security', $3::text)],
 		null, '', l.oid, l.built
 	from live l
 	where l.relrowsecurity or l.relforcerowsecurity
@@ -96,7 +99,8 @@ with live as (
 			|| case t.tgenabled when 'O' then '{}' else array[format('alter table %s %s trigger %I', l.name,
 				case t.tgenabled when 'D' then 'disable' when 'R' then 'enable replica' else 'enable always' end, t.tgname)] end
 			|| case when obj_description(t.oid, 'pg_trigger') is not null
-				then array[format('comment on trigger %I on %s is %L', t.tgname, l.name, obj_description(t.oid, 'pg_trigger'))] else '{}' end,
+				then array[format('comment on trigger %I on %s is %L', t.tgname, l.name, obj_description(t.oid, 'pg_trigger'))] else '{}' end
+			|| array[format('drop trigger %I on %s', t.tgname, $3::text)],
 		case when not has_function_privilege(t.tgfoid, 'execute') then format('our role may not execute %s', t.tgfoid::regprocedure) end, '', l.oid, l.built
 	from live l join pg_trigger t on t.tgrelid = l.oid
 	where not t.tgisinternal

@@ -16,11 +16,15 @@ func (s *Schema) CatchUp(ctx context.Context) (Result, error) {
 	if err := s.ensureInit(ctx, false); err != nil {
 		return Result{}, err
 	}
-	job, m, err := s.builtJob(ctx)
+	m, plan, err := s.builtMigration(ctx)
 	if err != nil {
 		return Result{}, err
 	}
-	pass, err := job.CatchUp(ctx, eventstore.Wait{Limit: catchUpWait})
+	source, err := s.source(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	pass, err := s.job(m, source, plan).CatchUp(ctx, eventstore.Wait{Limit: catchUpWait})
 	if err != nil {
 		return Result{}, err
 	}
@@ -34,8 +38,8 @@ func (s *Schema) CatchUp(ctx context.Context) (Result, error) {
 // transactions.
 const catchUpWait = 2 * time.Second
 
-// builtJob returns the work of the migration to our target; ErrState if it is not built.
-func (s *Schema) builtJob(ctx context.Context) (*replay.Job, *migration, error) {
+// builtMigration returns the migration to our target, with its plan; ErrState if it is not built.
+func (s *Schema) builtMigration(ctx context.Context) (*migration, *Plan, error) {
 	m, err := s.mine(ctx, s.db)
 	switch {
 	case err != nil:
@@ -46,14 +50,7 @@ func (s *Schema) builtJob(ctx context.Context) (*replay.Job, *migration, error) 
 		return nil, nil, fmt.Errorf("%w: the migration to version %d is still building; go on with: migrate online", ErrState, m.to)
 	}
 	plan, err := s.def.reduce(m.from)
-	if err != nil {
-		return nil, nil, err
-	}
-	source, err := s.source(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	return s.job(m, source, plan), m, nil
+	return m, plan, err
 }
 
 // Follow catches up again and again, with a pause after each pass that found little, until the cutover: it then returns

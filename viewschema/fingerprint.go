@@ -129,3 +129,11 @@ func (f fingerprint) diff(now fingerprint) string {
 	}
 	return strings.Join(diffs, "; ")
 }
+
+// ofRelease leaves out what may differ where one release is at work: its builds, and copies of the database.
+func (f fingerprint) ofRelease() fingerprint {
+	same := maps.Clone(f)
+	delete(same, "build")
+	delete(same, "database")
+	return same
+}

@@ -19,6 +19,7 @@ type migration struct {
 	from, to    int
 	state       replay.State
 	fingerprint fingerprint
+	rollback    bool     // its tables are archived ones
 	current     int      // the database's version
 	missing     []string // tables that are recorded as built and do not exist
 	pending     int      // batches
@@ -26,14 +27,14 @@ type migration struct {
 
 // underWay returns the migration that is building, built or aborting; nil if there is none. It is one statement, and names
 // are looked up in pg_class and not with to_regclass, which does not go by the statement's snapshot: a cutover that commits
-// meanwhile is seen as a whole or not at all.
+// meanwhile is seen as a whole or not at all. Columns that bookkeeping of an older Projector does not have are asked for as JSON.
 func (s *Schema) underWay(ctx context.Context, q pg.Querier) (*migration, error) {
 	if have, err := s.bookkeepingVersion(ctx, q); err != nil || have == 0 {
 		return nil, err
 	}
 	m := &migration{Ledger: replay.Ledger{Schema: s.def.Schema}}
 	err := q.QueryRow(ctx, s.sql(`
-		select m.id, m.from_version, m.to_version, m.state, m.fingerprint,
+		select m.id, m.from_version, m.to_version, m.state, m.fingerprint, to_jsonb(m) ->> 'takes_back' is not null,
 			coalesce((select to_version from %SCHEMA%.projector_migrations where state = 'active'), 0),
 			array(
 				select t.built_name
@@ -49,7 +50,7 @@ func (s *Schema) underWay(ctx context.Context, q pg.Querier) (*migration, error)
 			(select count(*) from %SCHEMA%.projector_batches b where b.migration_id = m.id and b.done_at is null)
 		from %SCHEMA%.projector_migrations m
 		where m.state in ('building', 'built', 'aborting')`), s.def.Schema).
-		Scan(&m.Migration, &m.from, &m.to, &m.state, &m.fingerprint, &m.current, &m.missing, &m.pending)
+		Scan(&m.Migration, &m.from, &m.to, &m.state, &m.fingerprint, &m.rollback, &m.current, &m.missing, &m.pending)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil, nil

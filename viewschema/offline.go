@@ -35,11 +35,18 @@ func (s *Schema) MigrateOffline(ctx context.Context) (Result, error) {
 	if err := s.ensureInit(ctx, false); err != nil {
 		return Result{}, err
 	}
-	job, m, err := s.builtJob(ctx)
+	m, plan, err := s.builtMigration(ctx)
 	if err != nil {
 		return Result{}, err
 	}
-	plan, err := s.def.reduce(m.from)
+	result, err := s.cutOver(ctx, m, plan)
+	result.Elapsed = time.Since(began)
+	return result, err
+}
+
+// cutOver puts the tables of a migration that is built in the place of the live ones.
+func (s *Schema) cutOver(ctx context.Context, m *migration, plan *Plan) (Result, error) {
+	source, err := s.source(ctx)
 	if err != nil {
 		return Result{}, err
 	}
@@ -51,11 +58,10 @@ func (s *Schema) MigrateOffline(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	result := Result{From: m.from, To: m.to, State: replay.Active}
-	c := &cutover{Schema: s, job: job, m: m, plan: plan, result: &result, rate: usualRate, behind: true}
+	c := &cutover{Schema: s, job: s.job(m, source, plan), m: m, plan: plan, result: &result, rate: usualRate, behind: true}
 	if err := c.run(ctx); err != nil {
 		return Result{}, err
 	}
 	s.db.Reset() // its connections know the columns of tables that have other names now
-	result.Elapsed = time.Since(began)
 	return result, nil
 }

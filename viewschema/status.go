@@ -35,6 +35,7 @@ type MigrationStatus struct {
 	Ledger      int64        `json:"ledger"`     // replayed ids above the cut
 	Tail        int64        `json:"tail"`       // events that the new tables lack; only when built
 	Workers     []string     `json:"workers"`    // that hold a batch
+	Rollback    bool         `json:"rollback"`   // to the version before, whose tables are the archived ones
 	Changed     string       `json:"changed"`    // how this definition differs from the one that began; empty: it does not
 	Created     time.Time    `json:"created"`
 }
@@ -80,6 +81,10 @@ func (s *Schema) tableStatus(ctx context.Context) ([]TableStatus, error) {
 			union
 			select t.archived_name, 'archived'
 			from %SCHEMA%.projector_tables t
+			where not exists (
+				select
+				from %SCHEMA%.projector_tables b join %SCHEMA%.projector_migrations m on m.id = b.migration_id
+				where b.built_name = t.archived_name and m.state in ('building', 'built', 'aborting'))
 		)
 		select n.name, n.role, pg_total_relation_size(c.oid)
 		from named n
@@ -102,7 +107,7 @@ func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationS
 	}
 	st := &MigrationStatus{
 		From: m.from, To: m.to, State: m.state, Phase: p.Phase.String(), Batches: p.Batches, BatchesDone: p.BatchesDone,
-		Events: p.Events, EventsDone: p.EventsDone, Rows: p.Rows,
+		Events: p.Events, EventsDone: p.EventsDone, Rows: p.Rows, Rollback: m.rollback,
 	}
 	err = s.db.QueryRow(ctx, s.sql(`
 		select m.cut, m.cut_reason, m.created_at,

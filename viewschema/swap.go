@@ -251,7 +251,10 @@ func (s *Schema) publish(ctx context.Context, tx pgx.Tx, t TableChange, archived
 	if err := s.carryRights(ctx, tx, t.Archived, t.Table); err != nil {
 		return err
 	}
-	return s.carryProperties(ctx, tx, t.Archived, t.Table)
+	if err := s.carryProperties(ctx, tx, t.Archived, t.Table); err != nil {
+		return err
+	}
+	return s.revokeAll(ctx, tx, t.Archived) // its policies are gone; and nobody has to find it by mistake
 }
 
 // activate records the version and opens its guard. The ledger stays: at this moment it tells for the old tables, too,

@@ -29,7 +29,7 @@ import (
 // asBank makes the test binary the command line of the bank's second release; its value names a definition.
 const asBank = "CRASHTEST_AS_BANK"
 
-var definitions = map[string]func() viewschema.Definition{"plain": version2, "obstacle": withObstacle, "SQL": inSQL, "obstacle in SQL": obstacleInSQL}
+var definitions = map[string]func() viewschema.Definition{"plain": version2, "obstacle": withObstacle, "SQL": inSQL, "obstacle in SQL": obstacleInSQL, "former": former}
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv(asBank); name != "" {
@@ -37,6 +37,8 @@ func TestMain(m *testing.M) {
 	}
 	pgtest.Main(m)
 }
+
+func former() viewschema.Definition { return v1.Definition }
 
 func version2() viewschema.Definition {
 	d := bank.Definition

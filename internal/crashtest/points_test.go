@@ -46,6 +46,7 @@ var commits = []commit{
 	{pg.PointAbort, 1, atVersion1, 0, online, "migrate abort", "version 1, aborting, done 0", "version 1", migrate},
 	{pg.PointCreateTables, 1, filledStore, 0, nil, "tables create", "version 0", "version 2, empty", []string{"replay"}},
 	{pg.PointReplay, 1, filledStore, 0, []string{"tables create"}, "replay", "version 2, empty", "version 2", nil},
+	{pg.PointClean, 1, atVersion1, 0, migrate, "clean --older-than 0s --yes", "version 2", "version 2", nil},
 }
 
 // The command line is killed before and after each kind of commit that it has, the second of those of which there are
@@ -55,7 +56,10 @@ var commits = []commit{
 func TestKilledAtEveryCommit(t *testing.T) {
 	t.Parallel()
 	for _, point := range pg.Points {
-		if point == pg.PointPrepare || point == pg.PointFill { // of an event table: see the tests of eventtable
+		switch point {
+		case pg.PointPrepare, pg.PointFill: // of an event table: see the tests of eventtable
+			continue
+		case pg.PointTakeBack: // see TestKilledInARollback
 			continue
 		}
 		if !slices.ContainsFunc(commits, func(c commit) bool { return c.point == point }) {
@@ -130,6 +134,40 @@ func TestKilledInSQL(t *testing.T) {
 					must(command)
 				}
 				verify(t, db, 2)
+			})
+		}
+	}
+}
+
+// A rollback that is killed is gone on with by the same command. Seen to fail with the ledger moved in a transaction of its own.
+func TestKilledInARollback(t *testing.T) {
+	t.Parallel()
+	for _, point := range []string{"take back:1", "group:1", "cut:1", "cutover:1"} {
+		for _, moment := range []pg.Moment{pg.Before, pg.After} {
+			fault := string(moment) + ":" + point
+			t.Run(fault, func(t *testing.T) {
+				t.Parallel()
+				db := pgtest.Database(t, atVersion1)
+				for _, command := range migrate {
+					run(t, db, strings.Fields(command)...)
+				}
+				appendEvents(t, db.Config().ConnString(), twoGroups, 2)
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				crash := newCommand(ctx, db, "former", fault, "--workers", "1", "rollback")
+				_ = crash.Run() // see killed
+				if ctx.Err() != nil || !crash.killed(t) {
+					t.Fatalf("%s: it did not come to the commit", crash.ProcessState)
+				}
+				if fault == "after:cutover:1" {
+					verify(t, db, 1)
+					return
+				}
+				verify(t, db, 2)
+				if exit, _, stderr := exits(t, db, "former", "rollback"); exit != 0 {
+					t.Fatalf("rollback: exit code %d\n%s", exit, stderr)
+				}
+				verify(t, db, 1)
 			})
 		}
 	}

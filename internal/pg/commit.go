@@ -26,6 +26,8 @@ const (
 	PointAbort        Point = "abort"         // its end
 	PointCreateTables Point = "create tables" // development: the tables
 	PointReplay       Point = "replay"        // development: their rows
+	PointTakeBack     Point = "take back"     // the beginning of a rollback
+	PointClean        Point = "clean"         // the drop of an archived table
 	PointPrepare      Point = "prepare"       // a statement, or a transaction, that changes the event table
 	PointFill         Point = "fill"          // event table: a batch of rows that get a position
 )
@@ -33,7 +35,7 @@ const (
 // Points are all of them, in the order in which a migration comes to them.
 var Points = []Point{
 	PointInit, PointBegin, PointBatch, PointBuilt, PointList, PointGroup, PointCut, PointCutover, PointAborting, PointAbort, PointCreateTables, PointReplay,
-	PointPrepare, PointFill,
+	PointTakeBack, PointClean, PointPrepare, PointFill,
 }
 
 // Moment is before or after a commit.

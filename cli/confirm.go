@@ -1,0 +1,27 @@
+package cli
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+)
+
+// confirm asks whether to do what was listed, if there is somebody to ask.
+func (s *session) confirm(what string) error {
+	if s.flags.Bool("yes") {
+		return nil
+	}
+	in, ok := s.Stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) {
+		return usagef("nothing was done, since nobody can be asked here; to %s, type: %s %s --yes", what, s.name, s.path(s.flags))
+	}
+	fmt.Fprint(s.Stderr, what+"? [y/N] ")
+	line, err := bufio.NewReader(in).ReadString('\n')
+	if answer := strings.ToLower(strings.TrimSpace(line)); err != nil || answer != "y" && answer != "yes" {
+		return usagef("nothing was done")
+	}
+	return nil
+}

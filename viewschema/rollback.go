@@ -1,0 +1,273 @@
+package viewschema
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/viewschema/projector"
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/projections"
+	"github.com/viewschema/projector/replay"
+)
+
+// Rollback takes the last cutover back, minutes or days later: it catches the archived tables up, with the projectors of the
+// definition, which has to be that of the version before, and cuts over to them as MigrateOffline does, with the same guarantees.
+// What was live is archived, and so a rollback can be taken back in the same way, with the definition of the later version.
+//
+// It is a migration that begins as built. While it is under way, CatchUp and MigrateOffline know nothing of it: Rollback goes on
+// with it, and Abort ends it, and leaves the archived tables, and the ledger that tells which events they have.
+//
+// Errors are those of MigrateOffline. ErrRefused beforehand: the last migration altered tables in place, its archived tables are
+// gone, or the definition's target is not the version before. ErrChanged: the definition is not the one that version had.
+func (s *Schema) Rollback(ctx context.Context) (Result, error) {
+	began := time.Now()
+	if err := s.ensureInit(ctx, false); err != nil {
+		return Result{}, err
+	}
+	m, err := s.underWay(ctx, s.db)
+	if err != nil {
+		return Result{}, err
+	}
+	switch {
+	case m == nil:
+		if m, err = s.takeBack(ctx); err != nil {
+			return Result{}, err
+		}
+	case !m.rollback || m.to != s.Target():
+		return Result{}, fmt.Errorf("%w: to version %d (%s); finish it, or type: migrate abort", ErrOtherMigration, m.to, m.state)
+	case m.state != replay.Built:
+		return Result{}, fmt.Errorf("%w: the rollback to version %d is being aborted; finish it with: migrate abort", ErrState, m.to)
+	}
+	if m, err = s.mine(ctx, s.db); err != nil {
+		return Result{}, err
+	}
+	if m == nil {
+		return Result{}, fmt.Errorf("%w: another process has ended the rollback; type: status", ErrState)
+	}
+	plan, err := s.planBack(ctx, m)
+	if err != nil {
+		return Result{}, err
+	}
+	result, err := s.cutOver(ctx, m, plan)
+	result.Elapsed = time.Since(began)
+	return result, err
+}
+
+// takeBack begins the rollback: it records the migration and the tables, and moves the ledger to it. A crash leaves all or
+// nothing of it.
+func (s *Schema) takeBack(ctx context.Context) (*migration, error) {
+	last, err := s.lastMigration(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkFormer(ctx, last); err != nil {
+		return nil, err
+	}
+	now, err := s.fingerprint(ctx, s.db)
+	if err != nil {
+		return nil, err
+	}
+	m := &migration{Ledger: replay.Ledger{Schema: s.def.Schema}}
+	err = s.inTx(ctx, pg.PointTakeBack, func(tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, s.sql(`
+			insert into %SCHEMA%.projector_migrations (from_version, to_version, state, cut, cut_reason, fingerprint, built_at, takes_back)
+			select to_version, from_version, 'built', cut, cut_reason, $2, now(), id
+			from %SCHEMA%.projector_migrations
+			where id = $1 and state = 'active'
+			for update
+			returning id`), last.Migration, now).Scan(&m.Migration)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return fmt.Errorf("%w: another process has cut over meanwhile; type: status", ErrState)
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.moveLedger(ctx, tx, last.Migration, m.Migration); err != nil {
+			return err
+		}
+		for _, t := range last.tables {
+			change, built := projector.KindReplay, t.archived
+			if built == "" {
+				change = projector.KindDrop
+			}
+			_, err := tx.Exec(ctx, s.sql(`
+				insert into %SCHEMA%.projector_tables (migration_id, table_name, change, projector, built_name)
+				values ($1, $2, $3, $4, nullif($5, ''))`), m.Migration, t.name, change, s.ownerOf(t.name), built)
+			if err != nil {
+				return fmt.Errorf("recording table %s: %w", t.name, err)
+			}
+			if built != "" {
+				if err := s.revokeAll(ctx, tx, built); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if _, constraint, ok := pg.UniqueViolation(err); ok && constraint == "projector_one_migration" {
+		return nil, fmt.Errorf("%w: it was begun just now; type: status", ErrOtherMigration)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("beginning the rollback to version %d: %w", s.Target(), err)
+	}
+	s.opts.Log.Info().Int("from", last.to).Int("to", last.from).Msg("rollback begun")
+	return m, nil
+}
+
+// moveLedger gives one migration's ledger to another one. The cut of the first is not touched.
+func (s *Schema) moveLedger(ctx context.Context, tx pgx.Tx, from, to int64) error {
+	if _, err := tx.Exec(ctx, s.sql("update %SCHEMA%.projector_replayed_ids set migration_id = $2 where migration_id = $1"), from, to); err != nil {
+		return fmt.Errorf("moving the ledger: %w", err)
+	}
+	return nil
+}
+
+// giveBack ends a rollback that is aborted: the archived tables stay, and the ledger that tells what they have by now goes back to
+// the migration that archived them.
+func (s *Schema) giveBack(ctx context.Context, tx pgx.Tx, m *migration) error {
+	var last int64
+	err := tx.QueryRow(ctx, s.sql(`
+		update %SCHEMA%.projector_migrations l
+		set cut = r.cut
+		from %SCHEMA%.projector_migrations r
+		where r.id = $1 and l.id = r.takes_back
+		returning l.id`), m.Migration).Scan(&last)
+	if err != nil {
+		return fmt.Errorf("giving the ledger back: %w", err)
+	}
+	return s.moveLedger(ctx, tx, m.Migration, last)
+}
+
+func (s *Schema) ownerOf(table string) *string {
+	if p, ok := s.def.owners[table]; ok {
+		return &p.Name
+	}
+	return nil
+}
+
+// lastMigration is the active one, with what became of its tables.
+type lastMigration struct {
+	migration
+	before fingerprint // of the version before it; nil: no record is left
+	tables []formerTable
+}
+
+type formerTable struct {
+	name     string
+	change   projector.Kind
+	archived string // what the former table is called; empty: there was none, or it is gone
+	gone     bool   // it was dropped since
+}
+
+// lastMigration reads what a rollback would take back, and refuses what has nothing to go back to.
+func (s *Schema) lastMigration(ctx context.Context) (*lastMigration, error) {
+	last := &lastMigration{}
+	last.Schema = s.def.Schema
+	err := s.db.QueryRow(ctx, s.sql(`
+		select m.id, m.from_version, m.to_version,
+			(select p.fingerprint from %SCHEMA%.projector_migrations p where p.state = 'archived' and p.to_version = m.from_version order by p.id desc limit 1)
+		from %SCHEMA%.projector_migrations m
+		where m.state = 'active'`)).Scan(&last.Migration, &last.from, &last.to, &last.before)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows), pg.IsUndefined(err):
+		return nil, fmt.Errorf("%w: the database is at no version yet", ErrRefused)
+	case err != nil:
+		return nil, fmt.Errorf("reading the last migration: %w", err)
+	case last.from == 0:
+		return nil, fmt.Errorf("%w: version %d is the first one; there is nothing to go back to", ErrRefused, last.to)
+	case last.from != s.Target():
+		return nil, fmt.Errorf("%w: from version %d, a rollback leads to version %d, and this definition's target is %d; use the release that has version %d",
+			ErrRefused, last.to, last.from, s.Target(), last.from)
+	}
+	rows, err := s.db.Query(ctx, s.sql(`
+		select t.table_name, t.change, coalesce(t.archived_name, ''), t.archived_name is not null and c.oid is null
+		from %SCHEMA%.projector_tables t
+		left join pg_catalog.pg_class c on c.relname = t.archived_name and c.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = $2)
+		where t.migration_id = $1
+		order by t.table_name`), last.Migration, s.def.Schema)
+	if err != nil {
+		return nil, fmt.Errorf("reading the last migration's tables: %w", err)
+	}
+	last.tables, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (t formerTable, err error) {
+		err = row.Scan(&t.name, &t.change, &t.archived, &t.gone)
+		return t, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the last migration's tables: %w", err)
+	}
+	return last, nil
+}
+
+// checkFormer refuses a rollback that could not bring the version before back as it was.
+func (s *Schema) checkFormer(ctx context.Context, last *lastMigration) error {
+	r := &refusal{}
+	former := map[string]bool{}
+	for _, t := range last.tables {
+		switch {
+		case t.change == projector.KindAlter:
+			r.add("version %d altered table %s in place, which cannot be taken back; the way on is a next version", last.to, t.name)
+		case t.gone:
+			r.add("table %s is gone, which version %d had; the way on is a next version", t.archived, last.from)
+		case t.archived != "" && s.def.owners[t.name] == nil:
+			r.add("no projector of this definition owns table %s, which version %d had", t.name, last.from)
+		}
+		former[t.name] = t.archived != ""
+	}
+	for _, p := range s.def.Projectors {
+		has := func(t projections.Table) bool { return former[t.TableName()] }
+		if !slices.ContainsFunc(p.Tables, has) {
+			continue
+		}
+		for _, t := range p.Tables {
+			if !has(t) {
+				r.add("projector %s writes table %s, too, of which version %d has archived none", p.Name, t.TableName(), last.to)
+			}
+		}
+	}
+	if err := r.orNil(); err != nil {
+		return err
+	}
+	now, err := s.fingerprint(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	if diff := last.before.ofRelease().diff(now.ofRelease()); last.before != nil && diff != "" {
+		return fmt.Errorf("%w of version %d: %s; use the release that had that version", ErrChanged, last.from, diff)
+	}
+	return nil
+}
+
+// planBack is the plan of a rollback that was begun: what it recorded.
+func (s *Schema) planBack(ctx context.Context, m *migration) (*Plan, error) {
+	rows, err := s.db.Query(ctx, s.sql(`
+		select table_name, change, coalesce(built_name, '')
+		from %SCHEMA%.projector_tables
+		where migration_id = $1
+		order by table_name`), m.Migration)
+	if err != nil {
+		return nil, fmt.Errorf("reading the tables of the rollback: %w", err)
+	}
+	plan := &Plan{From: m.from, To: m.to, Projectors: []string{}, Tables: []TableChange{}, Omitted: []string{}}
+	var t TableChange
+	_, err = pgx.ForEachRow(rows, []any{&t.Table, &t.Kind, &t.Built}, func() error {
+		change := t
+		change.Archived = t.Table + versionSuffix(m.from)
+		if owner := s.ownerOf(t.Table); t.Kind == projector.KindReplay && owner != nil {
+			change.Projector = *owner
+			if !slices.Contains(plan.Projectors, *owner) {
+				plan.Projectors = append(plan.Projectors, *owner)
+			}
+		}
+		plan.Tables = append(plan.Tables, change)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the tables of the rollback: %w", err)
+	}
+	return plan, nil
+}

@@ -1,0 +1,218 @@
+package viewschema_test
+
+import (
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/viewschema/projector"
+	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/examples/bank"
+	v1 "github.com/viewschema/projector/examples/bank/v1"
+	"github.com/viewschema/projector/internal/pgtest"
+	"github.com/viewschema/projector/projections"
+	"github.com/viewschema/projector/viewschema"
+)
+
+func rollBack(t *testing.T, s *viewschema.Schema) {
+	t.Helper()
+	if _, err := s.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// atVersion2 brings a database at version 1 to version 2.
+func atVersion2(t *testing.T, d viewschema.Definition) (db *pgxpool.Pool, s *viewschema.Schema) {
+	t.Helper()
+	db = pgtest.Database(t, atVersion1)
+	s = open(t, db, d)
+	online(t, s)
+	offline(t, s)
+	return db, s
+}
+
+// Back and forth while writers append and project: each version has all events when it is live, those that were appended while
+// another one was included. Seen to fail with the ledger left with the migration that is taken back, and with its cut not inherited.
+func TestRollbackWhileWritersAppend(t *testing.T) {
+	t.Parallel()
+	for name, positions := range map[string]eventstore.Positions{"with a cut": "", "with a cut of 0": eventstore.PositionsDrawnAhead} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			first, second := v1.Definition, version2()
+			first.Source.Positions, second.Source.Positions = positions, positions
+			db := pgtest.Database(t, emptyStore)
+			s := open(t, db, first)
+			online(t, s)
+			offline(t, s)
+			s = open(t, db, second)
+			stop := writers(t, db, 2, rand.Uint64(), first, second, first, second, first)
+			online(t, s)
+			offline(t, s)
+			for _, d := range []viewschema.Definition{first, second, first} {
+				rollBack(t, open(t, db, d))
+				if got := scalar[int](t, db, "select to_version from view_schema.projector_migrations where state = 'active'"); got != d.Versions.Target() {
+					t.Errorf("version %d is live", got)
+				}
+				verifyShape(t, db, d.Versions.Target())
+			}
+			stop()
+			verify(t, db, 1)
+		})
+	}
+}
+
+// verifyShape is verify while writers are at work, who may have too little to do for every table to have rows.
+func verifyShape(t *testing.T, db *pgxpool.Pool, version int) {
+	t.Helper()
+	conn, err := db.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	tables, err := bank.Verify(t.Context(), conn.Conn(), version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range tables {
+		if !c.Same() {
+			t.Errorf("%s: of %d rows, %d are missing and %d too many: %v", c.Table, c.Rows, c.Missing, c.Surplus, c.Examples)
+		}
+	}
+}
+
+// What cannot be brought back as it was is refused, and nothing is touched.
+func TestRollbackIsRefused(t *testing.T) {
+	t.Parallel()
+	revised := func() viewschema.Definition {
+		d := v1.Definition
+		accounts := *v1.Accounts
+		accounts.Revision++
+		d.Projectors = []*projections.Projector{&accounts, bank.Transactions}
+		return d
+	}
+	for what, test := range map[string]struct {
+		from  viewschema.Definition // that is live
+		setup string
+		to    viewschema.Definition
+		want  error
+		text  string
+	}{
+		"an alter in place":       {bank.Definition, "", v1.Definition, viewschema.ErrRefused, "version 3 altered table transactions in place"},
+		"a table that is gone":    {version2(), "drop table view_schema.accounts_1", v1.Definition, viewschema.ErrRefused, "table accounts_1 is gone"},
+		"the release of today":    {version2(), "", version2(), viewschema.ErrRefused, "a rollback leads to version 1, and this definition's target is 2"},
+		"other code than then":    {version2(), "", revised(), viewschema.ErrChanged, "projector accounts was"},
+		"a view of a new column":  {version2(), "create view v as select iban from view_schema.accounts", v1.Definition, viewschema.ErrRefused, "it uses column iban"},
+		"a migration to the next": {version2(), "insert into view_schema.projector_migrations (from_version, to_version, state, fingerprint) values (2, 3, 'building', '{}')", v1.Definition, viewschema.ErrOtherMigration, "to version 3"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			db, _ := atVersion2(t, test.from)
+			if test.setup != "" {
+				mustExec(t, db, test.setup)
+			}
+			before := dump(t, db)
+			_, err := open(t, db, test.to).Rollback(t.Context())
+			if !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.text) {
+				t.Errorf("got %v, want %q", err, test.text)
+			}
+			if after := dump(t, db); after != before {
+				t.Errorf("the schema has changed:\n%s", after)
+			}
+			verify(t, db, 2)
+		})
+	}
+	t.Run("the first version", func(t *testing.T) {
+		t.Parallel()
+		db := pgtest.Database(t, atVersion1)
+		if _, err := open(t, db, v1.Definition).Rollback(t.Context()); !errors.Is(err, viewschema.ErrRefused) || !strings.Contains(err.Error(), "the first one") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// A rollback that was begun is not a migration like others: it is gone on with by Rollback alone, and aborting it leaves the
+// archived tables, with what they have got by then. Seen to repeat events with the ledger not given back.
+func TestRollbackIsAborted(t *testing.T) {
+	t.Parallel()
+	db, second := atVersion2(t, version2())
+	append1 := func(seed uint64) {
+		t.Helper()
+		traffic := writers(t, db, 1, seed, version2())
+		for scalar[int64](t, db, "select count(*) from events where position > 10000") < int64(seed)*20 {
+			continue
+		}
+		traffic()
+	}
+	append1(1)
+	first, err := viewschema.Open(db, v1.Definition, viewschema.Options{LockWait: 200 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := db.Begin(t.Context()) // keeps the cutover from its locks
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Rollback(t.Context())
+	if _, err := reader.Exec(t.Context(), "select from view_schema.accounts limit 1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.Rollback(t.Context()); !errors.Is(err, viewschema.ErrLockWait) {
+		t.Fatalf("got %v", err)
+	}
+	for command, run := range map[string]func() error{
+		"migrate online of the next":    func() error { _, err := open(t, db, bank.Definition).MigrateOnline(t.Context()); return err },
+		"migrate offline of today's":    func() error { _, err := second.MigrateOffline(t.Context()); return wantNothing(err) },
+		"the rollback of another table": func() error { _, err := second.Rollback(t.Context()); return err },
+		"migrate catchup of the former": func() error { _, err := first.MigrateOffline(t.Context()); return err },
+	} {
+		if err := run(); err == nil {
+			t.Errorf("%s went through", command)
+		}
+	}
+	tables, err := second.ArchivedTables(t.Context(), 0)
+	if err != nil || len(tables) != 0 {
+		t.Errorf("can be cleaned: %+v, %v", tables, err)
+	}
+	if _, err := second.Abort(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := reader.Rollback(t.Context()); err != nil && !errors.Is(err, pgx.ErrTxClosed) {
+		t.Fatal(err)
+	}
+	verify(t, db, 2)
+	append1(2)
+	rollBack(t, first)
+	verify(t, db, 1)
+	rollBack(t, second)
+	verify(t, db, 2)
+}
+
+func wantNothing(err error) error {
+	if err == nil {
+		return errors.New("nothing to do, as it should be")
+	}
+	return err
+}
+
+// A version that drops a table and brings another one is taken back with both.
+func TestRollbackOfTablesThatCameAndWent(t *testing.T) {
+	t.Parallel()
+	d := version2()
+	d.Projectors = []*projections.Projector{bank.Accounts}
+	d.Versions = projector.Versions{1: {projector.Replay(bank.Accounts)}, 2: {projector.Replay(bank.Accounts), projector.Drop(projector.Named("transactions"))}}
+	db, s := atVersion2(t, d)
+	if scalar[bool](t, db, "select to_regclass('view_schema.transactions') is not null") {
+		t.Fatal("version 2 did not drop the table")
+	}
+	rollBack(t, open(t, db, v1.Definition))
+	verify(t, db, 1)
+	rollBack(t, s)
+	if scalar[bool](t, db, "select to_regclass('view_schema.transactions') is not null") {
+		t.Error("the table stayed that version 2 does not have")
+	}
+}
