@@ -42,6 +42,9 @@ func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	if err := checkLast(s.def.set, source); err != nil {
+		return Result{}, err
+	}
 	m := &migration{Ledger: replay.Ledger{Schema: s.def.Schema}, to: s.Target()}
 	err = s.inTx(ctx, pg.PointCreateTables, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, s.sql(`
@@ -52,9 +55,6 @@ func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
 			return err
 		}
 		if err := s.createTables(ctx, tx, s.def.tables(), ""); err != nil {
-			return err
-		}
-		if err := fits(ctx, tx, s.def.set.In(s.def.Schema, ""), source); err != nil {
 			return err
 		}
 		for _, p := range s.def.Projectors {
@@ -71,6 +71,9 @@ func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
 					}
 				}
 			}
+		}
+		if err := fits(ctx, tx, s.def.set.In(s.def.Schema, ""), source); err != nil {
+			return err
 		}
 		return s.activate(ctx, tx, m)
 	})
