@@ -3,6 +3,7 @@ package projections_test
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -56,4 +57,38 @@ func Example() {
 		})
 	}
 	// Output: handles [AccountOpened MoneyDeposited]
+}
+
+// Branches that accounts add to. A row is not one aggregate's, so handlers only add.
+func ExampleNewTotals() {
+	type Opened struct {
+		Branch string `json:"branch"`
+	}
+	type Branch struct {
+		bun.BaseModel `bun:"table:branches"`
+		Name          string    `bun:"name,pk"`
+		Accounts      int64     `bun:"accounts" view:"count"`
+		Since         time.Time `bun:"since" view:"min"`
+		Newest        uuid.UUID `bun:"newest" view:"last"`
+		Position      int64     `bun:"position" view:"position"`
+	}
+
+	branches := projections.NewTotals[Branch]()
+	projector := &projections.Projector{
+		Name:   "branches",
+		Tables: []projections.Table{branches},
+		Handlers: []projections.Handler{
+			projections.On(func(s *projections.Store, e projections.Event[Opened]) error {
+				return branches.Add(s, Branch{Name: e.Data.Branch, Since: e.Time, Newest: e.AggregateID.UUID()})
+			}),
+		},
+	}
+	set, err := projections.NewSet([]projections.EventType{projections.JSON[Opened]("AccountOpened")}, projector)
+	if err != nil {
+		panic(err)
+	}
+	for _, t := range set.Totals() {
+		fmt.Println(t.Projector, "adds to", t.Table, "and keeps the last", t.LastBy())
+	}
+	// Output: branches adds to branches and keeps the last newest
 }

@@ -257,3 +257,32 @@ func (t *table[K, R]) settled(value any) Row {
 	t.plan.settle(unsafe.Pointer(row))
 	return Row{Key: printKey(t.rows.key(row)), Value: *row}
 }
+
+// keep has nothing to end: rows of all batches are put together.
+func (t *totals[R]) keep() error { return nil }
+
+func (t *totals[R]) keepStored() error {
+	return t.read("select "+columnList(t.model.columns)+" from "+t.relation, nil, nil, func(_ []byte, scan func(row unsafe.Pointer) error) error {
+		row := t.slab.take()
+		if err := scan(unsafe.Pointer(row)); err != nil {
+			return err
+		}
+		t.plan.settle(unsafe.Pointer(row))
+		t.rows[string(t.by.key(nil, unsafe.Pointer(row)))] = row
+		return nil
+	})
+}
+
+func (t *totals[R]) list() (rows []Row) {
+	for row := range t.sorted {
+		rows = append(rows, Row{Key: t.by.printKey(unsafe.Pointer(row)), Value: *row})
+	}
+	return rows
+}
+
+func (t *totals[R]) settled(value any) Row {
+	row := new(R)
+	*row = value.(R)
+	t.plan.settle(unsafe.Pointer(row))
+	return Row{Key: t.by.printKey(unsafe.Pointer(row)), Value: *row}
+}

@@ -3,6 +3,7 @@ package projections
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -31,6 +32,7 @@ type column struct {
 	isZero   schema.IsZeroerFunc
 	numbered bool
 	sqlType  string // that the model's tag says; empty: none
+	tag      string // view:"…"
 }
 
 func (c *column) sql() string { return pgx.Identifier{c.name}.Sanitize() }
@@ -46,6 +48,21 @@ var (
 
 // newModel panics if the model cannot be the row of a view table: that is a mistake in the program's text.
 func newModel(typ reflect.Type) *model {
+	m := readModel(typ)
+	for _, c := range slices.Concat(m.columns, m.numbered) {
+		m.noteAggregate(c)
+	}
+	if k := m.keys[0]; m.aggregate == nil && len(m.keys) == 1 && !k.numbered && holdsID(k.typ) {
+		m.aggregate = k
+	}
+	if m.aggregate == nil {
+		m.refuse("no column holds the id of the row's aggregate: tag it view:\"aggregate\"")
+	}
+	return m
+}
+
+// readModel is newModel without the view tags, which say what kind of table it is.
+func readModel(typ reflect.Type) *model {
 	if typ.Kind() != reflect.Struct {
 		panic(fmt.Sprintf("projections: the rows of a view table are structs, not %v", typ))
 	}
@@ -69,16 +86,9 @@ func newModel(typ reflect.Type) *model {
 		if f.IsPK {
 			m.keys = append(m.keys, c)
 		}
-		m.noteAggregate(f, c)
 	}
 	if len(m.keys) == 0 {
 		m.refuse("no primary key: tag a field bun:\",pk\"")
-	}
-	if k := m.keys[0]; m.aggregate == nil && len(m.keys) == 1 && !k.numbered && holdsID(k.typ) {
-		m.aggregate = k
-	}
-	if m.aggregate == nil {
-		m.refuse("no column holds the id of the row's aggregate: tag it view:\"aggregate\"")
 	}
 	return m
 }
@@ -90,7 +100,7 @@ func (m *model) refuse(format string, args ...any) {
 func (m *model) newColumn(f *schema.Field) *column {
 	c := &column{
 		name: f.Name, goName: f.GoName, typ: f.StructField.Type, isZero: f.IsZero,
-		nullzero: f.NullZero, numbered: f.AutoIncrement || f.Identity, sqlType: strings.ToLower(f.UserSQLType),
+		nullzero: f.NullZero, numbered: f.AutoIncrement || f.Identity, sqlType: strings.ToLower(f.UserSQLType), tag: f.StructField.Tag.Get("view"),
 	}
 	at := m.goType
 	for i, n := range f.Index {
@@ -113,11 +123,11 @@ func (m *model) newColumn(f *schema.Field) *column {
 	return c
 }
 
-func (m *model) noteAggregate(f *schema.Field, c *column) {
-	switch tag := f.StructField.Tag.Get("view"); {
-	case tag == "":
-	case tag != "aggregate":
-		m.refuse("column %s: unknown tag view:%q", c.name, tag)
+func (m *model) noteAggregate(c *column) {
+	switch {
+	case c.tag == "":
+	case c.tag != "aggregate":
+		m.refuse("column %s: unknown tag view:%q", c.name, c.tag)
 	case m.aggregate != nil:
 		m.refuse("columns %s and %s are both tagged view:\"aggregate\"", m.aggregate.name, c.name)
 	case !holdsID(c.typ) || c.numbered:

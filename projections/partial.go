@@ -47,9 +47,11 @@ func (r *Run) apply(a applied) error {
 	}
 	var err error
 	if a.raw == nil {
+		r.position = a.meta.Position
 		err = a.applier.applyValue(a.meta, a.data)
 	} else {
 		r.applied++
+		r.position = a.raw.Position
 		err = a.applier.apply(a.raw, r.applied%sampled == 0)
 	}
 	if err == nil {

@@ -42,16 +42,22 @@ type handler[P any] func(*Store, Event[P]) error
 
 func (h handler[P]) payload() reflect.Type { return reflect.TypeFor[P]() }
 
-// Table is a view table: *Rows, which handlers write, or *SQLTable. The tables of a projector are of one kind.
+// Table is a view table: *Rows and *Totals, which handlers write, or *SQLTable. A projector has no SQL tables beside others.
 type Table interface {
 	TableName() string
 	isTable()
 }
 
-// rowsTable is *Rows, whatever the types of its key and row.
+// rowsTable is *Rows or *Totals, whatever the types of key and row.
 type rowsTable interface {
 	Table
 	shape() *model
 	// open makes the table's state in a run.
 	open(s *Store) state
+}
+
+// accumulating is *Totals, whatever the type of its row.
+type accumulating interface {
+	rowsTable
+	rules() *accumulation
 }

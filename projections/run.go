@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -20,18 +21,21 @@ type Run struct {
 	set      *Set
 	loads    bool // a catch-up
 	keeps    bool // a Memory's: rows are neither loaded nor stored
+	parts    bool // a rebuild whose totals go to side tables
 	stores   []*Store
+	tables   []state // of all stores, in the order in which they are written
 	appliers map[string]applier
 
-	ctx     context.Context
-	conn    *pgx.Conn
-	broken  error // why there is nothing to do but Begin
-	current ID    // zero: none yet
-	text    string
-	scope   int // the current aggregate's place in the batch
-	applied uint
-	stored  int64 // rows of the batch
-	spent   Spent
+	ctx      context.Context
+	conn     *pgx.Conn
+	broken   error // why there is nothing to do but Begin
+	current  ID    // zero: none yet
+	text     string
+	scope    int   // the current aggregate's place in the batch
+	position int64 // of the current event
+	applied  uint
+	stored   int64 // rows of the batch
+	spent    Spent
 
 	// A batch of a catch-up, as long as its tables may be partly loaded; see partial.go.
 	partial bool
@@ -51,7 +55,13 @@ var (
 // Rebuild makes a run into empty tables. Events have to come aggregate by aggregate, each in sequence: when the next
 // aggregate begins, the rows of the last one are encoded and forgotten. COPY stores them: when there are some megabytes, if
 // the connection is not busy with a result then, and else in Flush.
+//
+// Rows of Totals are added to their tables, so no two rebuilds should be at work at the same time; see RebuildPartial.
 func (s *Set) Rebuild() *Run { return s.start(&Run{}) }
+
+// RebuildPartial is Rebuild for any number of runs at the same time, each with some of the aggregates: rows of Totals go
+// to side tables, which have to be merged when all are done; see TotalsTarget.
+func (s *Set) RebuildPartial() *Run { return s.start(&Run{parts: true}) }
 
 // CatchUp makes a run on tables that have rows. Events have to come in sequence within their aggregate; aggregates may
 // take turns. A table is read when a handler first touches it in a batch, with one query for the rows of all aggregates
@@ -61,6 +71,7 @@ func (s *Set) CatchUp() *Run { return s.start(&Run{loads: true}) }
 
 func (s *Set) start(r *Run) *Run {
 	r.set, r.broken, r.appliers = s, errNotBegun, map[string]applier{}
+	var totals []state
 	for _, p := range s.projectors {
 		store := &Store{run: r, projector: p}
 		for _, t := range p.Tables {
@@ -70,12 +81,24 @@ func (s *Set) start(r *Run) *Run {
 			}
 			state := rows.open(store)
 			target := state.base()
-			target.relation, target.name = s.relation(t)
+			target.relation, target.name = s.relation(t.TableName())
+			if _, ok := t.(accumulating); ok {
+				totals = append(totals, state)
+				if r.parts {
+					target.relation, target.name = s.relation(partialPrefix + t.TableName())
+				}
+			} else {
+				r.tables = append(r.tables, state)
+			}
 			store.models = append(store.models, rows.shape())
 			store.states = append(store.states, state)
 		}
 		r.stores = append(r.stores, store)
 	}
+	// Other transactions wait for rows of totals until this one ends: so they come last, and in an order that is the same
+	// for all sets.
+	slices.SortFunc(totals, func(a, b state) int { return strings.Compare(a.base().relation, b.base().relation) })
+	r.tables = append(r.tables, totals...)
 	for name, b := range s.bindings {
 		r.appliers[name] = b.start(r)
 	}
@@ -108,6 +131,9 @@ func (r *Run) begin(ctx context.Context, conn *pgx.Conn, aggregates []ID, stores
 		if t.plan == nil || t.plan.conn != conn || !slices.Equal(t.plan.shape, shapes[i]) {
 			var err error
 			t.plan, err = newPlan(t.model, t.name, conn, shapes[i])
+			if err == nil && t.check != nil {
+				err = t.check(ctx, conn)
+			}
 			errs = append(errs, err)
 		}
 		i++
@@ -141,7 +167,7 @@ func (r *Run) end(next error) {
 		}
 	}
 	r.ctx, r.conn, r.broken = nil, nil, next
-	r.current, r.text, r.scope, r.stored = ID{}, "", 0, 0
+	r.current, r.text, r.scope, r.stored, r.position = ID{}, "", 0, 0, 0
 	r.partial, r.taken = false, false
 	r.forgetHistory()
 	r.places = emptied(r.places, len(r.places))
@@ -231,8 +257,8 @@ const mostSpilled = 4 << 20
 
 // spilled returns how many bytes of rows are collected, about.
 func (r *Run) spilled() (bytes int) {
-	for t := range targets(r.stores) {
-		bytes += t.inserts.last * chunkSize
+	for _, t := range r.tables {
+		bytes += t.base().inserts.last * chunkSize
 	}
 	return bytes
 }
@@ -241,13 +267,13 @@ func (r *Run) spilled() (bytes int) {
 func (r *Run) store() error {
 	began := time.Now()
 	defer func() { r.spent.Store += time.Since(began) }()
-	for t := range targets(r.stores) {
+	for _, t := range r.tables {
 		n, err := t.write(r.ctx, r.conn)
 		if err != nil {
 			return err
 		}
 		r.stored += n
-		t.reset()
+		t.base().reset()
 	}
 	return nil
 }
@@ -272,15 +298,9 @@ func (r *Run) Flush() (rows int64, err error) {
 }
 
 func (r *Run) flush() (int64, error) {
-	for _, s := range r.stores {
-		for _, t := range s.states {
-			collect := t.spill
-			if r.loads {
-				collect = t.collect
-			}
-			if err := collect(); err != nil {
-				return 0, err
-			}
+	for _, t := range r.tables {
+		if err := t.collect(); err != nil {
+			return 0, err
 		}
 	}
 	err := r.store()

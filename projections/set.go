@@ -114,8 +114,8 @@ func (s *Set) Declared() (list []Declared) {
 }
 
 // relation names a table in SQL and in messages.
-func (s *Set) relation(t Table) (sql, name string) {
-	name = t.TableName() + s.suffix
+func (s *Set) relation(table string) (sql, name string) {
+	name = table + s.suffix
 	if s.schema == "" {
 		return pgx.Identifier{name}.Sanitize(), name
 	}

@@ -39,7 +39,7 @@ func (s *Set) SQLTables() (list []SQLTarget) {
 	for _, p := range s.projectors {
 		for _, t := range p.Tables {
 			if t, ok := t.(*SQLTable); ok {
-				relation, title := s.relation(t)
+				relation, title := s.relation(t.Name)
 				list = append(list, SQLTarget{SQLTable: t, Projector: p.Name, Relation: relation, Title: title})
 			}
 		}

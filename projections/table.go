@@ -1,9 +1,12 @@
 package projections
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"unsafe"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // state is what a run knows of a table, for the parts of this package that do not care about the types of key and row.
@@ -11,10 +14,12 @@ type state interface {
 	base() *target
 	// enter makes another aggregate the current one.
 	enter()
-	// spill encodes the rows of the current aggregate for COPY and forgets them.
+	// spill encodes what a rebuild need not keep when the next aggregate begins, and forgets it.
 	spill() error
-	// collect encodes what changed since the rows were loaded.
+	// collect encodes all that is left, or changed since it was loaded.
 	collect() error
+	// write stores what is encoded.
+	write(ctx context.Context, conn *pgx.Conn) (rows int64, err error)
 	// reset forgets all rows and keeps memory.
 	reset()
 	// taken asks the database whether a key is taken that was taken to be free.

@@ -21,6 +21,7 @@ type target struct {
 	relation string // in SQL
 	name     string // in messages
 	plan     *plan
+	check    func(ctx context.Context, conn *pgx.Conn) error // of a new plan; may be nil
 
 	inserts  copyBuffer
 	replaced copyBuffer // stored rows that are deleted and stored again, with what the database numbered

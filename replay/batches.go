@@ -37,9 +37,9 @@ func BatchSize(set *projections.Set, l eventstore.Layout, events int64, workers 
 	return pass
 }
 
-// Prepare writes the batches of a migration: the parts of the event store in the order of ids; then the tables' indexes and
-// statistics. It is part of the transaction that makes the tables.
-func (j *Job) Prepare(ctx context.Context, tx pgx.Tx, parts []eventstore.Part, indexed, tables []string) error {
+// Prepare writes the batches of a migration: the parts of the event store in the order of ids; then the tables that are
+// merged, the tables' indexes and statistics. It is part of the transaction that makes the tables.
+func (j *Job) Prepare(ctx context.Context, tx pgx.Tx, parts []eventstore.Part, merged, indexed, tables []string) error {
 	insert := &pgx.Batch{}
 	number := 0
 	add := func(phase Phase, from, to, table *string, estimate int64) {
@@ -50,6 +50,9 @@ func (j *Job) Prepare(ctx context.Context, tx pgx.Tx, parts []eventstore.Part, i
 	}
 	for _, p := range parts {
 		add(PhaseReplay, bound(p.From.String()), bound(p.To.String()), nil, p.Events)
+	}
+	for _, t := range merged {
+		add(PhaseMerge, nil, nil, &t, 0)
 	}
 	for _, t := range indexed {
 		add(PhaseIndex, nil, nil, &t, 0)
@@ -82,6 +85,8 @@ type batch struct {
 
 func (b batch) String() string {
 	switch {
+	case b.phase == PhaseMerge:
+		return "the rows of " + b.table
 	case b.phase == PhaseIndex:
 		return "the indexes of " + b.table
 	case b.phase == PhaseAnalyze:

@@ -169,7 +169,7 @@ func (j *Job) apply(ctx context.Context, tx pgx.Tx, t tables, cut int64, aggrega
 // applyEvents applies events, which come aggregate by aggregate, and records them before the rows are loaded. Recording
 // waits for a pass that has an event of ours in flight and then fails; had it come after the load, the projector could find
 // rows that this pass has already changed, and take that for an error. SQL tables may see events that are not recorded: the
-// next pass computes their aggregates once more.
+// next pass computes their aggregates once more. Flush comes last, and with it the rows of totals, for which other passes wait.
 func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, t tables, events []projections.Raw) (Pass, error) {
 	found := j.entries()
 	for i := range events {
@@ -187,11 +187,11 @@ func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, t tables, events []pro
 			return Pass{}, err
 		}
 	}
-	rows, err := t.run.Flush()
+	computed, err := t.queries.Replace(ctx, tx, aggregates)
 	if err != nil {
 		return Pass{}, err
 	}
-	computed, err := t.queries.Replace(ctx, tx, aggregates)
+	rows, err := t.run.Flush()
 	return Pass{Events: int64(len(events)), Rows: rows + computed}, err
 }
 

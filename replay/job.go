@@ -24,6 +24,9 @@ type Job struct {
 	DB          *pgxpool.Pool // of the tables and the ledger
 	Events      *pgxpool.Pool // of Source; nil: DB
 	Workers     int           // 0: 2
+	// Merge puts the partial rows of an accumulating table together, and returns how many rows that made; nil if there is none.
+	// It runs in the transaction that marks it as done.
+	Merge func(ctx context.Context, tx pgx.Tx, table string) (rows int64, err error)
 	// Index makes the indexes of a table after its rows are loaded; nil if no table has any. It runs in the transaction
 	// that marks it as done.
 	Index func(ctx context.Context, tx pgx.Tx, table string) error
@@ -50,18 +53,22 @@ type Progress struct {
 // Phase is a stage of a rebuild; each begins when the one before it is complete.
 type Phase int
 
-// The phases, as projector_batches stores them, and what comes after them.
+// The phases, as projector_batches stores them, and what comes after them. 3 was PhaseAnalyze before there was PhaseMerge: a
+// process that is older takes no other batch for one of these.
 const (
-	PhaseReplay Phase = iota + 1
-	PhaseIndex
-	PhaseAnalyze
-	PhaseDone
+	PhaseReplay  Phase = 1
+	PhaseMerge   Phase = 2
+	PhaseIndex   Phase = 4
+	PhaseAnalyze Phase = 5
+	PhaseDone    Phase = 6
 )
 
 func (p Phase) String() string {
 	switch p {
 	case PhaseReplay:
 		return "replay"
+	case PhaseMerge:
+		return "merge"
 	case PhaseIndex:
 		return "index"
 	case PhaseAnalyze:

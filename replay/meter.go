@@ -132,13 +132,13 @@ func (l Ledger) Look(ctx context.Context, q pg.Querier) (Progress, error) {
 			from %SCHEMA%.projector_batches
 			where migration_id = $1
 		)
-		select coalesce(min(now), 4),
+		select coalesce(min(now), $2),
 			count(*) filter (where phase = now),
 			count(*) filter (where phase = now and done_at is not null),
 			coalesce(sum(case when done_at is null then estimate else events end), 0)::bigint,
 			coalesce(sum(events), 0)::bigint,
 			coalesce(sum(rows), 0)::bigint
-		from b`), l.Migration).
+		from b`), l.Migration, int(PhaseDone)).
 		Scan(&p.Phase, &p.Batches, &p.BatchesDone, &p.Events, &p.EventsDone, &p.Rows)
 	if err != nil {
 		return Progress{}, fmt.Errorf("reading the progress of migration %d: %w", l.Migration, err)

@@ -91,7 +91,7 @@ func (p *parts) begin(ctx context.Context, patient bool) error {
 		if err != nil {
 			return err
 		}
-		return p.here().Prepare(ctx, tx, append(slices.Clone(ranges), last), nil, nil)
+		return p.here().Prepare(ctx, tx, append(slices.Clone(ranges), last), nil, nil, nil)
 	})
 }
 

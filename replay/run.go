@@ -67,7 +67,7 @@ func (j *Job) replay(ctx context.Context, m *meter) error {
 	}
 	for range workers {
 		group.SubmitErr(func() error {
-			w := &worker{job: j, passes: passes, meter: m, run: j.Projections.Rebuild(), queries: NewQueries(j.Projections, j.Source)}
+			w := &worker{job: j, passes: passes, meter: m, run: j.Projections.RebuildPartial(), queries: NewQueries(j.Projections, j.Source)}
 			return w.replay(group.Context(), feeds)
 		})
 	}
@@ -108,7 +108,7 @@ func wait(ctx context.Context, group pond.TaskGroup) error {
 	return err
 }
 
-// finishTables makes indexes and statistics, the batches that come after those of the store.
+// finishTables merges partial rows, and makes indexes and statistics: the batches that come after those of the store.
 func (j *Job) finishTables(ctx context.Context, m *meter) error {
 	// A unique index can fail because batches read at different times: the aggregate that took a value was read after the
 	// one that has freed it since. What the ledger lacks, applied in one snapshot before the index is made, brings all
@@ -153,12 +153,18 @@ func (j *Job) finishTables(ctx context.Context, m *meter) error {
 func (j *Job) finishTable(ctx context.Context, tx pgx.Tx, b batch, m *meter) error {
 	began := time.Now()
 	defer func() { m.spent(&m.times.index, began) }()
-	work := j.Index
-	if b.phase == PhaseAnalyze {
-		work = j.Analyze
+	var rows int64
+	var err error
+	switch b.phase {
+	case PhaseMerge:
+		rows, err = j.Merge(ctx, tx, b.table)
+	case PhaseIndex:
+		err = j.Index(ctx, tx, b.table)
+	default:
+		err = j.Analyze(ctx, tx, b.table)
 	}
-	if err := work(ctx, tx, b.table); err != nil {
+	if err != nil {
 		return err
 	}
-	return j.finish(ctx, tx, b, 0, 0)
+	return j.finish(ctx, tx, b, 0, rows)
 }

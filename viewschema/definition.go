@@ -51,6 +51,11 @@ func (d Definition) check() (*definition, error) {
 			errs = append(errs, checkTableName(t.TableName()))
 		}
 	}
+	for _, t := range set.Totals() {
+		if n := len(t.Partial + versionSuffix(d.Versions.Target())); n > maxName {
+			errs = append(errs, fmt.Errorf("table %s: its side table would have a name of %d bytes; PostgreSQL cuts names off after %d", t.Table, n, maxName))
+		}
+	}
 	errs = append(errs, c.checkArchiveNames()...)
 	errs = append(errs, c.checkVersions()...)
 	errs = append(errs, c.loadFiles()...)

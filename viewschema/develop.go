@@ -40,6 +40,9 @@ func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	if err := checkLast(s.def.set, source); err != nil {
+		return Result{}, err
+	}
 	m := &migration{Ledger: replay.Ledger{Schema: s.def.Schema}, to: s.Target()}
 	err = s.inTx(ctx, pg.PointCreateTables, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, s.sql(`
@@ -50,9 +53,6 @@ func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
 			return err
 		}
 		if err := s.createTables(ctx, tx, s.def.tables(), ""); err != nil {
-			return err
-		}
-		if err := fits(ctx, tx, s.def.set.In(s.def.Schema, ""), source); err != nil {
 			return err
 		}
 		for _, p := range s.def.Projectors {
@@ -69,6 +69,9 @@ func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
 					}
 				}
 			}
+		}
+		if err := fits(ctx, tx, s.def.set.In(s.def.Schema, ""), source); err != nil {
+			return err
 		}
 		return s.activate(ctx, tx, m)
 	})

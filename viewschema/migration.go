@@ -25,6 +25,9 @@ type migration struct {
 	pending     int      // batches
 }
 
+// partialName is t.partial_name of projector_tables, which an older Projector's has not.
+const partialName = "to_jsonb(t) ->> 'partial_name'"
+
 // underWay returns the migration that is building, built or aborting; nil if there is none. It is one statement, and names
 // are looked up in pg_class and not with to_regclass, which does not go by the statement's snapshot: a cutover that commits
 // meanwhile is seen as a whole or not at all. Columns that bookkeeping of an older Projector does not have are asked for as JSON.
@@ -37,16 +40,16 @@ func (s *Schema) underWay(ctx context.Context, q pg.Querier) (*migration, error)
 		select m.id, m.from_version, m.to_version, m.state, m.fingerprint, to_jsonb(m) ->> 'takes_back' is not null,
 			coalesce((select to_version from %SCHEMA%.projector_migrations where state = 'active'), 0),
 			array(
-				select t.built_name
-				from %SCHEMA%.projector_tables t
+				select made.name
+				from %SCHEMA%.projector_tables t, unnest(array[t.built_name, `+partialName+`]) made (name)
 				where t.migration_id = m.id
-				  and t.built_name is not null
+				  and made.name is not null
 				  and not exists (
 					select
 					from pg_catalog.pg_class c
 					join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-					where n.nspname = $1 and c.relname = t.built_name)
-				order by t.built_name),
+					where n.nspname = $1 and c.relname = made.name)
+				order by made.name),
 			(select count(*) from %SCHEMA%.projector_batches b where b.migration_id = m.id and b.done_at is null)
 		from %SCHEMA%.projector_migrations m
 		where m.state in ('building', 'built', 'aborting')`), s.def.Schema).
@@ -104,6 +107,7 @@ func (m *migration) check() error {
 // job makes the work of a migration for package replay.
 func (s *Schema) job(m *migration, source *eventstore.Reader, plan *Plan) *replay.Job {
 	suffix := versionSuffix(m.to)
+	totals := s.totals(plan)
 	return &replay.Job{
 		Ledger:      m.Ledger,
 		Version:     m.to,
@@ -112,6 +116,9 @@ func (s *Schema) job(m *migration, source *eventstore.Reader, plan *Plan) *repla
 		DB:          s.db,
 		Events:      s.events,
 		Workers:     s.opts.Workers,
+		Merge: func(ctx context.Context, tx pgx.Tx, table string) (int64, error) {
+			return s.merge(ctx, tx, m, totals[table])
+		},
 		Index: func(ctx context.Context, tx pgx.Tx, table string) error {
 			f := s.def.files[table+".indexes.sql"]
 			if err := s.runFile(ctx, tx, f, suffix); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -167,7 +168,7 @@ func (s *Schema) begin(ctx context.Context, plan *Plan, source *eventstore.Reade
 		if err := s.makeTables(ctx, tx, plan, m, source); err != nil {
 			return err
 		}
-		return s.job(m, source, plan).Prepare(ctx, tx, parts, s.indexed(plan), names(plan.replayed()))
+		return s.job(m, source, plan).Prepare(ctx, tx, parts, s.merged(plan), s.indexed(plan), names(plan.replayed()))
 	})
 	if _, constraint, ok := pg.UniqueViolation(err); ok && constraint == "projector_one_migration" {
 		m, err = s.mine(ctx, s.db)
@@ -193,6 +194,9 @@ func (s *Schema) survey(ctx context.Context, plan *Plan, source *eventstore.Read
 		return cut, nil, nil
 	}
 	if err := s.checkQueries(ctx, source, plan); err != nil {
+		return cut, nil, err
+	}
+	if err := checkLast(s.projections(plan, ""), source); err != nil {
 		return cut, nil, err
 	}
 	if err := s.warnOfTypes(ctx, source, plan); err != nil {
@@ -244,6 +248,9 @@ func (s *Schema) makeTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migra
 		return err
 	}
 	if err := s.shield(ctx, tx, plan.replayed()); err != nil {
+		return err
+	}
+	if err := s.makeSideTables(ctx, tx, plan, m); err != nil {
 		return err
 	}
 	return fits(ctx, tx, s.projections(plan, suffix), source)
@@ -359,11 +366,12 @@ func names(tables []TableChange) []string {
 	return list
 }
 
-// indexed returns the replayed tables that have a file of indexes.
+// indexed returns the replayed tables that have a file of indexes, but for those that had to have them from the beginning.
 func (s *Schema) indexed(plan *Plan) []string {
 	var list []string
+	merged := s.merged(plan)
 	for _, t := range names(plan.replayed()) {
-		if _, ok := s.def.files[t+".indexes.sql"]; ok {
+		if _, ok := s.def.files[t+".indexes.sql"]; ok && !slices.Contains(merged, t) {
 			list = append(list, t)
 		}
 	}

@@ -60,6 +60,9 @@ func (s *Schema) look(ctx context.Context, plan *Plan) error {
 	if err := s.checkQueries(ctx, source, plan); err != nil {
 		return err
 	}
+	if err := plan.refusedBy(StageOnline, checkLast(s.projections(plan, ""), source)); err != nil {
+		return err
+	}
 	whyNot, err := source.MayHoldWriters(ctx, s.events)
 	if err != nil {
 		return err
@@ -159,8 +162,9 @@ func (r *refusal) orNil() error {
 // are ever renamed.
 func (s *Schema) checkNames(ctx context.Context, q pg.Querier, plan *Plan) error {
 	r := &refusal{}
+	totals := s.totals(plan)
 	for _, t := range plan.Tables {
-		for _, n := range []string{t.Built, t.Archived} {
+		for _, n := range []string{t.Built, totals[t.Table].Partial, t.Archived} {
 			if n == "" {
 				continue
 			}

@@ -43,7 +43,7 @@ type MigrationStatus struct {
 // TableStatus is a table that migrations have made.
 type TableStatus struct {
 	Table string `json:"table"`
-	Role  string `json:"role"` // live, built or archived
+	Role  string `json:"role"` // live, built, partial or archived
 	Bytes int64  `json:"bytes"`
 }
 
@@ -78,6 +78,9 @@ func (s *Schema) tableStatus(ctx context.Context) ([]TableStatus, error) {
 			select t.built_name, 'built'
 			from %SCHEMA%.projector_tables t join %SCHEMA%.projector_migrations m on m.id = t.migration_id
 			where m.state in ('building', 'built', 'aborting')
+			union
+			select `+partialName+`, 'partial'
+			from %SCHEMA%.projector_tables t
 			union
 			select t.archived_name, 'archived'
 			from %SCHEMA%.projector_tables t

@@ -24,14 +24,14 @@ type Account struct {
 
 var accounts = projections.NewRows(func(a *Account) uuid.UUID { return a.ID })
 
-// Accounts keeps one row per open account.
+// Accounts keeps one row per open account, and adds up the branches.
 var Accounts = &projections.Projector{
 	Name:     "accounts",
 	Revision: 1,
-	Tables:   []projections.Table{accounts},
+	Tables:   []projections.Table{accounts, branchTotals},
 	Handlers: []projections.Handler{
 		projections.On(func(s *projections.Store, e projections.Event[Opened]) error {
-			return accounts.Create(s, Account{
+			err := accounts.Create(s, Account{
 				ID:       e.AggregateID.UUID(),
 				Owner:    e.Data.Owner,
 				IBAN:     e.Data.IBAN,
@@ -40,6 +40,10 @@ var Accounts = &projections.Projector{
 				Version:  e.Sequence,
 				OpenedAt: e.Time,
 			})
+			if err != nil {
+				return err
+			}
+			return branchTotals.Add(s, BranchTotal{Branch: e.Data.Branch, Currency: e.Data.Currency, Accounts: 1})
 		}),
 		projections.On(func(s *projections.Store, e projections.Event[Renamed]) error {
 			return accounts.Update(s, e.AggregateID.UUID(), func(a *Account) {
@@ -60,14 +64,27 @@ var Accounts = &projections.Projector{
 			return move(s, e.Meta, e.Data.Amount)
 		}),
 		projections.On(func(s *projections.Store, e projections.Event[Closed]) error {
-			return accounts.Delete(s, e.AggregateID.UUID())
+			a, err := accounts.Get(s, e.AggregateID.UUID())
+			if err != nil {
+				return err
+			}
+			if err := accounts.Delete(s, a.ID); err != nil {
+				return err
+			}
+			return branchTotals.Add(s, BranchTotal{Branch: a.Branch, Currency: a.Currency, Accounts: -1, Balance: -a.Balance})
 		}),
 	},
 }
 
 func move(s *projections.Store, e projections.Meta, amount int64) error {
-	return accounts.Update(s, e.AggregateID.UUID(), func(a *Account) {
+	total := BranchTotal{Balance: amount, Turnover: max(amount, -amount)}
+	err := accounts.Update(s, e.AggregateID.UUID(), func(a *Account) {
 		a.Balance += amount
 		a.Version = e.Sequence
+		total.Branch, total.Currency = a.Branch, a.Currency
 	})
+	if err != nil {
+		return err
+	}
+	return branchTotals.Add(s, total)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -19,9 +21,9 @@ type Comparison struct {
 }
 
 // Verify replays all events one after the other, in the order of the store, with none of Projector's code, and compares
-// every row of the view tables with the outcome. Version says which shape accounts has. It reads one snapshot and so sees
-// events and tables as of the same instant.
-func Verify(ctx context.Context, conn *pgx.Conn, version int) ([]Comparison, error) {
+// every row of these view tables with the outcome. Version says which shape accounts has. It reads one snapshot and so sees
+// events and tables as of the same instant. No tables are all that the version has.
+func Verify(ctx context.Context, conn *pgx.Conn, version int, tables ...string) ([]Comparison, error) {
 	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
 	if err != nil {
 		return nil, err
@@ -30,20 +32,31 @@ func Verify(ctx context.Context, conn *pgx.Conn, version int) ([]Comparison, err
 	if err := replay(ctx, tx); err != nil {
 		return nil, fmt.Errorf("replaying by hand: %w", err)
 	}
-	columns := "id, owner, iban, currency, branch, balance, version, opened_at"
+	columns := map[string]string{
+		"accounts":      "id, owner, iban, currency, branch, balance, version, opened_at",
+		"transactions":  "event_id, account_id, seq, kind, amount, balance, description, at",
+		"branch_totals": "branch, currency, accounts, balance, turnover",
+	}
 	if version == 1 {
-		columns = "id, owner, balance"
+		columns["accounts"] = "id, owner, balance"
+		delete(columns, "branch_totals")
 	}
-	accounts, err := compare(ctx, tx, "accounts", columns)
-	if err != nil {
-		return nil, err
+	if len(tables) == 0 {
+		tables = slices.Sorted(maps.Keys(columns))
 	}
-	movements, err := compare(ctx, tx, "transactions", "event_id, account_id, seq, kind, amount, balance, description, at")
-	return []Comparison{accounts, movements}, err
+	var all []Comparison
+	for _, table := range tables {
+		c, err := compare(ctx, tx, table, columns[table])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	return all, nil
 }
 
 // replay fills temporary tables with the rows that the view tables should have. Rows of transactions leave as they are
-// made; open accounts stay in memory.
+// made; open accounts and branches stay in memory.
 func replay(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
 		create temporary table expected_accounts (
@@ -51,16 +64,17 @@ func replay(ctx context.Context, tx pgx.Tx) error {
 		) on commit drop;
 		create temporary table expected_transactions (
 			event_id bigint, account_id uuid, seq bigint, kind text, amount bigint, balance bigint, description text, at timestamptz
-		) on commit drop`)
+		) on commit drop;
+		create temporary table expected_branch_totals (branch text, currency text, accounts bigint, balance bigint, turnover bigint) on commit drop`)
 	if err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, "declare history cursor for select position, aggregate_id, sequence_number, event_type, data, created_at from events order by position"); err != nil {
 		return err
 	}
-	open := map[uuid.UUID]*Account{}
+	h := history{open: map[uuid.UUID]*Account{}, branches: map[[2]string]*BranchTotal{}}
 	for {
-		movements, events, err := fold(ctx, tx, open)
+		movements, events, err := h.fold(ctx, tx)
 		if err != nil {
 			return err
 		}
@@ -74,16 +88,39 @@ func replay(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	var rows [][]any
-	for _, a := range open {
+	for _, a := range h.open {
 		rows = append(rows, []any{a.ID, a.Owner, a.IBAN, a.Currency, a.Branch, a.Balance, a.Version, a.OpenedAt})
 	}
 	_, err = tx.CopyFrom(ctx, pgx.Identifier{"expected_accounts"},
 		[]string{"id", "owner", "iban", "currency", "branch", "balance", "version", "opened_at"}, pgx.CopyFromRows(rows))
+	if err != nil {
+		return err
+	}
+	var totals [][]any
+	for _, b := range h.branches {
+		totals = append(totals, []any{b.Branch, b.Currency, b.Accounts, b.Balance, b.Turnover})
+	}
+	_, err = tx.CopyFrom(ctx, pgx.Identifier{"expected_branch_totals"},
+		[]string{"branch", "currency", "accounts", "balance", "turnover"}, pgx.CopyFromRows(totals))
 	return err
 }
 
+// history is what is known after some of the events.
+type history struct {
+	open     map[uuid.UUID]*Account
+	branches map[[2]string]*BranchTotal
+}
+
+func (h history) branch(a *Account) *BranchTotal {
+	key := [2]string{a.Branch, a.Currency}
+	if h.branches[key] == nil {
+		h.branches[key] = &BranchTotal{Branch: a.Branch, Currency: a.Currency}
+	}
+	return h.branches[key]
+}
+
 // fold applies the next events of the history.
-func fold(ctx context.Context, tx pgx.Tx, open map[uuid.UUID]*Account) (movements [][]any, events int, err error) {
+func (h history) fold(ctx context.Context, tx pgx.Tx) (movements [][]any, events int, err error) {
 	rows, err := tx.Query(ctx, "fetch 20000 from history")
 	if err != nil {
 		return nil, 0, err
@@ -102,15 +139,18 @@ func fold(ctx context.Context, tx pgx.Tx, open map[uuid.UUID]*Account) (movement
 		text := func(key string) string { s, _ := raw[key].(string); return s }
 		number, _ := raw["amount"].(float64)
 		amount := int64(number)
-		a := open[e.AccountID]
+		a := h.open[e.AccountID]
 		move := func(kind string, amount int64, description string) {
 			a.Balance += amount
+			h.branch(a).Balance += amount
+			h.branch(a).Turnover += max(amount, -amount)
 			movements = append(movements, []any{e.EventID, e.AccountID, e.Sequence, kind, amount, a.Balance, description, e.At})
 		}
 		switch e.kind {
 		case "AccountOpened":
 			a = &Account{ID: e.AccountID, Owner: text("owner_name"), IBAN: text("iban"), Currency: text("currency"), Branch: text("branch"), OpenedAt: e.At}
-			open[e.AccountID] = a
+			h.open[e.AccountID] = a
+			h.branch(a).Accounts++
 		case "AccountRenamed":
 			a.Owner = text("owner_name")
 		case "MoneyDeposited":
@@ -122,7 +162,9 @@ func fold(ctx context.Context, tx pgx.Tx, open map[uuid.UUID]*Account) (movement
 		case "TransferReceived":
 			move("transfer", amount, "from "+text("from_iban"))
 		case "AccountClosed":
-			delete(open, e.AccountID)
+			h.branch(a).Accounts--
+			h.branch(a).Balance -= a.Balance
+			delete(h.open, e.AccountID)
 		default:
 			return fmt.Errorf("event %d has the unknown type %s", e.EventID, e.kind)
 		}

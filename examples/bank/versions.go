@@ -13,7 +13,7 @@ var Projectors = []*projections.Projector{Accounts, Transactions}
 // Versions of the bank's view schema.
 var Versions = projector.Versions{
 	1: {projector.Replay(Accounts, Transactions)},
-	2: {projector.Replay(Accounts)},    // accounts got IBAN, currency, branch, version and opening time
+	2: {projector.Replay(Accounts)},    // accounts got IBAN, currency, branch, version and opening time; branch_totals came with them
 	3: {projector.Alter(transactions)}, // and transactions a constraint
 }
 

@@ -156,14 +156,14 @@ func connect(t *testing.T, url, name string, configure ...func(*pgxpool.Config))
 }
 
 // verify holds the live tables against a replay by hand.
-func verify(t *testing.T, db *pgxpool.Pool, version int) {
+func verify(t *testing.T, db *pgxpool.Pool, version int, names ...string) {
 	t.Helper()
 	conn, err := db.Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Release()
-	tables, err := bank.Verify(t.Context(), conn.Conn(), version)
+	tables, err := bank.Verify(t.Context(), conn.Conn(), version, names...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -133,7 +133,7 @@ func TestKilledInSQL(t *testing.T) {
 				for _, command := range migrate {
 					must(command)
 				}
-				verify(t, db, 2)
+				verify(t, db, 2, "accounts", "transactions")
 			})
 		}
 	}

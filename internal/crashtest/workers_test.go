@@ -110,7 +110,7 @@ func TestKilledInMidStatement(t *testing.T) {
 			t.Fatalf("exit code %d\n%s", exit, stderr)
 		}
 	}
-	verify(t, db, 2)
+	verify(t, db, 2, "accounts", "transactions")
 }
 
 // manyBatches is a database at version 1 with a batch for each of several workers.
