@@ -76,8 +76,8 @@ func (t *TableEvents) bind(ctx context.Context, tx pgx.Tx) error {
 	refuse := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s cannot be appended to: %s", eventstore.ErrMapping, t.reader.Relation(), fmt.Sprintf(format, args...))
 	}
-	if m.Join != "" || m.Where != "" {
-		return refuse("its mapping has a Join or a Where; an event store for tests is one table")
+	if m.Join != "" {
+		return refuse("its mapping has a Join; an event store for tests is one table")
 	}
 	columns, isTable, err := tableColumns(ctx, tx, t.reader.Relation())
 	switch {
@@ -208,7 +208,7 @@ func (t *TableEvents) Append(ctx context.Context, events ...projections.New) ([]
 				return err
 			}
 		}
-		return nil
+		return t.visible(ctx, tx, appended)
 	})
 	if failed, ok := errors.AsType[*pgconn.PgError](err); ok && failed.Code == uniqueViolation {
 		return nil, t.conflict(ctx, events[:at], events[at], err)
@@ -217,6 +217,23 @@ func (t *TableEvents) Append(ctx context.Context, events ...projections.New) ([]
 		return nil, err
 	}
 	return appended, nil
+}
+
+// visible finds events that the mapping's Where would hide.
+func (t *TableEvents) visible(ctx context.Context, tx pgx.Tx, appended []projections.New) error {
+	where := t.reader.Mapping().Where
+	if where == "" || len(appended) == 0 {
+		return nil
+	}
+	sel := eventstore.Selection{After: appended[0].Position - 1, UpTo: appended[len(appended)-1].Position}
+	for _, e := range appended {
+		sel.Aggregates = append(sel.Aggregates, e.AggregateID)
+	}
+	n, err := t.reader.Count(ctx, tx, sel)
+	if err == nil && n < int64(len(appended)) {
+		err = fmt.Errorf("append to %s: the mapping's Where, %s, leaves some of these events out", t.reader.Relation(), where)
+	}
+	return err
 }
 
 // uniqueViolation is an SQLSTATE.
