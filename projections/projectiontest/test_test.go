@@ -239,14 +239,14 @@ accounts:
         Balance: got 5, want 3
   when     1  …`, func(t testing.TB, begin begin) {
 		n := int64(0)
-		test := begin(t, counting(func(bank.Opened) int64 { n += 2; return n + 1 }))
+		test := begin(t, countingWith(func(bank.Opened) int64 { n += 2; return n + 1 }))
 		test.When(anna, bank.Opened{Owner: "Anna"})
 		test.Then(bank.Account{ID: anna, Balance: 3})
 	})
 	both(t, `
 Then: the rows are as wanted, but they cannot be rebuilt from all events: …twice…`, func(t testing.TB, begin begin) {
 		n := int64(0)
-		test := begin(t, counting(func(bank.Opened) int64 {
+		test := begin(t, countingWith(func(bank.Opened) int64 {
 			if n++; n > 1 {
 				panic(errors.New("twice"))
 			}
@@ -259,8 +259,8 @@ Then: the rows are as wanted, but they cannot be rebuilt from all events: …twi
 
 var rows = projections.NewRows(func(a *bank.Account) uuid.UUID { return a.ID })
 
-// counting is a definition with a handler that is no function of its event.
-func counting(balance func(bank.Opened) int64) viewschema.Definition {
+// countingWith is a definition with a handler that is no function of its event.
+func countingWith(balance func(bank.Opened) int64) viewschema.Definition {
 	d := bank.Definition
 	d.Projectors = []*projections.Projector{{
 		Name: "accounts", Tables: []projections.Table{rows},
