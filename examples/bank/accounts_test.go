@@ -1,6 +1,9 @@
 package bank_test
 
 import (
+	_ "embed" // this file
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/viewschema/projector/examples/bank"
@@ -58,4 +61,26 @@ func TestIBANIsTaken(t *testing.T) {
 	test.Given(anna, bank.Closed{})
 	test.When(ben, bank.Opened{Owner: "Ben", IBAN: "NL01"})
 	test.Then(bank.Account{ID: ben, Owner: "Ben", IBAN: "NL01", Version: 1, OpenedAt: projectiontest.At(4)})
+}
+
+//go:embed accounts_test.go
+var here string
+
+// The tests that the documentation shows are those of this file.
+func TestDocumentationShowsThisFile(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/testing.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.Split(string(text), "```go\n")
+	for _, part := range parts[1:] {
+		code, _, _ := strings.Cut(part, "```")
+		if !strings.Contains(here, code) {
+			t.Errorf("docs/testing.md shows what is not in this file:\n%s", code)
+		}
+	}
+	if len(parts) < 3 {
+		t.Error("docs/testing.md shows no code")
+	}
 }

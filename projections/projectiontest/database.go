@@ -1,6 +1,7 @@
 package projectiontest
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,7 +42,7 @@ create table events (
 func openDatabase(t testing.TB, d viewschema.Definition, set *projections.Set, o options) (*databaseTables, error) {
 	t.Helper()
 	if o.eventTable == "" {
-		if d.Source != (eventstore.Mapping{}) {
+		if d.Source != (eventstore.Mapping{}) && d.Source != (eventstore.Mapping{Relation: "events"}) {
 			return nil, errors.New("the definition's Source maps a table that the test has to make: " +
 				"add the option projectiontest.EventTable with its SQL")
 		}
@@ -67,10 +68,7 @@ func openDatabase(t testing.TB, d viewschema.Definition, set *projections.Set, o
 	if tables.schema, err = viewschema.Open(tables.db, d, viewschema.Options{}); err != nil {
 		return nil, err
 	}
-	if d.Schema == "" {
-		d.Schema = viewschema.DefaultSchema
-	}
-	tables.set = set.In(d.Schema, "")
+	tables.set = set.In(cmp.Or(d.Schema, viewschema.DefaultSchema), "")
 	var projectors []*projections.Projector
 	for _, p := range d.Projectors {
 		if _, sql := p.Tables[0].(*projections.SQLTable); !sql {
