@@ -44,7 +44,7 @@ type Server struct {
 	folder  string
 	owner   *os.File // open for as long as the folder is in use
 	process *process
-	watcher *watcher // nil, unless the server is unattended
+	watcher *watcher                        // nil, unless the server is unattended
 	start   func(ctx context.Context) error // of an initialized cluster
 	stop    func() error
 }

@@ -6,22 +6,19 @@ import (
 	"os"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/viewschema/projector/internal/pgcluster"
 )
 
 // Setup fills a new database.
 type Setup = func(ctx context.Context, conn *pgx.Conn) error
 
-const (
-	maxConns       = 16 // of one test's pool
-	cleanupTimeout = 30 * time.Second
-)
-
 var (
-	shared  cluster
+	shared  templates
+	cluster atomic.Pointer[pgcluster.Cluster] // nil until the first test asks for a database
 	running atomic.Bool
 )
 
@@ -29,9 +26,11 @@ var (
 func Main(m *testing.M) {
 	running.Store(true)
 	code := m.Run()
-	if err := shared.close(); err != nil {
-		fmt.Fprintln(os.Stderr, "pgtest:", err)
-		code = max(code, 1)
+	if c := cluster.Load(); c != nil {
+		if err := shared.close(c); err != nil {
+			fmt.Fprintln(os.Stderr, "pgtest:", err)
+			code = max(code, 1)
+		}
 	}
 	os.Exit(code)
 }
@@ -43,49 +42,35 @@ func Main(m *testing.M) {
 // A test that starts another program gives it pool.Config().ConnString(), or takes [DatabaseURL] instead.
 func Database(t testing.TB, setup Setup) *pgxpool.Pool {
 	t.Helper()
-	config, err := pgxpool.ParseConfig(DatabaseURL(t, setup))
+	c, name := create(t, setup)
+	pool, err := c.Pool(t, name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.MaxConns = maxConns
-	pool, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { closePool(t, pool) })
 	return pool
 }
 
 // DatabaseURL is [Database] for a test that makes its own connections.
 func DatabaseURL(t testing.TB, setup Setup) string {
 	t.Helper()
+	c, name := create(t, setup)
+	return c.URL(name)
+}
+
+func create(t testing.TB, setup Setup) (*pgcluster.Cluster, string) {
+	t.Helper()
 	if !running.Load() {
 		t.Fatal("this test package needs: func TestMain(m *testing.M) { pgtest.Main(m) }")
 	}
-	name, err := shared.create(t.Context(), setup)
+	c, err := pgcluster.Shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster.Store(c)
+	name, err := shared.create(t.Context(), c, setup)
 	if err != nil {
 		t.Fatalf("make a database for this test: %v", err)
 	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), cleanupTimeout)
-		defer cancel()
-		if err := shared.drop(ctx, name); err != nil {
-			t.Errorf("drop this test's database: %v", err)
-		}
-	})
-	return shared.server.URL(name)
-}
-
-// closePool does not wait for ever for a connection that the test has not given back.
-func closePool(t testing.TB, pool *pgxpool.Pool) {
-	closed := make(chan struct{})
-	go func() {
-		defer close(closed)
-		pool.Close()
-	}()
-	select {
-	case <-closed:
-	case <-time.After(cleanupTimeout):
-		t.Errorf("the test ended without giving back %d connections of its pool", pool.Stat().AcquiredConns())
-	}
+	c.DropAfter(t, name)
+	return c, name
 }
