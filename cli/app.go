@@ -61,6 +61,11 @@ func (p *program) app() *urfave.App {
 			Action: p.action(cutover((*viewschema.Schema).Rollback)),
 		},
 		{
+			Name:   "doctor",
+			Usage:  "look at all that could be in a migration's way, on the servers and in the event table; exits with 3 if something should be mended",
+			Action: p.action(examine),
+		},
+		{
 			Name:  "clean",
 			Usage: "drop archived tables, those that nothing depends on; lists them first",
 			Flags: []urfave.Flag{

@@ -1,8 +1,10 @@
 package viewschema
 
 import (
+	"context"
 	"io/fs"
 	"testing/fstest"
+	"time"
 )
 
 // WithBookkeeping is a newer Projector's Schema, which has one file more.
@@ -28,4 +30,9 @@ func Reduce(d Definition, from int) (*Plan, error) {
 		return nil, err
 	}
 	return c.reduce(from)
+}
+
+// Examine is Doctor with transactions told of that are as old as that.
+func (s *Schema) Examine(ctx context.Context, long time.Duration) ([]Finding, error) {
+	return s.examine(ctx, long)
 }
