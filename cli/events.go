@@ -19,7 +19,7 @@ import (
 
 // events are the commands on the event table.
 func (p *program) events() []*urfave.Command {
-	return []*urfave.Command{
+	return append([]*urfave.Command{
 		{
 			Name:   "check",
 			Usage:  "tell whether the event table is fit, and what it costs to leave it so; exits with 3 if it should be mended",
@@ -40,7 +40,7 @@ func (p *program) events() []*urfave.Command {
 			},
 			Action: p.action(prepareEvents),
 		},
-	}
+	}, p.parked()...)
 }
 
 func checkEvents(ctx context.Context, s *session) error {

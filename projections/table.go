@@ -15,6 +15,9 @@ type state interface {
 	spill() error
 	// collect encodes what changed since the rows were loaded.
 	collect() error
+	// forget deletes the rows of the batch's aggregates from the database, and returns their number; an error if the table
+	// does not know whose its rows are.
+	forget() (rows int64, err error)
 	// reset forgets all rows and keeps memory.
 	reset()
 	// taken asks the database whether a key is taken that was taken to be free.

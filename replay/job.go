@@ -24,6 +24,8 @@ type Job struct {
 	DB          *pgxpool.Pool // of the tables and the ledger
 	Events      *pgxpool.Pool // of Source; nil: DB
 	Workers     int           // 0: 2
+	OnError     OnError       // default Stop; what is parked already is left out in any case
+	MaxParked   int           // Park: of the migration; 0: 100
 	// Index makes the indexes of a table after its rows are loaded; nil if no table has any. It runs in the transaction
 	// that marks it as done.
 	Index func(ctx context.Context, tx pgx.Tx, table string) error

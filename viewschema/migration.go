@@ -111,6 +111,8 @@ func (s *Schema) job(m *migration, source *eventstore.Reader, plan *Plan) *repla
 		DB:          s.db,
 		Events:      s.events,
 		Workers:     s.opts.Workers,
+		OnError:     s.opts.OnError,
+		MaxParked:   s.opts.MaxParked,
 		Index: func(ctx context.Context, tx pgx.Tx, table string) error {
 			f := s.def.files[table+".indexes.sql"]
 			if err := s.runFile(ctx, tx, f, suffix); err != nil {

@@ -2,6 +2,7 @@ package viewschema
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/viewschema/projector/replay"
@@ -15,8 +16,8 @@ import (
 // Locks are asked for with a short time-out and given back if one cannot be had, so that nobody queues behind the
 // cutover for long; it is tried again for Options.LockWait. Writers wait at most Options.PauseBudget for a try that fails.
 //
-// Errors: ErrState (not built), ErrLockWait, ErrRefused (something depends on a live table, the tail does not get shorter, or
-// we may not lock the events), and those of MigrateOnline.
+// Errors: ErrState (not built), ErrLockWait, ErrRefused (something depends on a live table, aggregates are parked, the tail does
+// not get shorter, or we may not lock the events), and those of MigrateOnline.
 func (s *Schema) MigrateOffline(ctx context.Context) (Result, error) {
 	began := time.Now()
 	current, err := s.CurrentVersion(ctx)
@@ -40,10 +41,14 @@ func (s *Schema) MigrateOffline(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if err := s.checkCutover(ctx, s.db, plan); err != nil {
+	if err := errors.Join(s.checkCutover(ctx, s.db, plan), s.checkParked(ctx, s.db, m)); err != nil {
 		return Result{}, err
 	}
+	job.OnError = replay.Stop
 	result := Result{From: m.from, To: m.to, State: replay.Active}
+	if result.Parked, err = s.countParked(ctx, s.db, m.Ledger); err != nil {
+		return Result{}, err
+	}
 	c := &cutover{Schema: s, job: job, m: m, plan: plan, result: &result, rate: usualRate, behind: true}
 	if err := c.run(ctx); err != nil {
 		return Result{}, err

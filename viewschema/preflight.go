@@ -113,6 +113,11 @@ func (s *Schema) hazards(ctx context.Context, plan *Plan) error {
 			return err
 		}
 	}
+	if m != nil && m.to == plan.To {
+		if err := plan.refusedBy(StageOffline, s.checkParked(ctx, s.db, m)); err != nil {
+			return err
+		}
+	}
 	return plan.refusedBy(StageOffline, s.checkCutover(ctx, s.db, plan))
 }
 
