@@ -48,6 +48,7 @@ func (p *program) app() *urfave.App {
 			Usage:  "show where the database and the migration under way stand",
 			Action: p.action(status),
 		},
+		p.verify(),
 		{
 			Name:        "events",
 			Usage:       "tell whether the event table is fit, make it fit while the application writes, and see to events that cannot be projected",
