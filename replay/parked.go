@@ -18,6 +18,7 @@ import (
 // OnError says what an event does that cannot be projected.
 type OnError string
 
+// The choices.
 const (
 	Stop OnError = "stop" // it ends the work
 	Park OnError = "park" // its aggregate is left out of the tables
@@ -47,11 +48,11 @@ func (p *poison) Unwrap() error { return p.events[0] }
 // poisonous returns the event that err is about, if its aggregate is to be parked for it. An error that the database has a
 // part in is none of the event's: then the transaction is broken.
 func (j *Job) poisonous(ctx context.Context, tx pgx.Tx, err error) (e *projections.EventError, ok bool) {
-	conn := tx.Conn().PgConn()
-	if j.OnError != Park || ctx.Err() != nil || conn.IsClosed() || conn.TxStatus() != 'T' || pg.IsConnectionLost(err) {
+	if e, ok = errors.AsType[*projections.EventError](err); !ok || j.OnError != Park || pg.IsConnectionLost(err) {
 		return nil, false
 	}
-	return errors.AsType[*projections.EventError](err)
+	conn := tx.Conn().PgConn()
+	return e, ctx.Err() == nil && !conn.IsClosed() && conn.TxStatus() == 'T'
 }
 
 func (j *Job) mostParked() int { return cmp.Or(j.MaxParked, usualParked) }

@@ -24,11 +24,15 @@ func TestKilledWhileParking(t *testing.T) {
 			map[pg.Moment]string{pg.Before: "0", pg.After: "1"},
 		},
 		"a group": {
-			pg.PointPark, []string{"migrate online --on-error=park", "tail"}, "migrate catchup --on-error=park",
+			pg.PointPark,
+			[]string{"migrate online --on-error=park", "tail"},
+			"migrate catchup --on-error=park",
 			map[pg.Moment]string{pg.Before: "1", pg.After: "2"},
 		},
 		"a retry": {
-			pg.PointRetry, []string{"migrate online --on-error=park", "tail", "migrate catchup --on-error=park", "mend"}, "events retry",
+			pg.PointRetry,
+			[]string{"migrate online --on-error=park", "tail", "migrate catchup --on-error=park", "mend"},
+			"events retry",
 			map[pg.Moment]string{pg.Before: "2", pg.After: "1"},
 		},
 	} {
