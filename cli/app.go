@@ -48,9 +48,10 @@ func (p *program) app() *urfave.App {
 			Usage:  "show where the database and the migration under way stand",
 			Action: p.action(status),
 		},
+		p.verify(),
 		{
 			Name:        "events",
-			Usage:       "tell whether the event table is fit, and make it fit while the application writes",
+			Usage:       "tell whether the event table is fit, make it fit while the application writes, and see to events that cannot be projected",
 			Subcommands: p.events(),
 			Action:      p.subcommand,
 		},
@@ -126,20 +127,20 @@ func (p *program) migrate() []*urfave.Command {
 		{
 			Name:  "online",
 			Usage: "build the new tables beside the live ones; resumes, and shares the work with others that run it",
-			Flags: []urfave.Flag{
+			Flags: append([]urfave.Flag{
 				&urfave.DurationFlag{
 					Name: "cut-timeout", DefaultText: "no limit",
 					Usage: "how long to wait for transactions that may still bring events, before the ledger takes every event",
 				},
 				followFlag(),
 				strictTypesFlag(),
-			},
+			}, parkingFlags()...),
 			Action: p.action(online),
 		},
 		{
 			Name:   "catchup",
 			Usage:  "apply the events that came since; any number of times",
-			Flags:  []urfave.Flag{followFlag()},
+			Flags:  append([]urfave.Flag{followFlag()}, parkingFlags()...),
 			Action: p.action(catchUp),
 		},
 		{
@@ -161,6 +162,7 @@ func cutoverFlags() []urfave.Flag {
 		&urfave.DurationFlag{Name: "lock-wait", Value: time.Minute, Usage: "how long to try to get the locks"},
 		&urfave.DurationFlag{Name: "pause-budget", Value: 500 * time.Millisecond, Usage: "how long to hold off writers for a try; kept below deadlock_timeout"},
 		&urfave.BoolFlag{DisableDefaultText: true, Name: "maintenance", Usage: "all writers are stopped: do not lock the event table, and roll back if an event comes"},
+		&urfave.BoolFlag{DisableDefaultText: true, Name: "with-parked", Usage: "cut over although parked aggregates are left out; live projections of their events will not find their rows"},
 	}
 }
 

@@ -126,6 +126,9 @@ func cutover(run func(*viewschema.Schema, context.Context) (viewschema.Result, e
 		if s.flags.Bool("maintenance") && slices.Contains(s.unsaid, "maintenance") {
 			s.log.Warn().Msgf("%s is set: the event table is not locked; all writers must have been stopped", variable("maintenance"))
 		}
+		if s.flags.Bool("with-parked") && slices.Contains(s.unsaid, "with-parked") {
+			s.log.Warn().Msgf("%s is set: parked aggregates are left out of the new version", variable("with-parked"))
+		}
 		return step(run)(ctx, s)
 	}
 }

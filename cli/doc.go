@@ -11,8 +11,8 @@
 //		})
 //	}
 //
-// Main has the commands init, version, plan, migrate online, migrate catchup, migrate offline, migrate abort, status,
-// tables create, replay, events check and events prepare. WithCommand adds more. Run is Main without the process, for tests
+// Main has the commands init, version, plan, migrate online, migrate catchup, migrate offline, migrate abort, status, verify,
+// tables create, replay, events check, events prepare, events parked and events retry. WithCommand adds more. Run is Main without the process, for tests
 // and for programs that have a command line of their own. WithConfig takes the definition from a file instead, as the stock
 // binary does.
 //
@@ -34,7 +34,7 @@
 //	0    done, or nothing to do
 //	1    failed
 //	2    usage, or refused: nothing was touched
-//	3    a migration is pending, or something is to be mended; only init, version and plan with --check, and events check
+//	3    a migration is pending, or something is to be mended; only init, version and plan with --check, events check and verify
 //	4    a migration to another version is under way, or somebody else prepares the event table
 //	5    the migration is not in the state that the command needs, or the database is ahead of the definition,
 //	     or its bookkeeping tables are not up to date with --auto-migrate=false

@@ -16,7 +16,7 @@ import (
 
 // events are the commands on the event table.
 func (p *program) events() []*urfave.Command {
-	return []*urfave.Command{
+	return append([]*urfave.Command{
 		{
 			Name:   "check",
 			Usage:  "tell whether the event table is fit, and what it costs to leave it so; exits with 3 if it should be mended",
@@ -37,7 +37,7 @@ func (p *program) events() []*urfave.Command {
 			},
 			Action: p.action(prepareEvents),
 		},
-	}
+	}, p.parked()...)
 }
 
 func checkEvents(ctx context.Context, s *session) error {

@@ -74,6 +74,7 @@ type resultView struct {
 	Events     int64        `json:"events"`
 	Rows       int64        `json:"rows"`
 	Cut        int64        `json:"cut"`
+	Parked     int          `json:"parked"` // aggregates that are left out
 	Reason     string       `json:"cut_reason,omitempty"`
 	Waiting    string       `json:"waiting,omitempty"`
 	HeldOff    float64      `json:"held_off_seconds"`
@@ -104,7 +105,7 @@ func newTimesView(t replay.Times) *timesView {
 func newResultView(command string, r viewschema.Result) resultView {
 	return resultView{
 		Type: "result", Command: command, From: r.From, To: r.To, State: r.State, Nothing: r.Nothing, Projectors: r.Projectors, Resumed: r.Resumed,
-		Events: r.Events, Rows: r.Rows, Cut: r.Cut, Reason: r.CutReason, Waiting: r.Waiting,
+		Events: r.Events, Rows: r.Rows, Cut: r.Cut, Parked: r.Parked, Reason: r.CutReason, Waiting: r.Waiting,
 		HeldOff: seconds(r.HeldOff), Elapsed: seconds(r.Elapsed), Times: newTimesView(r.Times), result: r,
 	}
 }
@@ -124,14 +125,17 @@ func (v resultView) text(w io.Writer, program string) {
 		fmt.Fprintf(w, "nothing to do: the database is at version %d\n", r.To)
 	case v.Command == "migrate online" && r.Nothing:
 		fmt.Fprintf(w, "nothing to do: version %d is built already\n", r.To)
-		next(w, program, "migrate offline")
+		v.parked(w)
+		next(w, program, v.afterBuilt())
 	case v.Command == "migrate online":
 		v.built(w)
-		next(w, program, "migrate offline")
+		v.parked(w)
+		next(w, program, v.afterBuilt())
 	case v.Command == "migrate catchup":
 		v.caughtUp(w)
 		if !v.following {
-			next(w, program, "migrate offline")
+			v.parked(w)
+			next(w, program, v.afterBuilt())
 		}
 	case v.Command == "follow":
 		fmt.Fprintf(w, "version %d is live\n", r.To)
@@ -143,6 +147,7 @@ func (v resultView) text(w io.Writer, program string) {
 		case r.Events > 1:
 			fmt.Fprintf(w, "applied the last %s\n", events(r.Events))
 		}
+		v.parked(w)
 	case v.Command == "tables create":
 		fmt.Fprintf(w, "created the view tables; the database is at version %d\n", r.To)
 	case len(r.Projectors) > 0:
@@ -150,6 +155,21 @@ func (v resultView) text(w io.Writer, program string) {
 	default:
 		fmt.Fprintf(w, "replayed %s, %s, in %s\n", events(r.Events), rows(r.Rows), duration(r.Elapsed))
 	}
+}
+
+// parked says that something is left out.
+func (v resultView) parked(w io.Writer) {
+	if n := v.result.Parked; n > 0 {
+		fmt.Fprintf(w, "parked, and left out: %s\n", count(int64(n), "aggregate", "aggregates"))
+	}
+}
+
+// afterBuilt is the command that comes after a rebuild or a catch-up.
+func (v resultView) afterBuilt() string {
+	if v.result.Parked > 0 {
+		return "events parked"
+	}
+	return "migrate offline"
 }
 
 func (v resultView) built(w io.Writer) {

@@ -2,10 +2,12 @@ package cli_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -16,13 +18,15 @@ import (
 	"github.com/viewschema/projector/examples/bank"
 	v1 "github.com/viewschema/projector/examples/bank/v1"
 	"github.com/viewschema/projector/internal/pgtest"
+	"github.com/viewschema/projector/projections"
 	"github.com/viewschema/projector/viewschema"
 )
 
 // TestScripts runs testdata/script: whole lives of a view schema, as an operator types them, each on a database of its own
 // with the bank's events in it, and an empty one beside it. Beside testscript's own commands there are v1, v2 and v3, the bank's
-// releases, file, which reads the definition from one, and axon, whose events are in a table of Axon; exits, which runs one of
-// them and wants an exit code; sql; and hold, which keeps the statement's transaction open until the script ends.
+// releases, file, which reads the definition from one, axon, whose events are in a table of Axon, and clock, whose owners are made of
+// the time; exits, which runs one of them and wants an exit code; sql; and hold, which keeps the statement's transaction open
+// until the script ends.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
@@ -38,6 +42,7 @@ func TestScripts(t *testing.T) {
 			"v3":    release("v3"),
 			"file":  release("file"),
 			"axon":  release("axon"),
+			"clock": release("clock"),
 			"exits": exits,
 			"sql":   sql,
 			"hold":  hold,
@@ -80,6 +85,12 @@ func run(ts *testscript.TestScript, name string, args []string, want int) {
 		d = v1.Definition
 	case "v2":
 		d.Versions = d.Versions.UpTo(2)
+	case "clock":
+		d = v1.Definition
+		d.Events = append([]projections.EventType{projections.Decode("AccountOpened", func(_ []byte, p *bank.Opened) error {
+			p.Owner = fmt.Sprint("at ", time.Now())
+			return nil
+		})}, bank.Events[1:]...)
 	case "axon":
 		d.Source = eventstore.Mapping{Preset: "axon"}
 	}

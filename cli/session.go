@@ -10,6 +10,7 @@ import (
 	"github.com/rs/zerolog"
 	urfave "github.com/urfave/cli/v2"
 
+	"github.com/viewschema/projector/replay"
 	"github.com/viewschema/projector/viewschema"
 )
 
@@ -34,6 +35,9 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 		if c.IsSet(name) && c.Duration(name) <= 0 { // to viewschema, 0 is its default
 			return nil, usagef("--%s %s: more than 0", name, c.Duration(name))
 		}
+	}
+	if err := checkParking(c); err != nil {
+		return nil, err
 	}
 	level, err := zerolog.ParseLevel(c.String("log-level"))
 	if err != nil || level == zerolog.NoLevel {
@@ -62,6 +66,9 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 		CutTimeout:  c.Duration("cut-timeout"),
 		PauseBudget: c.Duration("pause-budget"),
 		Maintenance: c.Bool("maintenance"),
+		OnError:     replay.OnError(c.String("on-error")),
+		MaxParked:   c.Int("max-parked"),
+		WithParked:  c.Bool("with-parked"),
 		StrictTypes: c.Bool("strict-types"),
 		ManualInit:  !c.Bool("auto-migrate"),
 	})

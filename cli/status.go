@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/viewschema/projector/replay"
@@ -31,6 +32,7 @@ func (v statusView) text(w io.Writer, program string) {
 	} else {
 		fmt.Fprintln(t, "migration\tnone")
 	}
+	parkedRows(t, v.Parked)
 	t.Flush()
 	if len(v.Tables) > 0 {
 		fmt.Fprintln(w)
@@ -91,6 +93,8 @@ func (v statusView) next(w io.Writer, program string) {
 		command = "migrate online"
 	case m.Rollback:
 		command = "rollback"
+	case slices.ContainsFunc(v.Parked, func(p viewschema.Parked) bool { return p.State == replay.Built }):
+		command = "events parked"
 	default:
 		command = "migrate offline"
 	}

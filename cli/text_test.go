@@ -2,6 +2,7 @@ package cli
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -83,6 +84,19 @@ func TestStatusText(t *testing.T) {
 		Tables: []viewschema.TableStatus{{Table: "accounts", Role: "live", Bytes: 800}, {Table: "accounts_2", Role: "built", Bytes: 5 << 30}},
 	}
 	golden(t, "status-building", newStatusView(building))
+	parked := building
+	for i := range 5 {
+		p := viewschema.Parked{Version: 2, State: replay.Building, Parked: replay.Parked{
+			Aggregate: fmt.Sprintf("aggregate-%d", i), Position: 812, Sequence: 3, Type: "MoneyDeposited", Projector: "accounts", Error: "no such\nrow", At: start,
+		}}
+		if i == 0 {
+			p.Version, p.State, p.Projector = 1, replay.Active, ""
+		}
+		parked.Parked = append(parked.Parked, p)
+	}
+	golden(t, "status-parked", newStatusView(parked))
+	golden(t, "parked", parkedView{Aggregates: parked.Parked})
+	golden(t, "parked-nothing", parkedView{})
 
 	built := building
 	built.Migration = &viewschema.MigrationStatus{
@@ -106,6 +120,9 @@ func TestResultText(t *testing.T) {
 	golden(t, "result-online-nothing", newResultView("migrate online", viewschema.Result{From: 2, To: 3, State: replay.Built, Elapsed: time.Second}))
 	golden(t, "result-catchup", newResultView("migrate catchup", viewschema.Result{
 		From: 1, To: 2, State: replay.Built, Events: 312, Rows: 1, Waiting: "pid 77, bank, since 12:00:01", Elapsed: 40 * time.Millisecond,
+	}))
+	golden(t, "result-online-parked", newResultView("migrate online", viewschema.Result{
+		From: 1, To: 2, State: replay.Built, Events: 3_000_000, Rows: 1_500_000, Parked: 3, Elapsed: 62 * time.Second,
 	}))
 	golden(t, "result-offline", newResultView("migrate offline", viewschema.Result{
 		From: 1, To: 2, State: replay.Active, Events: 12, Rows: 9, HeldOff: 23_400 * time.Microsecond, Elapsed: 2 * time.Second,

@@ -23,6 +23,7 @@ type Range struct{ From, To projections.ID }
 type Selection struct {
 	Range      Range
 	Aggregates []projections.ID // if not nil: just these
+	Without    []projections.ID // not these
 	After      int64            // positions above
 	UpTo       int64            // if not 0: positions up to it
 	Except     string           // SQL, trusted: a relation of what is left out: position, and aggregate_id (text) if SharedPositions
@@ -104,12 +105,18 @@ func (sel Selection) among(p *params, expression, typ, collate string) (conditio
 	if !sel.Range.To.IsZero() {
 		conditions = append(conditions, expression+collate+" < "+p.add(sel.Range.To.String())+"::text::"+typ)
 	}
-	if sel.Aggregates != nil {
-		ids := make([]string, len(sel.Aggregates))
-		for i, id := range sel.Aggregates {
-			ids[i] = id.String()
+	list := func(ids []projections.ID) string {
+		texts := make([]string, len(ids))
+		for i, id := range ids {
+			texts[i] = id.String()
 		}
-		conditions = append(conditions, expression+" = any ("+p.add(ids)+"::text[]::"+typ+"[])")
+		return p.add(texts) + "::text[]::" + typ + "[]"
+	}
+	if sel.Aggregates != nil {
+		conditions = append(conditions, expression+" = any ("+list(sel.Aggregates)+")")
+	}
+	if len(sel.Without) > 0 {
+		conditions = append(conditions, expression+" <> all ("+list(sel.Without)+")")
 	}
 	return conditions
 }

@@ -108,13 +108,13 @@ func (r *Reader) Sample(ctx context.Context, q pg.Querier, most int, events int6
 			from %[2]s
 			where %[4]s
 		), few as (
-			select id from sample order by hashtext(id::text) limit 100
+			select id from sample order by hashtext(id::text) limit %[5]d
 		)
 		select %[1]s::text, count(*)
 		from %[3]s
 		where %[1]s in (select id from few) and (%[4]s)
 		group by %[1]s
-		order by count(*), %[1]s`, r.id, r.from(r.sample(total)), r.from(""), where), args...)
+		order by count(*), %[1]s`, r.id, r.from(r.sample(total)), r.from(""), where, max(100, most)), args...)
 	if err != nil {
 		return nil, err
 	}

@@ -68,3 +68,6 @@ func tableError(table string, err error) error {
 	}
 	return fmt.Errorf("%s: %w", table, err)
 }
+
+// ErrTotals is Run.Forget's: the set has an accumulating table.
+var ErrTotals = errors.New("its rows are put together from all aggregates, and what one of them has added cannot be taken out")

@@ -94,31 +94,3 @@ func shortened[T any](s []T) []T {
 	}
 	return s[:0]
 }
-
-// Forget deletes the rows that the tables have of the batch's aggregates, right after Begin: what is applied then makes them
-// anew. It is for a catch-up, and leaves out SQL tables.
-func (r *Run) Forget() error {
-	if r.broken != nil {
-		return r.broken
-	}
-	for t := range targets(r.stores) {
-		if err := t.forget(); err != nil {
-			return r.fail(err)
-		}
-	}
-	return nil
-}
-
-func (t *target) forget() error {
-	at, _ := t.place(t.model.aggregate)
-	ids, oid, array, err := t.run.idArray(t.plan.columns[at].sqlType, 1)
-	if err != nil {
-		return err
-	}
-	sql := "delete from " + t.relation + " where " + t.model.aggregate.sql() + " = any(" + array + ")"
-	_, err = t.run.conn.PgConn().ExecParams(t.run.ctx, sql, [][]byte{ids}, []uint32{oid}, binaryFormat, nil).Close()
-	if err != nil {
-		return tableError(t.name, err)
-	}
-	return nil
-}

@@ -297,6 +297,25 @@ func (r *Run) Flush() (rows int64, err error) {
 	return r.flush()
 }
 
+// Forget deletes all rows of the aggregates that the batch began with, instead of Apply and Flush, and returns their number.
+// Applying all events of one of them makes its rows anew. Accumulating tables cannot forget: that is ErrTotals.
+func (r *Run) Forget() (rows int64, err error) {
+	if r.broken != nil {
+		return 0, r.broken
+	}
+	defer r.end(errFlushed)
+	for _, s := range r.stores {
+		for _, t := range s.states {
+			n, err := t.forget()
+			if err != nil {
+				return rows, err
+			}
+			rows += n
+		}
+	}
+	return rows, nil
+}
+
 func (r *Run) flush() (int64, error) {
 	for _, t := range r.tables {
 		if err := t.collect(); err != nil {

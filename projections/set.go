@@ -113,6 +113,30 @@ func (s *Set) Declared() (list []Declared) {
 	return list
 }
 
+// KeyColumns returns the columns of a table that tell which row is which wherever it was made: the aggregate's id, and the
+// primary key as far as the database does not number it; of a SQL table the aggregate's id alone.
+func (s *Set) KeyColumns(table string) (names []string) {
+	for _, p := range s.projectors {
+		for _, t := range p.Tables {
+			if t.TableName() != table {
+				continue
+			}
+			switch t := t.(type) {
+			case *SQLTable:
+				names = append(names, t.Aggregate)
+			case rowsTable:
+				m := t.shape()
+				for _, c := range append(slices.Clone(m.keys), m.aggregate) {
+					if c != nil && !c.numbered && !slices.Contains(names, c.name) {
+						names = append(names, c.name)
+					}
+				}
+			}
+		}
+	}
+	return names
+}
+
 // relation names a table in SQL and in messages.
 func (s *Set) relation(table string) (sql, name string) {
 	name = table + s.suffix

@@ -20,6 +20,9 @@ type state interface {
 	collect() error
 	// write stores what is encoded.
 	write(ctx context.Context, conn *pgx.Conn) (rows int64, err error)
+	// forget deletes the rows of the batch's aggregates from the database, and returns their number; an error if the table
+	// does not know whose its rows are.
+	forget() (rows int64, err error)
 	// reset forgets all rows and keeps memory.
 	reset()
 	// taken asks the database whether a key is taken that was taken to be free.

@@ -245,3 +245,19 @@ func (t *target) addRow(values [][]byte, add func([]byte, func(unsafe.Pointer) e
 		return nil
 	})
 }
+
+// forget deletes the rows of the batch's aggregates.
+func (t *target) forget() (int64, error) {
+	at, _ := t.place(t.model.aggregate)
+	ids, oid, array, err := t.run.idArray(t.plan.columns[at].sqlType, 1)
+	if err != nil {
+		return 0, err
+	}
+	sql := fmt.Sprintf("delete from %s where %s = any(%s)", t.relation, t.model.aggregate.sql(), array)
+	result := t.run.conn.PgConn().ExecParams(t.run.ctx, sql, [][]byte{ids}, []uint32{oid}, binaryFormat, nil)
+	tag, err := result.Close()
+	if err != nil {
+		return 0, tableError(t.name, err)
+	}
+	return tag.RowsAffected(), nil
+}

@@ -114,7 +114,7 @@ func (t *totals[R]) spill() error {
 		return nil
 	}
 	err := t.collect()
-	t.forget()
+	t.release()
 	return err
 }
 
@@ -155,14 +155,16 @@ func (t *totals[R]) write(ctx context.Context, conn *pgx.Conn) (int64, error) {
 }
 
 func (t *totals[R]) reset() {
-	t.forget()
+	t.release()
 	t.target.reset()
 }
 
-func (t *totals[R]) forget() {
+func (t *totals[R]) release() {
 	t.rows = emptied(t.rows, len(t.rows))
 	t.slab.reset()
 }
+
+func (t *totals[R]) forget() (int64, error) { return 0, fmt.Errorf("%s: %w", t.name, ErrTotals) }
 
 func (t *totals[R]) taken() (bool, error) { return false, nil }
 

@@ -171,23 +171,27 @@ func TestUpcastsThatDoNotFit(t *testing.T) {
 		{"no version for a name", []projections.TypeOption{projections.VersionNamed("1", "A")}, "which version is a projections_test.opened? Add projections.Version"},
 		{"gap", []projections.TypeOption{v1, v3}, `the upcast of version "1" ends at projections_test.openedV2, from where nothing leads on to projections_test.opened`},
 		{
-			"one gap for two", []projections.TypeOption{v1, v3, projections.Upcast("2", func(openedV2) (elsewhere, error) { return elsewhere{}, nil })},
+			"one gap for two",
+			[]projections.TypeOption{v1, v3, projections.Upcast("2", func(openedV2) (elsewhere, error) { return elsewhere{}, nil })},
 			`the upcast of version "2" ends at projections_test.elsewhere, from where nothing leads on to projections_test.opened`,
 		},
 		{
-			"circle", []projections.TypeOption{v1, back, v3},
+			"circle",
+			[]projections.TypeOption{v1, back, v3},
 			`the upcast of version "1" leads in a circle, back to projections_test.openedV1` + "\n" +
 				`event type Opened: the upcast of version "2" leads in a circle, back to projections_test.openedV2`,
 		},
 		{
-			"to itself", []projections.TypeOption{v3, projections.Upcast("1", func(e openedV1) (openedV1, error) { return e, nil })},
+			"to itself",
+			[]projections.TypeOption{v3, projections.Upcast("1", func(e openedV1) (openedV1, error) { return e, nil })},
 			`the upcast of version "1" leads in a circle, back to projections_test.openedV1`,
 		},
 		{"two from one shape", []projections.TypeOption{v1, v2, v3, projections.Upcast("1.1", openedV1toV2)}, `two upcasts begin at projections_test.openedV1, of versions "1" and "1.1": only one can go on from there`},
 		{"a version twice", []projections.TypeOption{v1, v2, v3, projections.Version("1")}, `version "1" is declared twice`},
 		{"a step twice", []projections.TypeOption{v1, v1, v2, v3}, `version "1" is declared twice`},
 		{
-			"from the newest", []projections.TypeOption{v3, projections.Upcast("1", func(e opened) (opened, error) { return e, nil })},
+			"from the newest",
+			[]projections.TypeOption{v3, projections.Upcast("1", func(e opened) (opened, error) { return e, nil })},
 			`the upcast of version "1" begins at projections_test.opened, which is the payload as it is now`,
 		},
 		{"nil upcast", []projections.TypeOption{v3, projections.Upcast[openedV2, opened]("2", nil)}, `the upcast of version "2" is nil`},

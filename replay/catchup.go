@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -150,16 +151,7 @@ func (j *Job) apply(ctx context.Context, tx pgx.Tx, t tables, cut int64, aggrega
 	if j.Projections.OnlySQL() {
 		return j.recompute(ctx, tx, t.queries, sel)
 	}
-	var events []projections.Raw
-	err = j.eventsTx(ctx, tx, func(tx pgx.Tx) error {
-		for e, err := range j.Source.Events(ctx, tx, sel) {
-			if err != nil {
-				return err
-			}
-			events = append(events, e.Clone())
-		}
-		return nil
-	})
+	events, err := j.readAll(ctx, tx, sel)
 	if err != nil {
 		return Pass{}, err
 	}
@@ -170,29 +162,44 @@ func (j *Job) apply(ctx context.Context, tx pgx.Tx, t tables, cut int64, aggrega
 // waits for a pass that has an event of ours in flight and then fails; had it come after the load, the projector could find
 // rows that this pass has already changed, and take that for an error. SQL tables may see events that are not recorded: the
 // next pass computes their aggregates once more. Flush comes last, and with it the rows of totals, for which other passes wait.
+//
+// Events of parked aggregates are recorded and nothing else. One that cannot be projected is a *poison, if it is to be parked.
 func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, t tables, events []projections.Raw) (Pass, error) {
-	found := j.entries()
-	for i := range events {
-		found.add(&events[i])
-	}
 	aggregates := aggregatesOf(events)
-	if err := j.record(ctx, tx, found); err != nil {
+	left, err := j.leftOut(ctx, tx, aggregates)
+	if err != nil {
 		return Pass{}, err
 	}
-	if err := t.run.Begin(ctx, tx, aggregates); err != nil {
+	if err := j.recordAll(ctx, tx, events); err != nil {
 		return Pass{}, err
+	}
+	p := Pass{Events: int64(len(events))}
+	if len(left) > 0 {
+		events = slices.DeleteFunc(slices.Clone(events), func(e projections.Raw) bool { return left[e.AggregateID] })
+	}
+	p.Rows, err = t.apply(ctx, tx, left.without(aggregates), events)
+	if e, ok := j.poisonous(ctx, tx, err); ok {
+		return Pass{}, &poison{[]*projections.EventError{e}}
+	}
+	return p, err
+}
+
+// apply applies events of these aggregates and returns how many rows were written.
+func (t tables) apply(ctx context.Context, tx pgx.Tx, aggregates []projections.ID, events []projections.Raw) (rows int64, err error) {
+	if err := t.run.Begin(ctx, tx, aggregates); err != nil {
+		return 0, err
 	}
 	for i := range events {
 		if err := t.run.Apply(&events[i]); err != nil {
-			return Pass{}, err
+			return 0, err
 		}
 	}
 	computed, err := t.queries.Replace(ctx, tx, aggregates)
 	if err != nil {
-		return Pass{}, err
+		return 0, err
 	}
-	rows, err := t.run.Flush()
-	return Pass{Events: int64(len(events)), Rows: rows + computed}, err
+	rows, err = t.run.Flush()
+	return rows + computed, err
 }
 
 // Tail counts the events that the ledger, which q reads, lacks. It takes no lock, so a catch-up that ends meanwhile may be

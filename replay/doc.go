@@ -52,9 +52,22 @@
 // older set meanwhile; in either case one transaction fails at the primary key of projector_replayed_ids, or at the
 // migration's row if the cut has passed the events, before it has touched a row.
 //
+// # Parked aggregates
+//
+// With Park, an aggregate whose event cannot be projected is left out of the tables, whole, and listed in
+// projector_parked_events. To the ledger its events count as replayed: they are recorded like all others. A batch is rolled back
+// and replayed again without the aggregates that failed in it, which also undoes what they have put into rows that are not
+// theirs alone; in a catch-up, the aggregate's rows are deleted in the transaction that parks it.
+//
+// Each batch and each group takes the rows of the parked aggregates that it leaves out FOR SHARE, before it records anything.
+// RetryParked takes an aggregate's row FOR UPDATE and only then reads its events, all of them: a pass either has ended before, and
+// what it has recorded is among these events, or waits, and then finds the aggregate parked no more. Parking records what the
+// ledger lacks of the aggregate, as applying it would: another pass that is about to apply some of it fails, and finds the
+// aggregate parked when it tries again.
+//
 // # Locks
 //
 // Every transaction that works for a migration first takes its row FOR KEY SHARE and reads its state and its cut from it.
 // Whoever changes these takes FOR UPDATE, and so waits for work under way and is waited for. There is no other lock in the
-// work path but the claimed batch.
+// work path but the claimed batch, and the rows of parked aggregates.
 package replay

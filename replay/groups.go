@@ -155,7 +155,7 @@ func (c *catchUp) apply(ctx context.Context) error {
 		}
 		fresh := true
 		var done Pass
-		err := j.retry(ctx, j.work(), pg.PointGroup, func(tx pgx.Tx) error {
+		group := func(tx pgx.Tx) error {
 			cut, err := j.enter(ctx, tx, Built)
 			if err != nil {
 				return err
@@ -172,7 +172,8 @@ func (c *catchUp) apply(ctx context.Context) error {
 			lacking := slices.DeleteFunc(g.events, func(e projections.Raw) bool { return e.Position <= cut })
 			done, err = j.applyEvents(ctx, tx, t, lacking)
 			return err
-		})
+		}
+		err := j.parking(ctx, t, func() error { return j.retry(ctx, j.work(), pg.PointGroup, group) })
 		if err != nil {
 			return fmt.Errorf("catching up version %d: %w", j.Version, err)
 		}
@@ -184,12 +185,15 @@ func (c *catchUp) apply(ctx context.Context) error {
 // applyRest applies what the ledger lacks as one group.
 func (j *Job) applyRest(ctx context.Context, p *Pass) error {
 	var done Pass
-	err := j.retry(ctx, j.work(), pg.PointGroup, func(tx pgx.Tx) error {
-		cut, err := j.enter(ctx, tx, Built)
-		if err == nil {
-			done, err = j.apply(ctx, tx, j.catchUpTables(), cut, nil)
-		}
-		return err
+	t := j.catchUpTables()
+	err := j.parking(ctx, t, func() error {
+		return j.retry(ctx, j.work(), pg.PointGroup, func(tx pgx.Tx) error {
+			cut, err := j.enter(ctx, tx, Built)
+			if err == nil {
+				done, err = j.apply(ctx, tx, t, cut, nil)
+			}
+			return err
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("catching up version %d: %w", j.Version, err)

@@ -17,6 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/projections"
 )
 
 // script is an interleaving: a migration, and what happens before it and between its statements.
@@ -113,6 +114,44 @@ func TestInterleavingsInSQL(t *testing.T) {
 			w := newWorld(t, test.kind, test.in)
 			rapid.Check(t, func(t *rapid.T) {
 				if err := w.interleave(scripts.Draw(t, "script"), func(string) {}); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+	}
+}
+
+// The same with events that cannot be projected: their aggregates are parked, and have no rows, and some are mended and replayed
+// meanwhile; parked_test.go has the races that are rare here. Seen to fail with the rows of an aggregate kept that is parked.
+func TestInterleavingsParked(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	counts := map[string]int{}
+	count := func(what string) {
+		mu.Lock()
+		defer mu.Unlock()
+		counts[what]++
+	}
+	t.Cleanup(func() {
+		for _, what := range slices.Sorted(maps.Keys(counts)) {
+			t.Logf("%6d %s", counts[what], what)
+		}
+		for _, what := range []string{"parked after run", "parked after catch-up", "parked after cutover", "retried in catch-up", "cutovers that meet poison"} {
+			if counts[what] == 0 && !t.Failed() && !asked(t) {
+				t.Errorf("not one %s", what)
+			}
+		}
+	})
+	for _, test := range []struct {
+		in   tables
+		kind kind
+	}{{inGo, plain}, {inGo, shared}, {inGo, elsewhere}, {inBoth, partitioned}} {
+		t.Run(fmt.Sprintf("%s %s", test.in, test.kind), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, test.kind, test.in)
+			w.parks = true
+			rapid.Check(t, func(t *rapid.T) {
+				if err := w.interleave(scripts.Draw(t, "script"), count); err != nil {
 					t.Fatal(err)
 				}
 			})
@@ -246,10 +285,20 @@ func (m *migration) cutover() error {
 			if err := errors.Join(m.err, m.join()); err != nil {
 				return err
 			}
+		case m.world.parks && isPoison(err):
+			m.count("cutovers that meet poison")
+			if err := m.own.catchUp(m.ctx, false); err != nil && !pg.IsConnectionLost(err) {
+				return err
+			}
 		case !pg.IsConnectionLost(err):
 			return err
 		}
 	}
+}
+
+func isPoison(err error) bool {
+	_, ok := errors.AsType[*projections.EventError](err)
+	return ok
 }
 
 // stored is a committed event.
@@ -257,12 +306,13 @@ type stored struct {
 	Position, Sequence int64
 	Aggregate, Type    string
 	Amount             int64
+	Poison             bool
 }
 
 // look reads the committed events.
 func (m *migration) look() ([]stored, error) {
 	rows, _ := m.world.admin.Query(context.Background(), `
-		select coalesce(position, 1), sequence_number, aggregate_id, event_type, (data->>'amount')::bigint
+		select coalesce(position, 1), sequence_number, aggregate_id, event_type, (data->>'amount')::bigint, coalesce((data->>'poison')::bool, false)
 		from events
 		order by aggregate_id, sequence_number`)
 	events, err := pgx.CollectRows(rows, pgx.RowToStructByPos[stored])
@@ -317,6 +367,20 @@ func (m *migration) check() error {
 			return fmt.Errorf("the ledger lacks %v, which was committed before the step: cut %d, ids %v", e, cut, ids)
 		}
 	}
+	rows, _ := m.world.admin.Query(ctx, "select aggregate_id from projector_parked_events")
+	parked, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return err
+	}
+	if len(parked) > 0 {
+		m.count("parked after " + m.phase)
+	}
+	for _, e := range events {
+		if e.Poison && holds(e) && !slices.Contains(parked, e.Aggregate) {
+			return fmt.Errorf("the ledger has %v, and %s is not parked", e, e.Aggregate)
+		}
+	}
+	events = slices.DeleteFunc(events, func(e stored) bool { return slices.Contains(parked, e.Aggregate) })
 	suffix := "_1"
 	if m.phase == phaseCutover {
 		suffix = m.suffix

@@ -26,7 +26,9 @@ type Job struct {
 	Workers     int           // 0: 2
 	// Merge puts the partial rows of an accumulating table together, and returns how many rows that made; nil if there is none.
 	// It runs in the transaction that marks it as done.
-	Merge func(ctx context.Context, tx pgx.Tx, table string) (rows int64, err error)
+	Merge     func(ctx context.Context, tx pgx.Tx, table string) (rows int64, err error)
+	OnError   OnError // default Stop; what is parked already is left out in any case
+	MaxParked int     // Park: of the migration; 0: 100
 	// Index makes the indexes of a table after its rows are loaded; nil if no table has any. It runs in the transaction
 	// that marks it as done.
 	Index func(ctx context.Context, tx pgx.Tx, table string) error

@@ -21,7 +21,12 @@ type story struct {
 
 func newStory(t *testing.T, k kind, in tables) *story {
 	t.Helper()
-	w := newWorld(t, k, in)
+	return tell(t, newWorld(t, k, in))
+}
+
+// tell begins a story in a world.
+func tell(t *testing.T, w *world) *story {
+	t.Helper()
 	own := w.parts()
 	s := &story{migration: w.migration(t.Context(), own, own.on(w.rivals), own.count), parts: own, t: t}
 	s.steady = true

@@ -108,6 +108,7 @@ func (l Ledger) highest(ctx context.Context, q pg.Querier, cut int64) (highest i
 // entries are events as the ledger keys them.
 type entries struct {
 	shared     bool // see eventstore.Reader.SharedPositions
+	again      bool // some may be recorded, by nobody who could still be at it
 	positions  []int64
 	aggregates []string // empty ones unless positions are shared
 }
@@ -132,11 +133,15 @@ func (l Ledger) record(ctx context.Context, tx pgx.Tx, n *entries) error {
 	if n.shared { // events of one transaction and aggregate
 		several = "distinct"
 	}
+	conflict := ""
+	if n.again {
+		conflict = "on conflict do nothing"
+	}
 	_, err := tx.Exec(ctx, l.sql(`
 		insert into %SCHEMA%.projector_replayed_ids (migration_id, position, aggregate_id)
 		select `+several+` $1::bigint, position, aggregate_id
 		from rows from (pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::text[])) as u (position, aggregate_id)
-		order by position, aggregate_id`), l.Migration, n.positions, n.aggregates)
+		order by position, aggregate_id `+conflict), l.Migration, n.positions, n.aggregates)
 	if err != nil {
 		return fmt.Errorf("recording %d events as replayed: %w", len(n.positions), err)
 	}

@@ -42,6 +42,9 @@ func (w *world) parts() *parts {
 		job: &replay.Job{Ledger: replay.Ledger{Schema: "view_schema"}, Version: 1, Projections: w.projections, Source: w.source, Events: w.events},
 		db:  w.db, workers: 1, count: func(string) {},
 	}
+	if w.parks {
+		p.job.OnError = replay.Park
+	}
 	if w.kind == cached {
 		p.reason = "cache 3"
 	}

@@ -86,6 +86,16 @@ func (q *Queries) Replace(ctx context.Context, tx pgx.Tx, aggregates []projectio
 	if len(q.tables) == 0 || len(aggregates) == 0 {
 		return 0, nil
 	}
+	deleted, err := q.Forget(ctx, tx, aggregates)
+	if err != nil {
+		return deleted, err
+	}
+	n, err := q.Fill(ctx, tx, eventstore.Selection{Aggregates: aggregates})
+	return deleted + n, err
+}
+
+// Forget deletes the rows of these aggregates, and returns their number.
+func (q *Queries) Forget(ctx context.Context, tx pgx.Tx, aggregates []projections.ID) (rows int64, err error) {
 	if err := q.Bind(ctx, tx); err != nil {
 		return 0, err
 	}
@@ -98,8 +108,7 @@ func (q *Queries) Replace(ctx context.Context, tx pgx.Tx, aggregates []projectio
 		}
 		rows += tag.RowsAffected()
 	}
-	n, err := q.Fill(ctx, tx, sel)
-	return rows + n, err
+	return rows, nil
 }
 
 // eventsName is what a query gets for the mark of the events: a common table expression, which needs no alias, may be named

@@ -114,10 +114,11 @@ func (j *Job) finishTables(ctx context.Context, m *meter) error {
 	// one that has freed it since. What the ledger lacks, applied in one snapshot before the index is made, brings all
 	// aggregates to the same moment; if it still fails, the projector writes the value twice.
 	uneven := false
+	t := j.catchUpTables()
 	for {
 		var b batch
 		var ok bool
-		err := j.Retry(ctx, pg.PointBatch, func(tx pgx.Tx) error {
+		finish := func(tx pgx.Tx) error {
 			cut, err := j.enter(ctx, tx, Building, Built) // built: by another process, which found all batches done
 			if err != nil {
 				return err
@@ -129,7 +130,7 @@ func (j *Job) finishTables(ctx context.Context, m *meter) error {
 				return errPending
 			}
 			if uneven && b.phase == PhaseIndex {
-				if _, err := j.apply(ctx, tx, j.catchUpTables(), cut, nil); err != nil {
+				if _, err := j.apply(ctx, tx, t, cut, nil); err != nil {
 					return fmt.Errorf("catching up before %s of version %d are made: %w", b, j.Version, err)
 				}
 			}
@@ -137,7 +138,8 @@ func (j *Job) finishTables(ctx context.Context, m *meter) error {
 				return fmt.Errorf("making %s of version %d: %w", b, j.Version, err)
 			}
 			return nil
-		})
+		}
+		err := j.parking(ctx, t, func() error { return j.Retry(ctx, pg.PointBatch, finish) })
 		switch _, _, unique := pg.UniqueViolation(err); {
 		case unique && !uneven:
 			uneven = true

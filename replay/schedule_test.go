@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"pgregory.net/rapid"
 
+	"github.com/viewschema/projector/projections"
 	"github.com/viewschema/projector/replay"
 )
 
@@ -75,6 +76,7 @@ const (
 	doCommit   = "commit"
 	doRollBack = "roll back"
 	doRival    = "rival"
+	doRetry    = "retry" // mostly after the aggregate was mended
 	doCrash    = "crash"
 )
 
@@ -83,7 +85,7 @@ var actions = rapid.Custom(func(t *rapid.T) action {
 		Gap: rapid.IntRange(0, 6).Draw(t, "gap"),
 		Do: rapid.SampledFrom([]string{ // rapid prefers the first and the last
 			doAdd, doAdd, doAdd, doAdd, doAdd, doAdd, doAdd, doDraw, doDraw, doNote, doNote, doPrepare, doRival, doCrash, doRival,
-			doAdd, doAdd, doAdd, doRollBack, doRollBack, doCommit, doCommit, doCommit, doCommit, doCommit,
+			doAdd, doAdd, doAdd, doRetry, doRollBack, doRollBack, doCommit, doCommit, doCommit, doCommit, doCommit,
 		}).Draw(t, "do"),
 		Writer:    rapid.IntRange(0, 2).Draw(t, "writer"),
 		Aggregate: rapid.SampledFrom(aggregates).Draw(t, "aggregate"),
@@ -91,6 +93,8 @@ var actions = rapid.Custom(func(t *rapid.T) action {
 			drawn: rapid.Bool().Draw(t, "drawn"),
 			leaf:  rapid.Bool().Draw(t, "leaf"),
 			undo:  rapid.IntRange(0, 5).Draw(t, "undo") == 5,
+
+			poison: rapid.IntRange(0, 4).Draw(t, "poison") == 4,
 		},
 	}
 })
@@ -173,8 +177,13 @@ func (s *schedule) do(ctx context.Context, a action, conn *pgx.Conn) (err error)
 		err = wr.prepare(ctx)
 	case doCommit, doRollBack:
 		err = s.end(ctx, wr, a.Do == doCommit)
-	case doRival:
-		err = s.startRival(ctx)
+	case doRival, doRetry:
+		if s.world.parks && s.phase == phaseCatchUp && (a.Do == doRetry || a.How.poison) {
+			return s.startRetry(ctx, a)
+		}
+		if a.Do == doRival {
+			err = s.startRival(ctx)
+		}
 	case doCrash:
 		if conn != nil && conn.PgConn().TxStatus() == 'T' {
 			s.count("session ended in " + s.phase)
@@ -203,12 +212,50 @@ func (s *schedule) end(ctx context.Context, wr *writer, commit bool) error {
 
 // startRival lets another process work on the migration until it is done or waits for a lock of ours.
 func (s *schedule) startRival(ctx context.Context) error {
-	if s.rival != nil || s.rivals == nil || s.phase == phaseBegin {
+	if s.rivals == nil || s.phase == phaseBegin {
+		return nil
+	}
+	building, patient := s.phase == phaseRun, s.steady && s.phase == phaseCatchUp
+	return s.start(ctx, func(work context.Context) error {
+		if building {
+			return s.rivals.run(work)
+		}
+		return s.rivals.catchUp(work, patient)
+	})
+}
+
+// startRetry lets another process replay an aggregate that is parked, if there is one.
+func (s *schedule) startRetry(ctx context.Context, a action) error {
+	rival, ok := s.rivals.(*parts)
+	if !ok {
+		return nil
+	}
+	aggregate := a.Aggregate
+	err := s.world.admin.QueryRow(ctx, "select aggregate_id from projector_parked_events order by aggregate_id < $1, aggregate_id limit 1", aggregate).Scan(&aggregate)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return err
+	}
+	if !a.How.undo {
+		if _, err := s.world.admin.Exec(ctx, "update events set data = data - 'poison' where aggregate_id = $1", aggregate); err != nil {
+			return err
+		}
+	}
+	return s.start(ctx, func(work context.Context) error {
+		err := rival.here().RetryParked(work, aggregate)
+		if err == nil {
+			s.count("retried in " + s.phase)
+		}
+		return err
+	})
+}
+
+// start lets another process work until it is done or waits for a lock of ours, if there is none yet.
+func (s *schedule) start(ctx context.Context, rival func(ctx context.Context) error) error {
+	if s.rival != nil {
 		return nil
 	}
 	done := make(chan error, 1)
 	s.rival = done
-	building, patient := s.phase == phaseRun, s.steady && s.phase == phaseCatchUp
 	changed := make(chan struct{}, 1)
 	var locking sync.Map // the sessions whose statements take locks, by process id
 	work := withHook(ctx, func(conn *pgx.Conn, sql string) {
@@ -225,13 +272,7 @@ func (s *schedule) startRival(ctx context.Context) error {
 		default:
 		}
 	})
-	go func() {
-		if building {
-			done <- s.rivals.run(work)
-		} else {
-			done <- s.rivals.catchUp(work, patient)
-		}
-	}()
+	go func() { done <- rival(work) }()
 	for {
 		var pids []int32
 		locking.Range(func(pid, _ any) bool {
@@ -281,6 +322,9 @@ func (s *schedule) join() error {
 
 func rivalError(err error) error {
 	if err == nil || errors.Is(err, replay.ErrState) { // the step was over before the rival began
+		return nil
+	}
+	if _, poisoned := errors.AsType[*projections.EventError](err); poisoned || errors.Is(err, replay.ErrNotParked) { // of a retry
 		return nil
 	}
 	return fmt.Errorf("rival: %w", err)

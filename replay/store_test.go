@@ -97,6 +97,7 @@ type tally struct {
 
 type added struct {
 	Amount int64 `json:"amount"`
+	Poison bool  `json:"poison"` // it cannot be projected
 }
 
 var tallies = projections.NewRows(func(t *tally) string { return t.ID })
@@ -108,6 +109,9 @@ var talliesProjector = &projections.Projector{
 	Handlers: []projections.Handler{projections.On(func(s *projections.Store, e projections.Event[added]) error {
 		if h, ok := s.Context().Value(hookKey{}).(hook); ok {
 			h(nil, handling)
+		}
+		if e.Data.Poison {
+			return errors.New("poison")
 		}
 		var late error
 		err := tallies.Upsert(s, e.AggregateID.String(), func(t *tally, _ bool) {
@@ -186,6 +190,7 @@ func (t *tally) add(sequence, amount int64) {
 type world struct {
 	kind   kind
 	tables tables
+	parks  bool          // there are events that cannot be projected, and their aggregates are parked
 	db     *pgxpool.Pool // the migration's: see hook
 	rivals *pgxpool.Pool // of another process that works on the same migration
 	events *pgxpool.Pool // of both, for the kind elsewhere; else nil

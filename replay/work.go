@@ -38,6 +38,10 @@ func (w *worker) replay(ctx context.Context, feeds <-chan *feed) error {
 			}
 			err := w.batch(ctx, f)
 			close(f.done)
+			if p, ok := errors.AsType[*poison](err); ok {
+				w.job.Log.Warn().Err(p).Int("aggregates", len(p.events)).Msg("replaying the batch again without the aggregates that fail")
+				err = w.job.parkBatch(ctx, f.batch, p)
+			}
 			w.passes.release(f.batch)
 			switch {
 			case err == nil:
@@ -102,6 +106,11 @@ func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, rea
 		return err
 	}
 	above := w.job.entries()
+	left, err := w.job.allLeftOut(ctx, tx)
+	if err != nil {
+		return err
+	}
+	var failed poison
 	for first := true; ; first = false {
 		began := time.Now()
 		c, open := <-f.chunks
@@ -119,8 +128,14 @@ func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, rea
 			if e.Position > cut {
 				above.add(e)
 			}
+			if left.has(e.AggregateID) {
+				continue
+			}
 			if err := w.run.Apply(e); err != nil {
-				return err
+				if err := w.fail(ctx, tx, &failed, err); err != nil {
+					return err
+				}
+				left[e.AggregateID] = true
 			}
 		}
 		n := int64(len(c.events))
@@ -132,6 +147,9 @@ func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, rea
 	if f.err != nil {
 		return f.err
 	}
+	if failed.events != nil {
+		return &failed
+	}
 	began := time.Now()
 	if err := w.job.record(ctx, tx, above); err != nil {
 		return err
@@ -141,11 +159,25 @@ func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, rea
 		return err
 	}
 	// Last: their snapshot is then as new as the reader's, or newer, and they see all that is recorded.
-	computed, err := w.queries.Fill(ctx, tx, eventstore.Selection{Range: f.batch.rng})
+	computed, err := w.queries.Fill(ctx, tx, eventstore.Selection{Range: f.batch.rng, Without: left.ids()})
 	if err != nil {
 		return err
 	}
 	err = w.job.finish(ctx, tx, f.batch, *read, rows+computed)
 	w.meter.spent(&w.meter.times.write, began)
 	return err
+}
+
+// fail goes on after an event that cannot be projected, if its aggregate is to be parked, to find all such aggregates of the
+// batch: their rows are in it with all others, and a batch is rolled back as a whole.
+func (w *worker) fail(ctx context.Context, tx pgx.Tx, failed *poison, err error) error {
+	e, ok := w.job.poisonous(ctx, tx, err)
+	if !ok {
+		return err
+	}
+	failed.events = append(failed.events, e)
+	if len(failed.events) > w.job.mostParked() {
+		return failed
+	}
+	return w.run.Begin(ctx, tx, nil)
 }

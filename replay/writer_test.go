@@ -100,8 +100,9 @@ func (wr *writer) append(ctx context.Context, aggregate, eventType string, how h
 	err := wr.conn.QueryRow(ctx, fmt.Sprintf(`
 		insert into %s (position, aggregate_id, sequence_number, event_type, data)
 		values (coalesce($1, %s), $2,
-			(select coalesce(max(sequence_number), 0) + 1 from events where aggregate_id = $2), $3, jsonb_build_object('amount', $4::int))
-		returning position`, relation, w.kind.draw()), drawn, aggregate, eventType, w.amounts).Scan(&position)
+			(select coalesce(max(sequence_number), 0) + 1 from events where aggregate_id = $2), $3,
+			jsonb_build_object('amount', $4::int, 'poison', $5::bool))
+		returning position`, relation, w.kind.draw()), drawn, aggregate, eventType, w.amounts, w.parks && how.poison && eventType == "Added").Scan(&position)
 	switch {
 	case pg.IsLockTimeout(err): // held off by the cutover
 		return wr.finish(ctx, false)
@@ -122,9 +123,10 @@ func (wr *writer) append(ctx context.Context, aggregate, eventType string, how h
 
 // how an event is appended.
 type how struct {
-	drawn bool // with a position that was drawn before, if there is one
-	leaf  bool // into the partition
-	undo  bool // and taken back, in a savepoint
+	drawn  bool // with a position that was drawn before, if there is one
+	leaf   bool // into the partition
+	undo   bool // and taken back, in a savepoint
+	poison bool // and cannot be projected, in a world that parks
 }
 
 // prepare makes the transaction a prepared one.

@@ -28,9 +28,13 @@ func (s *Schema) CatchUp(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	parked, err := s.countParked(ctx, s.db, m.Ledger)
+	if err != nil {
+		return Result{}, err
+	}
 	return Result{
 		From: m.from, To: m.to, State: replay.Built, Nothing: pass.Events == 0, Events: pass.Events, Rows: pass.Rows,
-		Cut: pass.Cut, Waiting: pass.Open, Elapsed: pass.Elapsed,
+		Cut: pass.Cut, Parked: parked, Waiting: pass.Open, Elapsed: pass.Elapsed,
 	}, nil
 }
 

@@ -75,7 +75,7 @@ func TestStrictTypes(t *testing.T) {
 	}
 	with := func(strict bool, types ...projections.EventType) *viewschema.Schema {
 		d := version2()
-		d.Events = append(types, bank.Events[1:]...)
+		d.Events = slices.Concat(types, bank.Events[1:])
 		s, err := viewschema.Open(db, d, viewschema.Options{StrictTypes: strict})
 		if err != nil {
 			t.Fatal(err)

@@ -119,6 +119,8 @@ func (s *Schema) job(m *migration, source *eventstore.Reader, plan *Plan) *repla
 		Merge: func(ctx context.Context, tx pgx.Tx, table string) (int64, error) {
 			return s.merge(ctx, tx, m, totals[table])
 		},
+		OnError:   s.opts.OnError,
+		MaxParked: s.opts.MaxParked,
 		Index: func(ctx context.Context, tx pgx.Tx, table string) error {
 			f := s.def.files[table+".indexes.sql"]
 			if err := s.runFile(ctx, tx, f, suffix); err != nil {

@@ -2,6 +2,7 @@ package viewschema
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,8 +19,8 @@ import (
 // Locks are asked for with a short time-out and given back if one cannot be had, so that nobody queues behind the
 // cutover for long; it is tried again for Options.LockWait. Writers wait at most Options.PauseBudget for a try that fails.
 //
-// Errors: ErrState (not built), ErrLockWait, ErrRefused (something depends on a live table, the tail does not get shorter, or
-// we may not lock the events), and those of MigrateOnline.
+// Errors: ErrState (not built), ErrLockWait, ErrRefused (something depends on a live table, aggregates are parked, the tail does
+// not get shorter, or we may not lock the events), and those of MigrateOnline.
 func (s *Schema) MigrateOffline(ctx context.Context) (Result, error) {
 	began := time.Now()
 	current, err := s.CurrentVersion(ctx)
@@ -52,13 +53,18 @@ func (s *Schema) cutOver(ctx context.Context, m *migration, plan *Plan) (Result,
 	}
 	err = pg.InTx(ctx, s.db, pg.PointList, func(tx pgx.Tx) error {
 		_, err := s.checkCutover(ctx, tx, plan)
-		return err
+		return errors.Join(err, s.checkParked(ctx, tx, m))
 	})
 	if err != nil {
 		return Result{}, err
 	}
 	result := Result{From: m.from, To: m.to, State: replay.Active}
-	c := &cutover{Schema: s, job: s.job(m, source, plan), m: m, plan: plan, result: &result, rate: usualRate, behind: true}
+	if result.Parked, err = s.countParked(ctx, s.db, m.Ledger); err != nil {
+		return Result{}, err
+	}
+	job := s.job(m, source, plan)
+	job.OnError = replay.Stop
+	c := &cutover{Schema: s, job: job, m: m, plan: plan, result: &result, rate: usualRate, behind: true}
 	if err := c.run(ctx); err != nil {
 		return Result{}, err
 	}

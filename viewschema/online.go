@@ -28,6 +28,7 @@ type Result struct {
 	Rows       int64         `json:"rows"`                 // written
 	Cut        int64         `json:"cut"`                  // of the ledger
 	CutReason  string        `json:"cut_reason"`           // why the first cut was 0
+	Parked     int           `json:"parked"`               // aggregates that are left out, now
 	Waiting    string        `json:"waiting"`              // catch-up: open transactions that kept the cut from moving
 	HeldOff    time.Duration `json:"held_off"`             // cutover: how long writers were held off
 	Elapsed    time.Duration `json:"elapsed"`
@@ -97,7 +98,7 @@ func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
 // advise says what to type when an event cannot be projected, or a query fails for what is in the events.
 func advise(err error) error {
 	if _, ok := errors.AsType[*projections.EventError](err); ok {
-		return fmt.Errorf("%w; the live tables are untouched: mend the event and type migrate online, or mend the code and type migrate abort and migrate online", err)
+		return fmt.Errorf("%w; the live tables are untouched: mend the event and type migrate online, mend the code and type migrate abort and migrate online, or leave its aggregate out with migrate online --on-error=park", err)
 	}
 	if _, ok := errors.AsType[*replay.QueryError](err); ok && !pg.IsRetryable(err) && !pg.IsConnectionLost(err) {
 		return fmt.Errorf("%w\nthe live tables are untouched: mend the event and type migrate online, or mend the query and type migrate abort and migrate online", err)
@@ -130,7 +131,8 @@ func (s *Schema) tell(ctx context.Context, job *replay.Job, r *Result) error {
 		case err != nil:
 			return fmt.Errorf("reading the cut of migration %d: %w", job.Migration, err)
 		}
-		return nil
+		r.Parked, err = s.countParked(ctx, tx, job.Ledger)
+		return err
 	})
 }
 

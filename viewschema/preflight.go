@@ -112,7 +112,12 @@ func (s *Schema) hazards(ctx context.Context, plan *Plan) error {
 		plan.Hazards = append(plan.Hazards, Hazard{Blocks: StageOnline, Text: fmt.Sprintf("a migration to version %d is under way (%s)", m.to, m.state)})
 	}
 	if s.opts.StrictTypes && plan.UnderWay != replay.Built {
-		if err := plan.refusedBy(StageOnline, plan.Types.refused()); err != nil {
+		if err := plan.refusedBy(StageOnline, plan.refused()); err != nil {
+			return err
+		}
+	}
+	if m != nil && m.to == plan.To {
+		if err := plan.refusedBy(StageOffline, s.checkParked(ctx, s.db, m)); err != nil {
 			return err
 		}
 	}

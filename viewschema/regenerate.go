@@ -155,7 +155,10 @@ func replayAggregates(ctx context.Context, tx, events pgx.Tx, source *eventstore
 	if err := run.Begin(ctx, tx, ids); err != nil {
 		return err
 	}
-	if err := run.Forget(); err != nil {
+	if _, err := run.Forget(); err != nil {
+		return fmt.Errorf("%w: %w; replay the whole projector with --only", ErrRefused, err)
+	}
+	if err := run.Begin(ctx, tx, ids); err != nil {
 		return err
 	}
 	var history []projections.Raw // the run wants them to stay until it has flushed

@@ -90,6 +90,16 @@ func (s *Schema) takeBack(ctx context.Context) (*migration, error) {
 		if err := s.moveLedger(ctx, tx, last.Migration, m.Migration); err != nil {
 			return err
 		}
+		// What the version before was cut over without is not in its tables still.
+		_, err = tx.Exec(ctx, s.sql(`
+			insert into %SCHEMA%.projector_parked_events (migration_id, aggregate_id, position, sequence, event_type, projector, error, parked_at)
+			select $1, p.aggregate_id, p.position, p.sequence, p.event_type, p.projector, p.error, p.parked_at
+			from %SCHEMA%.projector_parked_events p
+			where p.migration_id = (select id from %SCHEMA%.projector_migrations where state = 'archived' and to_version = $2 order by id desc limit 1)`),
+			m.Migration, last.from)
+		if err != nil {
+			return fmt.Errorf("inheriting the parked aggregates: %w", err)
+		}
 		for _, t := range last.tables {
 			change, built := projector.KindReplay, t.archived
 			if built == "" {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +34,12 @@ type Options struct {
 	// Maintenance cuts over without locking the event table, for a role that may not: the operator has stopped all writers,
 	// and the cutover rolls back if it finds one or an event that came meanwhile.
 	Maintenance bool
+	// OnError says what an event does that cannot be projected, while the application runs: it stops the work, which is the
+	// default, or its aggregate is parked. The cutover always stops.
+	OnError   replay.OnError
+	MaxParked int // how many aggregates OnError may park; default 100
+	// WithParked cuts over to a version that leaves parked aggregates out.
+	WithParked bool
 	// StrictTypes makes Plan and MigrateOnline refuse event types of the store that the definition does not know, and types of
 	// the definition of which the store has no event. For that they look at all events, before anything is touched.
 	StrictTypes bool
@@ -60,6 +67,9 @@ func Open(db *pgxpool.Pool, d Definition, o Options) (*Schema, error) {
 	if tables := def.set.SQLTables(); o.Events != nil && o.Events != db && len(tables) > 0 {
 		return nil, fmt.Errorf("%w: a query fills table %s of projector %s, and for that the events have to be in the database of the view tables; write the projector in Go",
 			ErrDefinition, tables[0].Name, tables[0].Projector)
+	}
+	if !slices.Contains([]replay.OnError{"", replay.Stop, replay.Park}, o.OnError) {
+		return nil, fmt.Errorf("%w: OnError is %q; it can be %s or %s", ErrDefinition, o.OnError, replay.Stop, replay.Park)
 	}
 	if o.Workers <= 0 {
 		o.Workers = 2

@@ -17,6 +17,7 @@ type Status struct {
 	Target    int              `json:"target"`
 	Migration *MigrationStatus `json:"migration"` // nil: none is under way
 	Tables    []TableStatus    `json:"tables"`
+	Parked    []Parked         `json:"parked"` // aggregates that the live version leaves out, and the one under way
 }
 
 // MigrationStatus is how far a migration is.
@@ -53,11 +54,14 @@ func (s *Schema) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	st := Status{Schema: s.def.Schema, Current: current, Target: s.Target(), Tables: []TableStatus{}}
+	st := Status{Schema: s.def.Schema, Current: current, Target: s.Target(), Tables: []TableStatus{}, Parked: []Parked{}}
 	if have, err := s.bookkeepingVersion(ctx, s.db); err != nil || have == 0 {
 		return st, err
 	}
 	if st.Tables, err = s.tableStatus(ctx); err != nil {
+		return Status{}, err
+	}
+	if st.Parked, err = s.Parked(ctx); err != nil {
 		return Status{}, err
 	}
 	m, err := s.underWay(ctx, s.db)

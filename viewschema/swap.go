@@ -28,6 +28,9 @@ func (c *cutover) swap(ctx context.Context, tx, events pgx.Tx) (asked time.Time,
 	if err != nil {
 		return asked, pass, err
 	}
+	if err := c.checkParked(ctx, tx, c.m); err != nil { // again: from here on nobody parks
+		return asked, pass, err
+	}
 	asked = time.Now()
 	if err := c.closeGuard(ctx, tx, c.m.from); err != nil {
 		return asked, pass, err

@@ -20,6 +20,8 @@ const (
 	PointBuilt        Point = "built"         // the end of the building
 	PointList         Point = "list"          // what there is to do or was done; writes nothing
 	PointGroup        Point = "group"         // rows and ledger entries of a group of a catch-up
+	PointPark         Point = "park"          // aggregates that are left out, with their errors
+	PointRetry        Point = "retry"         // rows and ledger entries of an aggregate that was parked
 	PointCut          Point = "cut"           // the end of a catch-up
 	PointCutover      Point = "cutover"       // new names and new version
 	PointAborting     Point = "aborting"      // the beginning of an abort
@@ -34,7 +36,7 @@ const (
 
 // Points are all of them, in the order in which a migration comes to them.
 var Points = []Point{
-	PointInit, PointBegin, PointBatch, PointBuilt, PointList, PointGroup, PointCut, PointCutover, PointAborting, PointAbort, PointCreateTables, PointReplay,
+	PointInit, PointBegin, PointBatch, PointBuilt, PointList, PointGroup, PointPark, PointRetry, PointCut, PointCutover, PointAborting, PointAbort, PointCreateTables, PointReplay,
 	PointTakeBack, PointClean, PointPrepare, PointFill,
 }
 
