@@ -194,6 +194,8 @@ func (t tables) forget(ctx context.Context, tx pgx.Tx, aggregates []projections.
 // writeParked adds to the parked aggregates. So many that the code is to blame, and not an event, are an error.
 func (j *Job) writeParked(ctx context.Context, tx pgx.Tx, events []*projections.EventError) error {
 	insert := &pgx.Batch{}
+	// One at a time, so that each counts what the others have parked. Work that holds the row FOR KEY SHARE goes on.
+	insert.Queue(j.sql("select from %SCHEMA%.projector_migrations where id = $1 for no key update"), j.Migration)
 	for _, e := range events {
 		insert.Queue(j.sql(`
 			insert into %SCHEMA%.projector_parked_events (migration_id, aggregate_id, position, sequence, event_type, projector, error)

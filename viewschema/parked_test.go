@@ -14,8 +14,10 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/rs/zerolog"
 
+	v1 "github.com/viewschema/projector/examples/bank/v1"
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/internal/pgtest"
+	"github.com/viewschema/projector/projections"
 	"github.com/viewschema/projector/replay"
 	"github.com/viewschema/projector/viewschema"
 )
@@ -136,7 +138,7 @@ func TestPark(t *testing.T) {
 			db := pgtest.Database(t, poisonedStore)
 			with := func(o viewschema.Options) *viewschema.Schema {
 				o.Log, o.Workers = zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.ErrorLevel), 2+int(seed%3)
-				s, err := viewschema.Open(db, version2(), o)
+				s, err := viewschema.Open(db, v1.Definition, o) // which adds nothing up
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -189,7 +191,7 @@ func TestPark(t *testing.T) {
 			deposit(t, db, 50)
 			offline(t, with(viewschema.Options{WithParked: true}))
 			execute(t, db, "delete from events where aggregate_id::text = any ($1)", left)
-			verify(t, db, 2)
+			verify(t, db, 1)
 			if got := listed(t, stopping); !slices.Equal(got, left) {
 				t.Errorf("after the cutover, %v are listed", got)
 			}
@@ -200,6 +202,34 @@ func TestPark(t *testing.T) {
 	}
 }
 
+// What a parked aggregate would have added to the rows of others is not in them, until it is retried. Once it is in them, it cannot be
+// taken out, and a catch-up stops. Seen to fail with the batch not replayed anew.
+func TestParkWithTotals(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, poisonedStore)
+	s, err := viewschema.Open(db, version2(), viewschema.Options{OnError: replay.Park, WithParked: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	early := poison(t, db, 12, 0)
+	online(t, s)
+	deposit(t, db, 200)
+	late := poison(t, db, 1, 10_000)
+	if _, err := s.CatchUp(t.Context()); !errors.Is(err, projections.ErrTotals) || !strings.Contains(err.Error(), "branch_totals_2") || !strings.Contains(err.Error(), late[0]) {
+		t.Errorf("a catch-up: %v", err)
+	}
+	if got := listed(t, s); !slices.Equal(got, sorted(early)) {
+		t.Errorf("parked %v, poisoned %v", got, early)
+	}
+	mend(t, db, sorted(early[:6], late))
+	if retried, err := s.RetryParked(t.Context(), early[:6]...); err != nil || slices.ContainsFunc(retried, func(r viewschema.Retried) bool { return r.Error != "" }) {
+		t.Fatalf("retry: %+v, %v", retried, err)
+	}
+	offline(t, s)
+	execute(t, db, "delete from events where aggregate_id::text = any ($1)", early[6:])
+	verify(t, db, 2)
+}
+
 // So many aggregates that the code must be wrong are not parked.
 func TestParkHasABound(t *testing.T) {
 	t.Parallel()
@@ -207,7 +237,7 @@ func TestParkHasABound(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			db := pgtest.Database(t, poisonedStore)
-			s, err := viewschema.Open(db, version2(), viewschema.Options{OnError: replay.Park, MaxParked: 3})
+			s, err := viewschema.Open(db, v1.Definition, viewschema.Options{OnError: replay.Park, MaxParked: 3})
 			if err != nil {
 				t.Fatal(err)
 			}
