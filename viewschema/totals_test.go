@@ -278,3 +278,20 @@ func TestPhasesOfAnOlderMigration(t *testing.T) {
 		t.Errorf("%+v, %v", st.Migration, err)
 	}
 }
+
+// Whoever reads the plan sees all SQL that it runs.
+func TestPlanSQLOfTotals(t *testing.T) {
+	t.Parallel()
+	s := open(t, pgtest.Database(t, emptyStore), newestDefinition())
+	plan, err := s.Plan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for _, statement := range s.SQL(plan) {
+		files = append(files, statement.File)
+	}
+	if want := []string{"newest.sql", "newest.indexes.sql", "side table of newest", "merge of newest"}; !slices.Equal(files, want) {
+		t.Errorf("%v, want %v", files, want)
+	}
+}
