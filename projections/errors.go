@@ -15,7 +15,7 @@ var (
 	ErrExists   = errors.New("a row with this key exists") // a row with this key does
 	ErrForeign  = errors.New("the row belongs to another aggregate; " + declareShared)
 	ErrShared   = errors.New("two aggregates write rows with the same key") // or the same value of another unique index
-	ErrKey      = errors.New("the key of a row cannot change")    // a function changed it; Upsert's has to set the one asked for
+	ErrKey      = errors.New("the key of a row cannot change")              // a function changed it; Upsert's has to set the one asked for
 	ErrNested   = errors.New("a function that changes a row cannot use its table")
 	ErrOwner    = errors.New("the table is not among the projector's tables: a table has one owner, and only it sees the rows")
 )
