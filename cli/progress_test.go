@@ -21,6 +21,7 @@ func TestBar(t *testing.T) {
 	var p pace
 	first := p.read(replaying(1_000_000), start) // an earlier run did these
 	later := p.read(replaying(1_200_000), start.Add(2*time.Second))
+	merge := p.read(replay.Progress{Phase: replay.PhaseMerge, Batches: 2, BatchesDone: 1, Events: 3_000_000, EventsDone: 3_000_000}, start.Add(20*time.Second))
 	index := p.read(replay.Progress{Phase: replay.PhaseIndex, Batches: 2, BatchesDone: 1, Events: 3_000_000, EventsDone: 3_000_000}, start.Add(20*time.Second))
 	small := p.read(replay.Progress{Phase: replay.PhaseReplay, Events: 120, EventsDone: 30}, start.Add(21*time.Second)) // has no batches
 	for _, test := range []struct {
@@ -35,6 +36,7 @@ func TestBar(t *testing.T) {
 		{"no room for a bar", later, 90, "replay  40%  1,200,000/3,000,000 events   6/16 batches  100,000/s  eta 18s"},
 		{"cut off", later, 30, "replay  40%  1,200,000/3,000,"},
 		{"no room", later, 0, ""},
+		{"merge", merge, 60, "merge   [================                ]  50%  1/2 tables"},
 		{"index", index, 60, "index   [================                ]  50%  1/2 tables"},
 		{"no batches", small, 120, "replay  [==========                              ]  25%   30/120 events"},
 	} {

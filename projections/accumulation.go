@@ -19,7 +19,6 @@ type accumulation struct {
 	model    *model
 	columns  []accumulated
 	position *column // of the last row; nil: the table has none
-	keys     []keyEncoder
 }
 
 // accumulated is a column that is not in the key.
@@ -43,18 +42,19 @@ const (
 
 // newAccumulation panics if the model cannot be the row of an accumulating table.
 func newAccumulation(typ reflect.Type) *accumulation {
-	a := &accumulation{model: readModel(typ)}
-	m := a.model
+	m := readModel(typ)
+	a := &accumulation{model: m}
 	if len(m.numbered) > 0 {
 		m.refuse("the database numbers column %s: rows are added up by their keys, which have to be known", m.numbered[0].name)
 	}
 	for _, c := range m.columns {
 		if slices.Contains(m.keys, c) {
-			a.addKey(c)
+			a.checkKey(c)
 		} else {
 			a.addColumn(c)
 		}
 	}
+	m.encodeKey = keyEncoding(m.keys)
 	for _, c := range a.columns {
 		if c.rule == ruleLast && a.position == nil {
 			m.refuse("column %s is tagged view:\"last\", and no column says of what position: add an int64 tagged view:\"position\"", c.name)
@@ -63,18 +63,16 @@ func newAccumulation(typ reflect.Type) *accumulation {
 	return a
 }
 
-func (a *accumulation) addKey(c *column) {
+func (a *accumulation) checkKey(c *column) {
 	m := a.model
-	encode := newKeyEncoder(c.typ)
 	switch {
 	case c.tag != "":
 		m.refuse("column %s is in the primary key and tagged view:%q: take away the one or the other", c.name, c.tag)
 	case c.nullzero:
 		m.refuse("column %s is in the primary key, which cannot be null: take away nullzero", c.name)
-	case encode == nil:
+	case newKeyEncoder(c.typ) == nil:
 		m.refuse("column %s is %v: the keys of totals are made of integers, strings, booleans, UUIDs and time.Time", c.name, c.typ)
 	}
-	a.keys = append(a.keys, func(buf []byte, row unsafe.Pointer) []byte { return encode(buf, unsafe.Add(row, c.offset)) })
 }
 
 func (a *accumulation) addColumn(c *column) {
@@ -181,14 +179,6 @@ func (c *accumulated) compare(a, b unsafe.Pointer) int {
 		return -1
 	}
 	return 1
-}
-
-// key appends what tells a row from all others. It is made of the Go values, and ordered like them.
-func (a *accumulation) key(buf []byte, row unsafe.Pointer) []byte {
-	for _, encode := range a.keys {
-		buf = encode(buf, row)
-	}
-	return buf
 }
 
 func (a *accumulation) printKey(row unsafe.Pointer) string {
@@ -336,6 +326,20 @@ func newKeyEncoder(t reflect.Type) keyEncoder {
 		}
 	}
 	return nil
+}
+
+// keyEncoding encodes the key columns of a row.
+func keyEncoding(keys []*column) func(buf []byte, row unsafe.Pointer) []byte {
+	encoders := make([]keyEncoder, len(keys))
+	for i, c := range keys {
+		encoders[i] = newKeyEncoder(c.typ)
+	}
+	return func(buf []byte, row unsafe.Pointer) []byte {
+		for i, encode := range encoders {
+			buf = encode(buf, unsafe.Add(row, keys[i].offset))
+		}
+		return buf
+	}
 }
 
 func appendSigned(buf []byte, n int64) []byte {

@@ -2,6 +2,7 @@ package projections
 
 import (
 	"context"
+	"encoding/binary"
 	"io"
 
 	"github.com/jackc/pgx/v5"
@@ -30,6 +31,22 @@ func (b *copyBuffer) tail() []byte {
 func (b *copyBuffer) set(tail []byte) {
 	b.chunks[b.last] = tail
 	b.rows++
+}
+
+// all takes the rows apart.
+func (b *copyBuffer) all() (rows [][][]byte) {
+	for _, chunk := range b.chunks[:b.last+1] {
+		for len(chunk) > 0 {
+			n := int(binary.BigEndian.Uint16(chunk))
+			row := make([][]byte, n)
+			chunk = chunk[2:]
+			for i := range row {
+				row[i], chunk = cutOne(chunk)
+			}
+			rows = append(rows, row)
+		}
+	}
+	return rows
 }
 
 func (b *copyBuffer) reset() {

@@ -3,7 +3,8 @@
 // An application says three things:
 //
 //   - which event types it has: [JSON], [Decode], [Ignore];
-//   - which view tables it has: [NewRows] declares a table by the bun model of its rows, [NewIndex] a way to find rows;
+//   - which view tables it has: [NewRows] declares a table by the bun model of its rows, [NewIndex] a way to find rows, and
+//     [NewTotals] a table whose rows many aggregates add to;
 //   - how events change rows: a [Projector] owns tables and handles typed events with [On].
 //
 // [NewSet] checks that they fit together. The same handlers then run in three places, and leave the same rows behind:
@@ -23,6 +24,31 @@
 // Live and in a catch-up, the rows of an aggregate are loaded from a table when a handler first touches it: all of them,
 // which is much for a table that grows with every event. For such tables, [Rows.Create] and [Index.Last] are enough, and
 // load no more than the last row.
+//
+// # Totals
+//
+// What is made of many aggregates, like the balance of all accounts of a branch, is declared as [Totals]: a table whose columns
+// are sums, counts, minima, maxima or last values by position. Handlers [Totals.Add] to its rows, and cannot read them: so the
+// outcome is the same in whatever order aggregates come. Only exact types are allowed, since sums of floats depend on the order.
+//
+//	type BranchTotal struct {
+//		bun.BaseModel `bun:"table:branch_totals"`
+//		Branch        string `bun:"branch,pk"`
+//		Balance       int64  `bun:"balance" view:"sum"`
+//	}
+//
+//	var branchTotals = projections.NewTotals[BranchTotal]()
+//
+//	err := branchTotals.Add(s, BranchTotal{Branch: "Utrecht", Balance: 100})
+//
+// What is taken away is added with a minus. A row stays when its sums are 0 again. Counts, minima, maxima and last values cannot
+// be taken back.
+//
+// A transaction that adds to a row holds off all others that do, until it ends. Totals are therefore written last, and in the
+// order of keys, so that opposite orders cannot deadlock. Live, [Set.Project] should be the last statement of the application's
+// transaction, too, and be called once in it with all its events.
+//
+// Where two aggregates write rows of one key all the same, with [Rows], the error is [ErrShared]; it names both.
 //
 // # SQL tables
 //

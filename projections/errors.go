@@ -11,13 +11,18 @@ import (
 
 // Errors of Rows and Index. They come wrapped with table and key.
 var (
-	ErrNotFound = errors.New("no such row")                          // the row does not exist
-	ErrExists   = errors.New("a row with this key exists")           // a row with this key does
-	ErrForeign  = errors.New("the row belongs to another aggregate") // a projector sees the event's aggregate only
-	ErrKey      = errors.New("the key of a row cannot change")       // a function changed it; Upsert's has to set the one asked for
+	ErrNotFound = errors.New("no such row")                // the row does not exist
+	ErrExists   = errors.New("a row with this key exists") // a row with this key does
+	ErrForeign  = errors.New("the row belongs to another aggregate; " + declareShared)
+	ErrShared   = errors.New("two aggregates write rows with the same key") // or the same value of another unique index
+	ErrKey      = errors.New("the key of a row cannot change")              // a function changed it; Upsert's has to set the one asked for
 	ErrNested   = errors.New("a function that changes a row cannot use its table")
 	ErrOwner    = errors.New("the table is not among the projector's tables: a table has one owner, and only it sees the rows")
 )
+
+// declareShared is what to do about rows that are not one aggregate's.
+const declareShared = "a projector sees one aggregate at a time: declare sums, counts, extremes and last values of many as projections.NewTotals, " +
+	"or give the projector the order projections.ByPosition or projections.ByPartition"
 
 // ErrSQLTable is Project's: the set has a table that a query fills, and not handlers.
 var ErrSQLTable = errors.New("a SQL table cannot be projected in the application's transaction")

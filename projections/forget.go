@@ -20,6 +20,9 @@ func (t *table[K, R]) spill() error {
 }
 
 func (t *table[K, R]) collect() error {
+	if err := t.checkShared(); err != nil {
+		return err
+	}
 	for _, e := range t.changed {
 		if err := t.target.collect(e.old, e.gone, unsafe.Pointer(&e.row)); err != nil {
 			return t.rows.fail(t.rows.key(&e.row), err)

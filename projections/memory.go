@@ -268,7 +268,7 @@ func (t *totals[R]) keepStored() error {
 			return err
 		}
 		t.plan.settle(unsafe.Pointer(row))
-		t.rows[string(t.by.key(nil, unsafe.Pointer(row)))] = row
+		t.rows[string(t.model.encodeKey(nil, unsafe.Pointer(row)))] = row
 		return nil
 	})
 }

@@ -20,6 +20,8 @@ type model struct {
 	numbered  []*column // that the database numbers
 	keys      []*column // the primary key in SQL
 	aggregate *column
+	// encodeKey appends the primary key of a row; nil if the database numbers it, or if it has a type that is no key in Go.
+	encodeKey func(buf []byte, row unsafe.Pointer) []byte
 }
 
 // column is a column of the view table and the field that holds it.
@@ -57,6 +59,9 @@ func newModel(typ reflect.Type) *model {
 	}
 	if m.aggregate == nil {
 		m.refuse("no column holds the id of the row's aggregate: tag it view:\"aggregate\"")
+	}
+	if !slices.ContainsFunc(m.keys, func(c *column) bool { return c.numbered || newKeyEncoder(c.typ) == nil }) {
+		m.encodeKey = keyEncoding(m.keys)
 	}
 	return m
 }

@@ -134,18 +134,9 @@ func (r *Run) flushPartial() (int64, error) {
 	if !stay {
 		return r.flush()
 	}
-	if err := r.exec("savepoint projector_flush"); err != nil {
-		return 0, err
-	}
 	rows, err := r.flush()
-	if err == nil {
-		return rows, r.exec("release savepoint projector_flush")
-	}
 	if refused, ok := errors.AsType[*pgconn.PgError](err); !ok || refused.Code != uniqueViolation {
-		return 0, err
-	}
-	if err := r.exec("rollback to savepoint projector_flush"); err != nil {
-		return 0, err
+		return rows, err
 	}
 	r.stored = 0
 	if err := r.again(); err != nil {

@@ -109,16 +109,19 @@ func appendValue(buf, value []byte) []byte {
 func cut(encoded []byte) [][]byte {
 	var values [][]byte
 	for len(encoded) > 0 {
-		n := int32(binary.BigEndian.Uint32(encoded))
-		encoded = encoded[4:]
-		if n < 0 {
-			values = append(values, nil)
-			continue
-		}
-		values = append(values, encoded[:n:n])
-		encoded = encoded[n:]
+		var value []byte
+		value, encoded = cutOne(encoded)
+		values = append(values, value)
 	}
 	return values
+}
+
+func cutOne(encoded []byte) (value, rest []byte) {
+	n := int32(binary.BigEndian.Uint32(encoded))
+	if n < 0 {
+		return nil, encoded[4:]
+	}
+	return encoded[4 : 4+n : 4+n], encoded[4+n:]
 }
 
 var binaryFormat = []int16{pgtype.BinaryFormatCode}

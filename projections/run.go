@@ -263,10 +263,32 @@ func (r *Run) spilled() (bytes int) {
 	return bytes
 }
 
-// store sends what is collected to the database.
+// store sends what is collected to the database. Where a unique index may refuse a row, it does so in a savepoint: after a
+// violation the transaction can go on.
 func (r *Run) store() error {
 	began := time.Now()
 	defer func() { r.spent.Store += time.Since(began) }()
+	if !slices.ContainsFunc(r.tables, func(t state) bool { return t.base().mayBeRefused() }) {
+		return r.write()
+	}
+	if err := r.exec("savepoint projector_store"); err != nil {
+		return err
+	}
+	err := r.write()
+	taken, ok := errors.AsType[*takenError](err)
+	switch {
+	case err == nil:
+		return r.exec("release savepoint projector_store")
+	case !ok:
+		return err
+	}
+	if _, err := r.conn.PgConn().Exec(r.ctx, "rollback to savepoint projector_store; release savepoint projector_store").ReadAll(); err != nil {
+		return err
+	}
+	return taken.resolve(r.ctx, r.conn)
+}
+
+func (r *Run) write() error {
 	for _, t := range r.tables {
 		n, err := t.write(r.ctx, r.conn)
 		if err != nil {

@@ -102,6 +102,11 @@ func (t *target) place(c *column) (int, uint32) {
 	panic("projections: a column that is not its model's")
 }
 
+// mayBeRefused says whether there are new rows, and a unique index that they may violate.
+func (t *target) mayBeRefused() bool {
+	return t.inserts.rows+t.replaced.rows > 0 && slices.ContainsFunc(t.plan.shape, func(c sqlColumn) bool { return c.Unique })
+}
+
 // write sends deletes, updates and inserts, in this order: a row may take a key or a unique value that another one frees.
 func (t *target) write(ctx context.Context, conn *pgx.Conn) (rows int64, err error) {
 	if t.inserts.rows == 0 && len(t.updates) == 0 && len(t.deletes) == 0 {
@@ -126,7 +131,7 @@ func (t *target) write(ctx context.Context, conn *pgx.Conn) (rows int64, err err
 func (t *target) copy(ctx context.Context, conn *pgx.Conn, rows *copyBuffer, columns []*column) (int64, error) {
 	n, err := rows.copyTo(ctx, conn, "copy "+t.relation+" ("+columnList(columns)+") from stdin (format binary)")
 	if err != nil {
-		return 0, tableError(t.name, err)
+		return 0, t.refused(rows, columns, err)
 	}
 	return n, nil
 }

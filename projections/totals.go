@@ -56,7 +56,7 @@ type totals[R any] struct {
 	target
 	by    *accumulation
 	parts bool          // rows go to the side table, as they are
-	rows  map[string]*R // by key; see by.key
+	rows  map[string]*R // by key; see model.encodeKey
 	slab  slab[R]
 
 	key    []byte
@@ -80,7 +80,7 @@ func (t *totals[R]) add(row R) error {
 		return t.run.fail(fmt.Errorf("%s: %w", t.model.table, err))
 	}
 	t.plan.settle(added)
-	t.key = t.by.key(t.key[:0], added)
+	t.key = t.model.encodeKey(t.key[:0], added)
 	into := t.rows[string(t.key)]
 	if into == nil {
 		into = t.slab.take()

@@ -83,7 +83,7 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 // applyLacking applies what the ledger lacks.
 func (j *Job) applyLacking(ctx context.Context, p *Pass) error {
 	err := j.applyGroups(ctx, p)
-	if _, _, unique := pg.UniqueViolation(err); unique {
+	if _, _, unique := pg.UniqueViolation(err); unique || errors.Is(err, projections.ErrShared) {
 		// A value that one aggregate freed and another took: together they fit.
 		j.Log.Info().Err(err).Msg("catching up again as one group")
 		err = j.applyRest(ctx, p)

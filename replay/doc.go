@@ -25,6 +25,14 @@
 // CatchUp settles a new cut first, then applies what the ledger lacks in groups of whole aggregates, and at last moves the
 // cut and forgets the positions up to it. Settling after the pass would lose the events that were committed in between.
 //
+// # Totals
+//
+// Batches do not add to the rows of a projections.Totals: all that add to one would wait for the first, until its end. They
+// leave partial rows in a side table without a key, in the transaction of their other rows. When all batches of the store are
+// done, Job.Merge puts them together, in a batch per table: the phases are replay, merge, index, analyze, each complete before
+// the next one begins. Groups of a catch-up and the cutover add to the table itself, as the last thing that they do, in the order
+// of keys.
+//
 // # SQL tables
 //
 // A projections.SQLTable is computed inside of PostgreSQL. A batch is one insert from its query over the events of the batch's

@@ -201,10 +201,8 @@ func (w *world) interleave(sc script, count func(string)) error {
 	if err := w.empty(ctx); err != nil {
 		return err
 	}
-	for _, table := range w.tables.names() {
-		if _, err := w.admin.Exec(ctx, "delete from "+table+"_1"); err != nil {
-			return err
-		}
+	if err := w.clear(ctx); err != nil {
+		return err
 	}
 	own := w.parts()
 	own.workers, own.bounds, own.count = sc.Workers, sc.Bounds, count
@@ -399,7 +397,36 @@ func (m *migration) check() error {
 			return fmt.Errorf("cut %d, ids %v, events %v:\n%s\ngot  %q\nwant %q", cut, ids, events, table, got, want)
 		}
 	}
+	if m.world.tables == inSQL {
+		return nil
+	}
+	rows, _ := m.world.admin.Query(ctx, "select format('%s: %s %s %s', name, events, total, longest) from halves"+suffix+" order by name")
+	got, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if want := foldHalves(events, holds); err != nil || !slices.Equal(got, want) {
+		return fmt.Errorf("cut %d, ids %v, events %v:\nhalves\ngot  %q\nwant %q; %w", cut, ids, events, got, want, err)
+	}
 	return nil
+}
+
+// foldHalves is fold for the rows that several aggregates add to.
+func foldHalves(events []stored, holds func(e stored) bool) (rows []string) {
+	byName := map[string]*half{}
+	for _, e := range events {
+		if e.Type != "Added" || !holds(e) {
+			continue
+		}
+		name := halfOf(e.Aggregate)
+		if byName[name] == nil {
+			byName[name] = &half{}
+		}
+		h := byName[name]
+		h.Events, h.Total, h.Longest = h.Events+1, h.Total+e.Amount, max(h.Longest, e.Sequence)
+	}
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		h := byName[name]
+		rows = append(rows, fmt.Sprintf("%s: %d %d %d", name, h.Events, h.Total, h.Longest))
+	}
+	return rows
 }
 
 // mayBeAhead says whether the table may hold events that the ledger lacks: where handlers' events come from a reader's

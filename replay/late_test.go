@@ -438,13 +438,18 @@ func TestLostCommits(t *testing.T) {
 			s := newStory(t, plain, in)
 			s.do(phaseBegin, true)
 			s.do(phaseRun, false)
-			s.exec("create table before_pass as table view_schema.tallies_1")
+			for _, table := range in.made() {
+				s.exec("create table before_pass_" + table + " as table view_schema." + table + "_1")
+			}
 			s.add("a", "c")
 			once := true
 			s.ctx = pg.WithFault(s.ctx, func(m pg.Moment, p pg.Point) {
 				if m == pg.After && p == pg.PointGroup && once {
 					once = false
-					s.exec("delete from view_schema.projector_replayed_ids; delete from view_schema.tallies_1; insert into view_schema.tallies_1 table before_pass")
+					s.exec("delete from view_schema.projector_replayed_ids")
+					for _, table := range in.made() {
+						s.exec(strings.ReplaceAll("delete from view_schema.TABLE_1; insert into view_schema.TABLE_1 table before_pass_TABLE", "TABLE", table))
+					}
 				}
 			})
 			s.do(phaseCatchUp, true)
@@ -458,7 +463,7 @@ func TestLostCommits(t *testing.T) {
 			s := newStory(t, plain, in)
 			s.do(phaseBegin, true)
 			s.do(phaseRun, false, at("select min(phase)", 1, func() {
-				for _, table := range in.names() {
+				for _, table := range in.made() {
 					s.exec("delete from view_schema." + table + "_1")
 				}
 				s.exec("update view_schema.projector_batches set done_at = null")

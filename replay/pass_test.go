@@ -96,7 +96,7 @@ func fewConnections(t *testing.T, w *world) {
 		if err := w.empty(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.admin.Exec(t.Context(), "delete from tallies_1"); err != nil {
+		if err := w.clear(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		for _, aggregate := range aggregates {

@@ -33,6 +33,7 @@ type parts struct {
 	db      *pgxpool.Pool
 	workers int
 	bounds  []string // between batches
+	merged  []string // tables
 	reason  string   // why the first cut has to be 0; empty: it must not be, unless writers are open
 	count   func(what string)
 }
@@ -44,6 +45,18 @@ func (w *world) parts() *parts {
 	}
 	if w.parks {
 		p.job.OnError = replay.Park
+	}
+	// The side table is there for all migrations, so it is emptied and not dropped.
+	p.job.Merge = func(ctx context.Context, tx pgx.Tx, table string) (int64, error) {
+		target := w.projections.Totals()[0]
+		tag, err := tx.Exec(ctx, target.Merge())
+		if err == nil {
+			_, err = tx.Exec(ctx, "delete from view_schema."+target.Partial)
+		}
+		return tag.RowsAffected(), err
+	}
+	for _, target := range w.projections.Totals() {
+		p.merged = append(p.merged, target.Table)
 	}
 	if w.kind == cached {
 		p.reason = "cache 3"
@@ -94,7 +107,7 @@ func (p *parts) begin(ctx context.Context, patient bool) error {
 		if err != nil {
 			return err
 		}
-		return p.here().Prepare(ctx, tx, append(slices.Clone(ranges), last), nil, nil, nil)
+		return p.here().Prepare(ctx, tx, append(slices.Clone(ranges), last), p.merged, nil, nil)
 	})
 }
 

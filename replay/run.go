@@ -144,6 +144,8 @@ func (j *Job) finishTables(ctx context.Context, m *meter) error {
 		case unique && !uneven:
 			uneven = true
 			continue
+		case unique:
+			return j.Projections.Shared(ctx, j.DB, err)
 		case err != nil || !ok:
 			return err
 		}

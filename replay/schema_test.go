@@ -88,7 +88,7 @@ func (w *world) interleaveCommands(sc script) error {
 		return err
 	}
 	_, err := w.admin.Exec(ctx, `
-		drop table if exists tallies, tallies_1, twins, twins_1, at_1;
+		drop table if exists tallies, tallies_1, twins, twins_1, halves, halves_1, projector_partial_halves_1, at_1;
 		delete from projector_batches;
 		delete from projector_tables`)
 	if err != nil {

@@ -102,10 +102,29 @@ type added struct {
 
 var tallies = projections.NewRows(func(t *tally) string { return t.ID })
 
+// half is a row that half of the aggregates add to: an event that is lost is not counted, one that is applied twice is counted
+// twice.
+type half struct {
+	bun.BaseModel `bun:"table:halves"`
+	Name          string `bun:"name,pk"`
+	Events        int64  `bun:"events" view:"count"`
+	Total         int64  `bun:"total" view:"sum"`
+	Longest       int64  `bun:"longest" view:"max"`
+}
+
+var halves = projections.NewTotals[half]()
+
+func halfOf(aggregate string) string {
+	if aggregate < "c" {
+		return "ab"
+	}
+	return "cd"
+}
+
 // talliesProjector is strict: an event that comes again, or after a later one of its aggregate, is an error.
 var talliesProjector = &projections.Projector{
 	Name:   "tallies",
-	Tables: []projections.Table{tallies},
+	Tables: []projections.Table{tallies, halves},
 	Handlers: []projections.Handler{projections.On(func(s *projections.Store, e projections.Event[added]) error {
 		if h, ok := s.Context().Value(hookKey{}).(hook); ok {
 			h(nil, handling)
@@ -121,11 +140,14 @@ var talliesProjector = &projections.Projector{
 			t.ID = e.AggregateID.String()
 			t.add(e.Sequence, e.Data.Amount)
 		})
-		return errors.Join(err, late)
+		id := e.AggregateID.String()
+		return errors.Join(err, late, halves.Add(s, half{Name: halfOf(id), Total: e.Data.Amount, Longest: e.Sequence}))
 	})},
 }
 
 const talliesSQL = "create table tallies%SUFFIX% (id text primary key, total bigint not null, last bigint not null, seen text not null)"
+
+const halvesSQL = "create table halves%SUFFIX% (name text primary key, events bigint not null, total bigint not null, longest bigint not null)"
 
 // talliesQuery makes the same rows.
 const talliesQuery = `
@@ -140,11 +162,21 @@ group by aggregate_id;
 type tables string
 
 const (
-	inGo   tables = "in Go"   // tallies
+	inGo   tables = "in Go"   // tallies, and halves
 	inSQL  tables = "in SQL"  // tallies
-	inBoth tables = "in both" // tallies in Go, and the same rows in SQL: twins
+	inBoth tables = "in both" // tallies in Go, and the same rows in SQL: twins; and halves
 )
 
+// made lists all tables of a migration, the side table of halves included.
+func (in tables) made() []string {
+	all := in.names()
+	if in != inSQL {
+		all = append(all, "halves", "projector_partial_halves")
+	}
+	return all
+}
+
+// names lists those with a row for each aggregate.
 func (in tables) names() []string {
 	if in == inBoth {
 		return []string{"tallies", "twins"}
@@ -165,6 +197,7 @@ func (in tables) definition() viewschema.Definition {
 	if in != inSQL { // there are events that nobody handles, too: they are Noted
 		d.Events = []projections.EventType{projections.JSON[added]("Added"), projections.Ignore("Noted")}
 		d.Projectors = append(d.Projectors, talliesProjector)
+		views["halves.sql"] = &fstest.MapFile{Data: []byte(halvesSQL)}
 	}
 	switch in {
 	case inSQL:
@@ -176,6 +209,16 @@ func (in tables) definition() viewschema.Definition {
 		d.Versions[1] = append(d.Versions[1], projector.Replay(p))
 	}
 	return d
+}
+
+// clear empties all tables of a migration.
+func (w *world) clear(ctx context.Context) error {
+	for _, table := range w.tables.made() {
+		if _, err := w.admin.Exec(ctx, "delete from "+table+"_1"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (in tables) sql(table string) string { return strings.ReplaceAll(talliesSQL, "tallies", table) }
@@ -255,6 +298,11 @@ func newWorld(t *testing.T, k kind, in tables) *world {
 	w.projections = set.In("view_schema", "_1")
 	for _, table := range in.names() {
 		if _, err := w.admin.Exec(ctx, strings.ReplaceAll(in.sql(table), "%SUFFIX%", "_1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, target := range w.projections.Totals() {
+		if _, err := w.admin.Exec(ctx, strings.ReplaceAll(halvesSQL, "%SUFFIX%", "_1")+"; "+target.CreatePartial()); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -17,11 +17,18 @@
 //
 //	<table>.sql            creates the table as it is in the target version; every name that must be unique in the schema
 //	                       has %SUFFIX% in it: create table accounts%SUFFIX% (…)
-//	<table>.indexes.sql    optional; run after the rows are loaded, which is faster: primary key, indexes, constraints
+//	<table>.indexes.sql    optional; run after the rows are loaded, which is faster: primary key, indexes, constraints. For an
+//	                       accumulating table it is run at once: its rows are added to by the key
 //	<table>_<version>.sql  the in-place change of projector.Alter; run in the cutover, on the live table
 //
 // A table that a plan replays is made from <table>.sql, which knows the newest shape, so the plan's alters of the same
 // table are left out. Files go to PostgreSQL whole and must not end the transaction.
+//
+// # Accumulating tables
+//
+// For each projections.Totals there is a side table beside the new one, projector_partial_branch_totals_2, as long as batches
+// are replayed: they leave partial rows there. When all are done, a batch of its own puts these together and drops the side
+// table, in one transaction.
 //
 // # Guard
 //

@@ -36,6 +36,7 @@ var commits = []commit{
 	{pg.PointBegin, 1, atVersion1, 0, nil, "migrate online", "version 1", "version 1, building, replay 0", migrate},
 	{pg.PointBatch, 1, atVersion1, 0, nil, "migrate online", "version 1, building, replay 0", "version 1, building, replay 1", migrate},
 	{pg.PointBatch, 2, atVersion1, 0, nil, "migrate online", "version 1, building, replay 1", "version 1, building, replay 2", migrate},
+	{pg.PointBatch, 4, atVersion1, 0, nil, "migrate online", "version 1, building, merge 0", "version 1, building, index 0", migrate},
 	{pg.PointBuilt, 1, atVersion1, 0, nil, "migrate online", "version 1, building, done 0", "version 1, built, done 0", migrate},
 	{pg.PointList, 1, atVersion1, twoGroups, online, "migrate catchup", "version 1, built, done 0, tail", "version 1, built, done 0, tail", migrate},
 	{pg.PointGroup, 1, atVersion1, twoGroups, online, "migrate catchup", "version 1, built, done 0, tail", "version 1, built, done 0, tail, ledger", migrate},
@@ -49,8 +50,8 @@ var commits = []commit{
 	{pg.PointClean, 1, atVersion1, 0, migrate, "clean --older-than 0s --yes", "version 2", "version 2", nil},
 }
 
-// The command line is killed before and after each kind of commit that it has, the second of those of which there are
-// several included; the same command then goes on from there, and in the end every row is right. This was seen to fail with
+// The command line is killed before and after each kind of commit that it has, of those of which there are
+// several the second and the merge included; the same command then goes on from there, and in the end every row is right. This was seen to fail with
 // a batch marked as done in a transaction after that of its rows, with the ledger of a catch-up written in a transaction
 // before that of the rows, with the cutover's names committed before its version, and with a point added that no command has.
 func TestKilledAtEveryCommit(t *testing.T) {
