@@ -20,9 +20,8 @@ import (
 //
 // The package projectiontest makes tests of it. It is for one goroutine at a time.
 type Memory struct {
-	set     *Set
-	run     *Run
-	history []applied // that the rows come from
+	runs    []*Run
+	history [][]applied // that the rows come from, by run
 	broken  error
 }
 
@@ -36,77 +35,103 @@ var errLoaded = errors.New("projections: the Memory holds rows of a database: th
 
 // Memory returns empty tables.
 func (s *Set) Memory() *Memory {
-	m := &Memory{set: s, run: s.start(&Run{loads: true, keeps: true})}
+	m := &Memory{runs: []*Run{s.start(&Run{loads: true, keeps: true})}}
+	m.history = make([][]applied, len(m.runs))
 	m.clear()
 	return m
 }
 
 // clear forgets all rows.
 func (m *Memory) clear() {
-	m.run.end(nil)
-	m.run.places = map[ID]int{}
-	for t := range targets(m.run.stores) {
-		t.plan = guessedPlan(t.model)
+	for _, r := range m.runs {
+		r.end(nil)
+		r.places = map[ID]int{}
+		for t := range targets(r.stores) {
+			t.plan = guessedPlan(t.model)
+		}
 	}
 }
 
 // Apply applies stored events, in the order given, as a catch-up does: payloads are decoded, and events that nobody handles
 // are skipped. After an error the rows are what they were before.
 func (m *Memory) Apply(ctx context.Context, events ...*Raw) error {
-	var batch []applied
-	for _, e := range events {
-		if a := m.run.appliers[string(e.Type)]; a != nil {
-			own := *e
-			own.Type, own.Data, own.Metadata = bytes.Clone(e.Type), bytes.Clone(e.Data), bytes.Clone(e.Metadata)
-			batch = append(batch, applied{applier: a, raw: &own})
-		}
+	owned := make([]Raw, len(events))
+	for i, e := range events {
+		owned[i] = *e
+		owned[i].Type, owned[i].Data, owned[i].Metadata = bytes.Clone(e.Type), bytes.Clone(e.Data), bytes.Clone(e.Metadata)
 	}
-	return m.apply(ctx, batch)
+	return m.apply(ctx, func(r *Run) (batch []applied, err error) {
+		for i := range owned {
+			if a := r.appliers[string(owned[i].Type)]; a != nil {
+				batch = append(batch, applied{applier: a, raw: &owned[i]})
+			}
+		}
+		return batch, nil
+	})
 }
 
 // Project applies events as Set.Project does. After an error the rows are what they were before.
 func (m *Memory) Project(ctx context.Context, events ...New) error {
-	handled, _, _, err := m.set.prepare(events)
-	if err != nil {
-		return err
-	}
-	batch := make([]applied, len(handled))
-	for i, e := range handled {
-		batch[i] = applied{applier: m.run.appliers[e.Type], meta: e.Meta, data: e.Data}
-	}
-	return m.apply(ctx, batch)
+	return m.apply(ctx, func(r *Run) (batch []applied, err error) {
+		handled, _, _, err := r.set.prepare(events)
+		for _, e := range handled {
+			batch = append(batch, applied{applier: r.appliers[e.Type], meta: e.Meta, data: e.Data})
+		}
+		return batch, err
+	})
 }
 
-func (m *Memory) apply(ctx context.Context, batch []applied) error {
+func (m *Memory) apply(ctx context.Context, batchOf func(r *Run) ([]applied, error)) error {
 	if m.broken != nil {
 		return m.broken
 	}
-	if err := m.batch(ctx, batch); err != nil {
+	batches := make([][]applied, len(m.runs))
+	for i, r := range m.runs {
+		var err error
+		if batches[i], err = batchOf(r); err != nil {
+			return err
+		}
+	}
+	if err := m.batch(ctx, batches); err != nil {
 		m.clear() // an undo of its own would be a second truth about what handlers do to rows
 		if again := m.batch(ctx, m.history); again != nil {
 			m.broken = fmt.Errorf("projections: events that went well fail when they are applied again: %w", again)
 		}
 		return errors.Join(err, m.broken)
 	}
-	m.history = append(m.history, batch...)
+	for i := range batches {
+		m.history[i] = append(m.history[i], batches[i]...)
+	}
 	return nil
 }
 
-func (m *Memory) batch(ctx context.Context, batch []applied) error {
-	m.run.ctx = ctx
-	for _, a := range batch {
-		if err := m.run.apply(a); err != nil {
-			return err
-		}
-	}
-	for _, s := range m.run.stores {
-		for _, t := range s.states {
-			if err := t.keep(); err != nil {
+func (m *Memory) batch(ctx context.Context, batches [][]applied) error {
+	for i, r := range m.runs {
+		r.ctx = ctx
+		for _, a := range batches[i] {
+			if err := r.apply(a); err != nil {
 				return err
 			}
 		}
 	}
+	for t := range m.tables {
+		if err := t.keep(); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+func (m *Memory) tables(yield func(state) bool) {
+	for _, r := range m.runs {
+		for _, s := range r.stores {
+			for _, t := range s.states {
+				if !yield(t) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Load reads all rows of the set's tables in the database, in place of those in memory. They can be listed then, and no
@@ -114,14 +139,14 @@ func (m *Memory) batch(ctx context.Context, batch []applied) error {
 func (m *Memory) Load(ctx context.Context, tx DB) error {
 	m.broken = errLoaded
 	return tx.use(ctx, func(conn *pgx.Conn) error {
-		if err := m.run.begin(ctx, conn, nil, m.run.stores); err != nil {
-			return err
+		for _, r := range m.runs {
+			if err := r.begin(ctx, conn, nil, r.stores); err != nil {
+				return err
+			}
 		}
-		for _, s := range m.run.stores {
-			for _, t := range s.states {
-				if err := t.keepStored(); err != nil {
-					return err
-				}
+		for t := range m.tables {
+			if err := t.keepStored(); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -148,13 +173,11 @@ func (m *Memory) Row(value any) (Row, error) {
 
 func (m *Memory) table(model reflect.Type) (state, error) {
 	var known []string
-	for _, s := range m.run.stores {
-		for _, t := range s.states {
-			if t.base().model.goType == model {
-				return t, nil
-			}
-			known = append(known, fmt.Sprintf("%v of table %s", t.base().model.goType, t.base().model.table))
+	for t := range m.tables {
+		if t.base().model.goType == model {
+			return t, nil
 		}
+		known = append(known, fmt.Sprintf("%v of table %s", t.base().model.goType, t.base().model.table))
 	}
 	return nil, fmt.Errorf("no table has rows of %v; there are %s", model, strings.Join(known, ", "))
 }
@@ -165,12 +188,13 @@ func (s *Set) TypeName(e New) (string, error) { return s.typeOf(e) }
 // guessedPlan is a plan without a database: columns have the types that bun would create them with.
 func guessedPlan(m *model) *plan {
 	p := &plan{}
+	tags := bunTables.Get(m.goType).FieldMap
 	for _, c := range m.columns {
 		oid := uint32(pgtype.TimestamptzOID)
-		switch name, _, _ := strings.Cut(c.sqlType, "("); {
+		switch name := strings.ToLower(tags[c.name].UserSQLType); {
 		case name == "date":
 			oid = pgtype.DateOID
-		case strings.HasPrefix(name, "timestamp") && name != "timestamptz" && !strings.HasSuffix(c.sqlType, "with time zone"):
+		case strings.HasPrefix(name, "timestamp") && !strings.HasPrefix(name, "timestamptz") && !strings.HasSuffix(name, "with time zone"):
 			oid = pgtype.TimestampOID
 		}
 		if settle := planSettle(c, oid); settle != nil {

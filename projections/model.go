@@ -30,7 +30,6 @@ type column struct {
 	nullzero bool
 	isZero   schema.IsZeroerFunc
 	numbered bool
-	sqlType  string // that the model's tag says; empty: none
 }
 
 func (c *column) sql() string { return pgx.Identifier{c.name}.Sanitize() }
@@ -90,7 +89,7 @@ func (m *model) refuse(format string, args ...any) {
 func (m *model) newColumn(f *schema.Field) *column {
 	c := &column{
 		name: f.Name, goName: f.GoName, typ: f.StructField.Type, isZero: f.IsZero,
-		nullzero: f.NullZero, numbered: f.AutoIncrement || f.Identity, sqlType: strings.ToLower(f.UserSQLType),
+		nullzero: f.NullZero, numbered: f.AutoIncrement || f.Identity,
 	}
 	at := m.goType
 	for i, n := range f.Index {

@@ -19,7 +19,6 @@ import (
 type Run struct {
 	set      *Set
 	loads    bool // a catch-up
-	keeps    bool // a Memory's: rows are neither loaded nor stored
 	stores   []*Store
 	appliers map[string]applier
 
@@ -41,6 +40,8 @@ type Run struct {
 	aggregates []ID
 	places     map[ID]int
 	placesText map[string]int
+
+	keeps bool // rows are neither loaded nor stored: see Memory
 }
 
 var (
