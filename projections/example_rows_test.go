@@ -151,10 +151,11 @@ func ExampleRows_Get_foreign() {
 	if err != nil {
 		panic(err)
 	}
-	fmt.Println(set.Memory().Project(context.Background(), projections.New{
+	err = set.Memory().Project(context.Background(), projections.New{
 		Meta: projections.Meta{Position: 1, AggregateID: projections.UUID(list), Sequence: 1}, Data: Checked{},
-	}))
-	// Output: projector lists: event 1 (ListChecked, aggregate 11570000-0000-4000-8000-000000000000, sequence 1): lists 0741570a-0000-4000-8000-000000000000: the row belongs to another aggregate
+	})
+	fmt.Println(errors.Is(err, projections.ErrForeign))
+	// Output: true
 }
 
 // List is a list as a whole.
