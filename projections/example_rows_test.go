@@ -367,7 +367,8 @@ func ExampleNewSet() {
 	}
 	fmt.Println("handled", set.Types())
 	fmt.Println("known  ", set.Known())
-	fmt.Println(set.TypeName(projections.New{Data: Added{}}))
+	stored, err := set.Stored(projections.New{Data: Added{}})
+	fmt.Println("stored ", stored.Type, err)
 	for _, p := range set.Projectors() {
 		fmt.Println("projector", p.ProjectorName(), "of", p.Tables[0].TableName())
 	}
@@ -377,7 +378,7 @@ func ExampleNewSet() {
 	// Output:
 	// handled [ListChecked ThingAdded]
 	// known   [ListChecked ListPrinted ThingAdded]
-	// ThingAdded <nil>
+	// stored  ThingAdded <nil>
 	// projector things of things
 	// projector things handles projections_test.Checked, but no event type decodes to it: add projections.JSON[projections_test.Checked]("…") to the events
 }

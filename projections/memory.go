@@ -182,8 +182,11 @@ func (m *Memory) table(model reflect.Type) (state, error) {
 	return nil, fmt.Errorf("no table has rows of %v; there are %s", model, strings.Join(known, ", "))
 }
 
-// TypeName returns the name that events of the payload's type are stored by: the event's own, or the only one there is.
-func (s *Set) TypeName(e New) (string, error) { return s.typeOf(e) }
+// Stored returns the event with what its payload says of how it is stored: the name of its type, unless it has it already.
+func (s *Set) Stored(e New) (_ New, err error) {
+	e.Type, err = s.typeOf(e)
+	return e, err
+}
 
 // guessedPlan is a plan without a database: columns have the types that bun would create them with.
 func guessedPlan(m *model) *plan {

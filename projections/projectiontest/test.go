@@ -266,7 +266,7 @@ func (t *Test) event(step string, id projections.ID, event any) (e projections.N
 	if payload != nil {
 		return e, payload, nil
 	}
-	if e.Type, err = t.set.TypeName(e); err != nil {
+	if e, err = t.set.Stored(e); err != nil {
 		return e, nil, err
 	}
 	payload, err = t.options.encode(e)
