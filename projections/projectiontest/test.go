@@ -304,13 +304,13 @@ func (t *Test) rebuild() error {
 func (t *Test) then(step string, named []any, wanted bool) {
 	t.tb.Helper()
 	t.fill(step)
-	how := "rebuilt from all events"
+	how := "the rows rebuilt from all events are not as wanted"
 	if t.live {
-		how = "projected live"
+		how = "the rows projected live are not as wanted"
 	}
 	diff, err := t.compare(named, wanted)
 	if err == nil && diff == "" && t.live {
-		how = "as projected live, but rebuilt from all events"
+		how = "the rows projected live are as wanted, but those rebuilt from all events are not"
 		if err = t.rebuild(); err == nil {
 			diff, err = t.compare(named, wanted)
 		} else {
@@ -321,7 +321,7 @@ func (t *Test) then(step string, named []any, wanted bool) {
 	case err != nil:
 		t.tb.Fatalf("%s: %v\n%s", step, err, t.told())
 	case diff != "":
-		t.tb.Errorf("%s: rows that were %s are not as wanted\n%s%s", step, how, diff, t.told())
+		t.tb.Errorf("%s: %s\n%s%s", step, how, diff, t.told())
 	}
 }
 

@@ -80,7 +80,7 @@ func TestLiveAndRebuilt(t *testing.T) {
 func TestRowsThatDiffer(t *testing.T) {
 	t.Parallel()
 	both(t, `
-Then: rows that were projected live are not as wanted
+Then: the rows projected live are not as wanted
 accounts:
     anna:
         Owner: got "Anna", want "Anne"
@@ -107,7 +107,7 @@ accounts:
 func TestNoneWhereThereIsSome(t *testing.T) {
 	t.Parallel()
 	both(t, `
-ThenNone: rows that were rebuilt from all events are not as wanted
+ThenNone: the rows rebuilt from all events are not as wanted
 accounts:
     anna: is there, and was not expected
         bank.Account{ID: anna, Owner: "Anna", Version: 1, OpenedAt: 2024-01-01T00:00:01Z}
@@ -239,7 +239,7 @@ func TestMistakesInATest(t *testing.T) {
 func TestLiveRowsThatCannotBeRebuilt(t *testing.T) {
 	t.Parallel()
 	both(t, `
-Then: rows that were as projected live, but rebuilt from all events are not as wanted
+Then: the rows projected live are as wanted, but those rebuilt from all events are not
 accounts:
     anna:
         Balance: got 5, want 3
