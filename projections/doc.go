@@ -9,7 +9,8 @@
 //
 // [NewSet] checks that they fit together. The same handlers then run in three places, and leave the same rows behind:
 // in a rebuild ([Set.Rebuild]), where rows leave as COPY; in a catch-up on tables that have rows already
-// ([Set.CatchUp]); and live, in the transaction in which the application appends its events ([Set.Project]).
+// ([Set.CatchUp]); and live, in the transaction in which the application appends its events ([Set.Project]). Package
+// projectiontest tests them, with or without a database.
 //
 // # One aggregate at a time
 //

@@ -151,10 +151,11 @@ func ExampleRows_Get_foreign() {
 	if err != nil {
 		panic(err)
 	}
-	fmt.Println(set.Memory().Project(context.Background(), projections.New{
+	err = set.Memory().Project(context.Background(), projections.New{
 		Meta: projections.Meta{Position: 1, AggregateID: projections.UUID(list), Sequence: 1}, Data: Checked{},
-	}))
-	// Output: projector lists: event 1 (ListChecked, aggregate 11570000-0000-4000-8000-000000000000, sequence 1): lists 0741570a-0000-4000-8000-000000000000: the row belongs to another aggregate
+	})
+	fmt.Println(errors.Is(err, projections.ErrForeign))
+	// Output: true
 }
 
 // List is a list as a whole.
@@ -366,7 +367,8 @@ func ExampleNewSet() {
 	}
 	fmt.Println("handled", set.Types())
 	fmt.Println("known  ", set.Known())
-	fmt.Println(set.TypeName(projections.New{Data: Added{}}))
+	stored, err := set.Stored(projections.New{Data: Added{}})
+	fmt.Println("stored ", stored.Type, err)
 	for _, p := range set.Projectors() {
 		fmt.Println("projector", p.ProjectorName(), "of", p.Tables[0].TableName())
 	}
@@ -376,7 +378,7 @@ func ExampleNewSet() {
 	// Output:
 	// handled [ListChecked ThingAdded]
 	// known   [ListChecked ListPrinted ThingAdded]
-	// ThingAdded <nil>
+	// stored  ThingAdded <nil>
 	// projector things of things
 	// projector things handles projections_test.Checked, but no event type decodes to it: add projections.JSON[projections_test.Checked]("…") to the events
 }

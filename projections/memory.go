@@ -20,9 +20,8 @@ import (
 //
 // The package projectiontest makes tests of it. It is for one goroutine at a time.
 type Memory struct {
-	set     *Set
-	run     *Run
-	history []applied // that the rows come from
+	runs    []*Run
+	history [][]applied // that the rows come from, by run
 	broken  error
 }
 
@@ -36,77 +35,103 @@ var errLoaded = errors.New("projections: the Memory holds rows of a database: th
 
 // Memory returns empty tables.
 func (s *Set) Memory() *Memory {
-	m := &Memory{set: s, run: s.start(&Run{loads: true, keeps: true})}
+	m := &Memory{runs: []*Run{s.start(&Run{loads: true, keeps: true})}}
+	m.history = make([][]applied, len(m.runs))
 	m.clear()
 	return m
 }
 
 // clear forgets all rows.
 func (m *Memory) clear() {
-	m.run.end(nil)
-	m.run.places = map[ID]int{}
-	for t := range targets(m.run.stores) {
-		t.plan = guessedPlan(t.model)
+	for _, r := range m.runs {
+		r.end(nil)
+		r.places = map[ID]int{}
+		for t := range targets(r.stores) {
+			t.plan = guessedPlan(t.model)
+		}
 	}
 }
 
 // Apply applies stored events, in the order given, as a catch-up does: payloads are decoded, and events that nobody handles
 // are skipped. After an error the rows are what they were before.
 func (m *Memory) Apply(ctx context.Context, events ...*Raw) error {
-	var batch []applied
-	for _, e := range events {
-		if a := m.run.appliers[string(e.Type)]; a != nil {
-			own := *e
-			own.Type, own.Data, own.Metadata = bytes.Clone(e.Type), bytes.Clone(e.Data), bytes.Clone(e.Metadata)
-			batch = append(batch, applied{applier: a, raw: &own})
-		}
+	owned := make([]Raw, len(events))
+	for i, e := range events {
+		owned[i] = *e
+		owned[i].Type, owned[i].Data, owned[i].Metadata = bytes.Clone(e.Type), bytes.Clone(e.Data), bytes.Clone(e.Metadata)
 	}
-	return m.apply(ctx, batch)
+	return m.apply(ctx, func(r *Run) (batch []applied, err error) {
+		for i := range owned {
+			if a := r.appliers[string(owned[i].Type)]; a != nil {
+				batch = append(batch, applied{applier: a, raw: &owned[i]})
+			}
+		}
+		return batch, nil
+	})
 }
 
 // Project applies events as Set.Project does. After an error the rows are what they were before.
 func (m *Memory) Project(ctx context.Context, events ...New) error {
-	handled, _, _, err := m.set.prepare(events)
-	if err != nil {
-		return err
-	}
-	batch := make([]applied, len(handled))
-	for i, e := range handled {
-		batch[i] = applied{applier: m.run.appliers[e.Type], meta: e.Meta, data: e.Data}
-	}
-	return m.apply(ctx, batch)
+	return m.apply(ctx, func(r *Run) (batch []applied, err error) {
+		handled, _, _, err := r.set.prepare(events)
+		for _, e := range handled {
+			batch = append(batch, applied{applier: r.appliers[e.Type], meta: e.Meta, data: e.Data})
+		}
+		return batch, err
+	})
 }
 
-func (m *Memory) apply(ctx context.Context, batch []applied) error {
+func (m *Memory) apply(ctx context.Context, batchOf func(r *Run) ([]applied, error)) error {
 	if m.broken != nil {
 		return m.broken
 	}
-	if err := m.batch(ctx, batch); err != nil {
+	batches := make([][]applied, len(m.runs))
+	for i, r := range m.runs {
+		var err error
+		if batches[i], err = batchOf(r); err != nil {
+			return err
+		}
+	}
+	if err := m.batch(ctx, batches); err != nil {
 		m.clear() // an undo of its own would be a second truth about what handlers do to rows
 		if again := m.batch(ctx, m.history); again != nil {
 			m.broken = fmt.Errorf("projections: events that went well fail when they are applied again: %w", again)
 		}
 		return errors.Join(err, m.broken)
 	}
-	m.history = append(m.history, batch...)
+	for i := range batches {
+		m.history[i] = append(m.history[i], batches[i]...)
+	}
 	return nil
 }
 
-func (m *Memory) batch(ctx context.Context, batch []applied) error {
-	m.run.ctx = ctx
-	for _, a := range batch {
-		if err := m.run.apply(a); err != nil {
-			return err
-		}
-	}
-	for _, s := range m.run.stores {
-		for _, t := range s.states {
-			if err := t.keep(); err != nil {
+func (m *Memory) batch(ctx context.Context, batches [][]applied) error {
+	for i, r := range m.runs {
+		r.ctx = ctx
+		for _, a := range batches[i] {
+			if err := r.apply(a); err != nil {
 				return err
 			}
 		}
 	}
+	for t := range m.tables {
+		if err := t.keep(); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+func (m *Memory) tables(yield func(state) bool) {
+	for _, r := range m.runs {
+		for _, s := range r.stores {
+			for _, t := range s.states {
+				if !yield(t) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Load reads all rows of the set's tables in the database, in place of those in memory. They can be listed then, and no
@@ -114,14 +139,14 @@ func (m *Memory) batch(ctx context.Context, batch []applied) error {
 func (m *Memory) Load(ctx context.Context, tx DB) error {
 	m.broken = errLoaded
 	return tx.use(ctx, func(conn *pgx.Conn) error {
-		if err := m.run.begin(ctx, conn, nil, m.run.stores); err != nil {
-			return err
+		for _, r := range m.runs {
+			if err := r.begin(ctx, conn, nil, r.stores); err != nil {
+				return err
+			}
 		}
-		for _, s := range m.run.stores {
-			for _, t := range s.states {
-				if err := t.keepStored(); err != nil {
-					return err
-				}
+		for t := range m.tables {
+			if err := t.keepStored(); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -148,29 +173,39 @@ func (m *Memory) Row(value any) (Row, error) {
 
 func (m *Memory) table(model reflect.Type) (state, error) {
 	var known []string
-	for _, s := range m.run.stores {
-		for _, t := range s.states {
-			if t.base().model.goType == model {
-				return t, nil
-			}
-			known = append(known, fmt.Sprintf("%v of table %s", t.base().model.goType, t.base().model.table))
+	for t := range m.tables {
+		if t.base().model.goType == model {
+			return t, nil
 		}
+		known = append(known, fmt.Sprintf("%v of table %s", t.base().model.goType, t.base().model.table))
 	}
 	return nil, fmt.Errorf("no table has rows of %v; there are %s", model, strings.Join(known, ", "))
 }
 
-// TypeName returns the name that events of the payload's type are stored by: the event's own, or the only one there is.
-func (s *Set) TypeName(e New) (string, error) { return s.typeOf(e) }
+// Stored returns the event with what its payload says of how it is stored, unless it says so itself: the name of its type, and
+// the schema version, if events of the type have one.
+func (s *Set) Stored(e New) (_ New, err error) {
+	if e.Type, err = s.typeOf(e); err != nil || e.SchemaVersion != "" {
+		return e, err
+	}
+	for _, t := range s.events {
+		if v := t.versions(); v != nil && t.names()[0] == e.Type && len(v.current) > 0 && !slices.Contains(v.current, "") {
+			e.SchemaVersion = v.current[0]
+		}
+	}
+	return e, nil
+}
 
 // guessedPlan is a plan without a database: columns have the types that bun would create them with.
 func guessedPlan(m *model) *plan {
 	p := &plan{}
+	tags := bunTables.Get(m.goType).FieldMap
 	for _, c := range m.columns {
 		oid := uint32(pgtype.TimestamptzOID)
-		switch name, _, _ := strings.Cut(c.sqlType, "("); {
+		switch name := strings.ToLower(tags[c.name].UserSQLType); {
 		case name == "date":
 			oid = pgtype.DateOID
-		case strings.HasPrefix(name, "timestamp") && name != "timestamptz" && !strings.HasSuffix(c.sqlType, "with time zone"):
+		case strings.HasPrefix(name, "timestamp") && !strings.HasPrefix(name, "timestamptz") && !strings.HasSuffix(name, "with time zone"):
 			oid = pgtype.TimestampOID
 		}
 		if settle := planSettle(c, oid); settle != nil {
@@ -205,8 +240,7 @@ func (t *table[K, R]) keep() error {
 		}
 		key := t.rows.key(&e.row)
 		if other := t.all[key]; other != nil && !other.gone && other != e {
-			return fmt.Errorf("%w: it is a row of aggregate %s, and aggregate %s creates it, too",
-				t.rows.fail(key, ErrExists), t.aggregateOf(other), t.aggregateOf(e))
+			return sharedError(t.name, printRowKey(t.model, unsafe.Pointer(&e.row)), []string{t.aggregateOf(other), t.aggregateOf(e)}, nil)
 		}
 		t.all[key] = e
 	}
@@ -256,33 +290,4 @@ func (t *table[K, R]) settled(value any) Row {
 	*row = value.(R)
 	t.plan.settle(unsafe.Pointer(row))
 	return Row{Key: printKey(t.rows.key(row)), Value: *row}
-}
-
-// keep has nothing to end: rows of all batches are put together.
-func (t *totals[R]) keep() error { return nil }
-
-func (t *totals[R]) keepStored() error {
-	return t.read("select "+columnList(t.model.columns)+" from "+t.relation, nil, nil, func(_ []byte, scan func(row unsafe.Pointer) error) error {
-		row := t.slab.take()
-		if err := scan(unsafe.Pointer(row)); err != nil {
-			return err
-		}
-		t.plan.settle(unsafe.Pointer(row))
-		t.rows[string(t.model.encodeKey(nil, unsafe.Pointer(row)))] = row
-		return nil
-	})
-}
-
-func (t *totals[R]) list() (rows []Row) {
-	for row := range t.sorted {
-		rows = append(rows, Row{Key: t.by.printKey(unsafe.Pointer(row)), Value: *row})
-	}
-	return rows
-}
-
-func (t *totals[R]) settled(value any) Row {
-	row := new(R)
-	*row = value.(R)
-	t.plan.settle(unsafe.Pointer(row))
-	return Row{Key: t.by.printKey(unsafe.Pointer(row)), Value: *row}
 }

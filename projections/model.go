@@ -33,7 +33,6 @@ type column struct {
 	nullzero bool
 	isZero   schema.IsZeroerFunc
 	numbered bool
-	sqlType  string // that the model's tag says; empty: none
 	tag      string // view:"…"
 }
 
@@ -105,7 +104,7 @@ func (m *model) refuse(format string, args ...any) {
 func (m *model) newColumn(f *schema.Field) *column {
 	c := &column{
 		name: f.Name, goName: f.GoName, typ: f.StructField.Type, isZero: f.IsZero,
-		nullzero: f.NullZero, numbered: f.AutoIncrement || f.Identity, sqlType: strings.ToLower(f.UserSQLType), tag: f.StructField.Tag.Get("view"),
+		nullzero: f.NullZero, numbered: f.AutoIncrement || f.Identity, tag: f.StructField.Tag.Get("view"),
 	}
 	at := m.goType
 	for i, n := range f.Index {

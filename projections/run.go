@@ -20,7 +20,6 @@ import (
 type Run struct {
 	set      *Set
 	loads    bool // a catch-up
-	keeps    bool // a Memory's: rows are neither loaded nor stored
 	parts    bool // a rebuild whose totals go to side tables
 	stores   []*Store
 	tables   []state // of all stores, in the order in which they are written
@@ -45,6 +44,8 @@ type Run struct {
 	aggregates []ID
 	places     map[ID]int
 	placesText map[string]int
+
+	keeps bool // rows are neither loaded nor stored: see Memory
 }
 
 var (

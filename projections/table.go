@@ -11,6 +11,7 @@ import (
 
 // state is what a run knows of a table, for the parts of this package that do not care about the types of key and row.
 type state interface {
+	kept
 	base() *target
 	// enter makes another aggregate the current one.
 	enter()
@@ -29,7 +30,6 @@ type state interface {
 	taken() (bool, error)
 	// guessed says whether rows were created whose keys were taken to be free: such that stay, and such that are gone.
 	guessed() (stay, gone bool)
-	kept
 }
 
 // entry is a row in memory. Its address is good until reset.
@@ -65,10 +65,10 @@ type table[K comparable, R any] struct {
 	loaded  bool // the rows of the batch's aggregates are here
 	scopes  map[int]*scope[K, R]
 	spare   []*scope[K, R]
+	all     map[K]*entry[R] // in a Memory: the rows of all batches, some of which may be gone
 	slab    slab[entry[R]]
 	created []*entry[R]
-	changed []*entry[R]     // stored ones
-	all     map[K]*entry[R] // in a Memory: the rows of all batches, some of which may be gone
+	changed []*entry[R] // stored ones
 }
 
 func (t *Rows[K, R]) open(s *Store) state {

@@ -57,7 +57,7 @@ func (s *story) retry(aggregate string, hooks ...hook) error {
 // Seen to fail with the list of parked aggregates read without a lock, and with the retry's lock left to its last statement.
 func TestRetryMeetsCatchUp(t *testing.T) {
 	t.Parallel()
-	for _, in := range []tables{inGo, inBoth} {
+	for _, in := range []tables{aloneInGo, aloneInBoth} {
 		t.Run(string(in), func(t *testing.T) {
 			t.Parallel()
 			s := newParkingStory(t, in)
@@ -83,7 +83,7 @@ func TestRetryMeetsCatchUp(t *testing.T) {
 // Seen to fail with the aggregate's events not recorded when it is parked.
 func TestParkMeetsCatchUp(t *testing.T) {
 	t.Parallel()
-	for _, in := range []tables{inGo, inBoth} {
+	for _, in := range []tables{aloneInGo, aloneInBoth} {
 		t.Run(string(in), func(t *testing.T) {
 			t.Parallel()
 			s := newParkingStory(t, in)
@@ -114,7 +114,7 @@ func TestParkMeetsCatchUp(t *testing.T) {
 // Seen to fail with the batch parked as if it were still pending.
 func TestParkMeetsRebuild(t *testing.T) {
 	t.Parallel()
-	s := newParkingStory(t, inGo)
+	s := newParkingStory(t, aloneInGo)
 	s.do(phaseBegin, true)
 	s.do(phaseRun, true, at("done_at is null for update", 1, func() {
 		s.mend("c")
@@ -129,7 +129,7 @@ func TestParkMeetsRebuild(t *testing.T) {
 // A retry that fails again leaves the aggregate parked, with the error that it has now.
 func TestRetryFailsAgain(t *testing.T) {
 	t.Parallel()
-	s := newParkingStory(t, inBoth)
+	s := newParkingStory(t, aloneInBoth)
 	s.do(phaseBegin, true)
 	s.do(phaseRun, true)
 	s.mend("c")

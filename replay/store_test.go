@@ -121,11 +121,19 @@ func halfOf(aggregate string) string {
 	return "cd"
 }
 
-// talliesProjector is strict: an event that comes again, or after a later one of its aggregate, is an error.
-var talliesProjector = &projections.Projector{
-	Name:   "tallies",
-	Tables: []projections.Table{tallies, halves},
-	Handlers: []projections.Handler{projections.On(func(s *projections.Store, e projections.Event[added]) error {
+// Of these two projectors, one adds the aggregates up as well.
+var (
+	talliesProjector = newTallies(true)
+	talliesAlone     = newTallies(false)
+)
+
+// newTallies makes a projector that is strict: an event that comes again, or after a later one of its aggregate, is an error.
+func newTallies(adds bool) *projections.Projector {
+	p := &projections.Projector{Name: "tallies", Tables: []projections.Table{tallies}}
+	if adds {
+		p.Tables = append(p.Tables, halves)
+	}
+	p.Handlers = []projections.Handler{projections.On(func(s *projections.Store, e projections.Event[added]) error {
 		if h, ok := s.Context().Value(hookKey{}).(hook); ok {
 			h(nil, handling)
 		}
@@ -140,9 +148,12 @@ var talliesProjector = &projections.Projector{
 			t.ID = e.AggregateID.String()
 			t.add(e.Sequence, e.Data.Amount)
 		})
-		id := e.AggregateID.String()
-		return errors.Join(err, late, halves.Add(s, half{Name: halfOf(id), Total: e.Data.Amount, Longest: e.Sequence}))
-	})},
+		if err = errors.Join(err, late); err != nil || !adds {
+			return err
+		}
+		return halves.Add(s, half{Name: halfOf(e.AggregateID.String()), Total: e.Data.Amount, Longest: e.Sequence})
+	})}
+	return p
 }
 
 const talliesSQL = "create table tallies%SUFFIX% (id text primary key, total bigint not null, last bigint not null, seen text not null)"
@@ -165,12 +176,19 @@ const (
 	inGo   tables = "in Go"   // tallies, and halves
 	inSQL  tables = "in SQL"  // tallies
 	inBoth tables = "in both" // tallies in Go, and the same rows in SQL: twins; and halves
+
+	// Without halves, from which what a parked aggregate has added cannot be taken out.
+	aloneInGo   tables = "alone in Go"
+	aloneInBoth tables = "alone in both"
 )
+
+// adds says whether there are halves.
+func (in tables) adds() bool { return in == inGo || in == inBoth }
 
 // made lists all tables of a migration, the side table of halves included.
 func (in tables) made() []string {
 	all := in.names()
-	if in != inSQL {
+	if in.adds() {
 		all = append(all, "halves", "projector_partial_halves")
 	}
 	return all
@@ -178,7 +196,7 @@ func (in tables) made() []string {
 
 // names lists those with a row for each aggregate.
 func (in tables) names() []string {
-	if in == inBoth {
+	if in == inBoth || in == aloneInBoth {
 		return []string{"tallies", "twins"}
 	}
 	return []string{"tallies"}
@@ -196,13 +214,16 @@ func (in tables) definition() viewschema.Definition {
 	d.Views = views
 	if in != inSQL { // there are events that nobody handles, too: they are Noted
 		d.Events = []projections.EventType{projections.JSON[added]("Added"), projections.Ignore("Noted")}
-		d.Projectors = append(d.Projectors, talliesProjector)
+		d.Projectors = append(d.Projectors, talliesAlone)
+	}
+	if in.adds() {
+		d.Projectors[0] = talliesProjector
 		views["halves.sql"] = &fstest.MapFile{Data: []byte(halvesSQL)}
 	}
 	switch in {
 	case inSQL:
 		d.Projectors = append(d.Projectors, inSQLNamed("tallies"))
-	case inBoth:
+	case inBoth, aloneInBoth:
 		d.Projectors = append(d.Projectors, inSQLNamed("twins"))
 	}
 	for _, p := range d.Projectors {

@@ -33,9 +33,13 @@ func TestSQLProjector(t *testing.T) {
 	d := bank.Definition
 	d.Projectors = append([]*projections.Projector{owners}, bank.Projectors...)
 	d.Versions = maps.Clone(bank.Versions)
-	d.Versions[4] = []projector.Change{projector.Replay(owners)}
+	d.Versions[d.Versions.Target()+1] = []projector.Change{projector.Replay(owners)}
 	files := fstest.MapFS{"owners.sql": {Data: []byte("create table owners%SUFFIX% (id uuid not null, owner text not null)")}}
-	for _, name := range []string{"accounts.sql", "accounts.indexes.sql", "transactions.sql", "transactions.indexes.sql", "transactions_3.sql"} {
+	names, err := fs.Glob(views.FS, "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
 		text, err := fs.ReadFile(views.FS, name)
 		if err != nil {
 			t.Fatal(err)

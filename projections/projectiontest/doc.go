@@ -19,7 +19,7 @@
 // time of each. What a test wants to say itself, it says with a projections.New. ThenNone is for models without rows, ThenError
 // for steps that fail. A failure lists the rows that differ by key, with the fields that do, and the events that led there:
 //
-//	accounts_test.go:17: Then: rows that were projected live are not as wanted
+//	accounts_test.go:17: Then: the rows projected live are not as wanted
 //	    accounts:
 //	        anna:
 //	            Balance: got 60, want 70

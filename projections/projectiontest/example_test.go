@@ -42,7 +42,7 @@ func Example() {
 		)
 	})
 	// Output:
-	// Then: rows that were projected live are not as wanted
+	// Then: the rows projected live are not as wanted
 	// accounts:
 	//     anna:
 	//         Balance: got 60, want 70
@@ -110,7 +110,7 @@ func ExampleTest_Then() {
 		test.Then(bank.Transaction{EventID: 1, AccountID: anna, Amount: 5})
 	})
 	// Output:
-	// Then: rows that were projected live are not as wanted
+	// Then: the rows projected live are not as wanted
 	// transactions:
 	//     2: is there, and was not expected
 	//         bank.Transaction{EventID: 2, AccountID: anna, Sequence: 2, Kind: "deposit", Amount: 5, Balance: 5, At: 2024-01-01T00:00:02Z}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"reflect"
 	"runtime"
@@ -25,13 +24,12 @@ type Test struct {
 	options options
 	tables  tables
 
-	sequences map[projections.ID]int64
-	drawn     int64 // positions
-	given     bool  // events since the tables were last rebuilt
-	live      bool  // events were projected since then
-	story     []string
-	failed    error // of the last step, to be expected by ThenError
-	failedAt  string
+	drawn    int64 // positions
+	given    bool  // events since the tables were last rebuilt
+	live     bool  // events were projected since then
+	story    []string
+	failed   error // of the last step, to be expected by ThenError
+	failedAt string
 }
 
 // tables are where the events and the rows of a Test are.
@@ -81,7 +79,7 @@ func begin(t testing.TB, d viewschema.Definition, list []Option) *Test {
 	if err != nil {
 		t.Fatal(err)
 	}
-	test := &Test{tb: t, set: set, options: o, sequences: map[projections.ID]int64{}}
+	test := &Test{tb: t, set: set, options: o}
 	t.Cleanup(func() {
 		if err := test.take(); err != nil {
 			t.Errorf("%v", err)
@@ -116,10 +114,9 @@ func (t *Test) Given(aggregate any, events ...any) {
 func (t *Test) When(aggregate any, events ...any) {
 	t.tb.Helper()
 	t.fill("When")
-	before, told := maps.Clone(t.sequences), len(t.story)
+	told := len(t.story)
 	prepared, payloads := t.prepare("when", aggregate, events)
 	if err := t.tables.project(t.tb.Context(), prepared, payloads); err != nil {
-		t.sequences = before
 		for i := range t.story[told:] {
 			t.story[told+i] += "  (failed)"
 		}
@@ -225,8 +222,9 @@ func (t *Test) prepare(step string, aggregate any, events []any) (prepared []pro
 	case len(events) == 0:
 		t.tb.Fatalf("%s: aggregate %s without an event", step, named(id.String()))
 	}
+	last := map[projections.ID]int64{}
 	for _, event := range events {
-		e, payload, err := t.event(step, id, event)
+		e, payload, err := t.event(step, id, event, last)
 		if err != nil {
 			t.tb.Fatalf("%s, aggregate %s: %v", step, named(id.String()), err)
 		}
@@ -236,7 +234,8 @@ func (t *Test) prepare(step string, aggregate any, events []any) (prepared []pro
 	return prepared, payloads
 }
 
-func (t *Test) event(step string, id projections.ID, event any) (e projections.New, payload []byte, err error) {
+// event fills in one event. last are the sequence numbers of the aggregates' last events, as far as they were looked up.
+func (t *Test) event(step string, id projections.ID, event any, last map[projections.ID]int64) (e projections.New, payload []byte, err error) {
 	switch v := event.(type) {
 	case projections.New:
 		e = v
@@ -255,10 +254,19 @@ func (t *Test) event(step string, id projections.ID, event any) (e projections.N
 	if e.AggregateID.IsZero() {
 		e.AggregateID = id
 	}
-	if e.Sequence == 0 {
-		e.Sequence = t.sequences[e.AggregateID] + 1
+	if _, known := last[e.AggregateID]; !known {
+		stored, err := t.tables.events().Read(t.tb.Context(), 0, e.AggregateID)
+		if err != nil {
+			return e, nil, err
+		}
+		for _, s := range stored {
+			last[e.AggregateID] = max(s.Sequence, last[e.AggregateID])
+		}
 	}
-	t.sequences[e.AggregateID] = max(e.Sequence, t.sequences[e.AggregateID])
+	if e.Sequence == 0 {
+		e.Sequence = last[e.AggregateID] + 1
+	}
+	last[e.AggregateID] = max(e.Sequence, last[e.AggregateID])
 	t.drawn++
 	if e.Time.IsZero() {
 		e.Time = At(t.drawn)
@@ -266,7 +274,7 @@ func (t *Test) event(step string, id projections.ID, event any) (e projections.N
 	if payload != nil {
 		return e, payload, nil
 	}
-	if e.Type, err = t.set.TypeName(e); err != nil {
+	if e, err = t.set.Stored(e); err != nil {
 		return e, nil, err
 	}
 	payload, err = t.options.encode(e)
@@ -296,13 +304,13 @@ func (t *Test) rebuild() error {
 func (t *Test) then(step string, named []any, wanted bool) {
 	t.tb.Helper()
 	t.fill(step)
-	how := "rebuilt from all events"
+	how := "the rows rebuilt from all events are not as wanted"
 	if t.live {
-		how = "projected live"
+		how = "the rows projected live are not as wanted"
 	}
 	diff, err := t.compare(named, wanted)
 	if err == nil && diff == "" && t.live {
-		how = "as projected live, but rebuilt from all events"
+		how = "the rows projected live are as wanted, but those rebuilt from all events are not"
 		if err = t.rebuild(); err == nil {
 			diff, err = t.compare(named, wanted)
 		} else {
@@ -313,7 +321,7 @@ func (t *Test) then(step string, named []any, wanted bool) {
 	case err != nil:
 		t.tb.Fatalf("%s: %v\n%s", step, err, t.told())
 	case diff != "":
-		t.tb.Errorf("%s: rows that were %s are not as wanted\n%s%s", step, how, diff, t.told())
+		t.tb.Errorf("%s: %s\n%s%s", step, how, diff, t.told())
 	}
 }
 
