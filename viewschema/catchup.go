@@ -22,7 +22,7 @@ func (s *Schema) CatchUp(ctx context.Context) (Result, error) {
 	}
 	pass, err := job.CatchUp(ctx, eventstore.Wait{Limit: catchUpWait})
 	if err != nil {
-		return Result{}, err
+		return Result{}, advise(err, "migrate catchup")
 	}
 	parked, err := s.countParked(ctx, s.db, m.Ledger)
 	if err != nil {

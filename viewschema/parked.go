@@ -88,7 +88,8 @@ func (s *Schema) RetryParked(ctx context.Context, aggregates ...string) ([]Retri
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 		}
-		if ids[i] = id.String(); !left[ids[i]] {
+		ids[i] = id.String()
+		if !left[ids[i]] {
 			return nil, fmt.Errorf("%w: %s; see: events parked", replay.ErrNotParked, a)
 		}
 	}
