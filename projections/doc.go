@@ -24,6 +24,11 @@
 // which is much for a table that grows with every event. For such tables, [Rows.Create] and [Index.Last] are enough, and
 // load no more than the last row.
 //
+// # Former events
+//
+// Events that were stored with other payloads or under other names are a matter of their type: [Version], [Upcast], [FormerName] and
+// others are options of [JSON] and [Decode]. Handlers see the newest payload and the newest name alone.
+//
 // # SQL tables
 //
 // A table can be filled by a query instead: a [SQLTable] among a projector's tables. It has no handlers, and neither a [Run]

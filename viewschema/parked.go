@@ -97,7 +97,7 @@ func (s *Schema) RetryParked(ctx context.Context, aggregates ...string) ([]Retri
 	for _, id := range ids {
 		err := job.RetryParked(ctx, id)
 		switch {
-		case err == nil:
+		case err == nil || errors.Is(err, replay.ErrNotParked): // somebody else was faster
 			list = append(list, Retried{Aggregate: id})
 		case ctx.Err() != nil || errors.Is(err, ErrState) || pg.IsConnectionLost(err):
 			return list, err
