@@ -24,7 +24,7 @@ func (s *Schema) CatchUp(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, advise(err, "migrate catchup")
 	}
-	parked, err := s.countParked(ctx, s.db, m.Ledger)
+	parked, err := s.parkedNow(ctx, job)
 	if err != nil {
 		return Result{}, err
 	}

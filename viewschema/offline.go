@@ -41,14 +41,15 @@ func (s *Schema) MigrateOffline(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if err := errors.Join(s.checkCutover(ctx, s.db, plan), s.checkParked(ctx, s.db, m)); err != nil {
+	parked, err := s.parkedNow(ctx, job)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := errors.Join(s.checkCutover(ctx, s.db, plan), s.refuseParked(m, parked)); err != nil {
 		return Result{}, err
 	}
 	job.OnError = replay.Stop
-	result := Result{From: m.from, To: m.to, State: replay.Active}
-	if result.Parked, err = s.countParked(ctx, s.db, m.Ledger); err != nil {
-		return Result{}, err
-	}
+	result := Result{From: m.from, To: m.to, State: replay.Active, Parked: parked}
 	c := &cutover{Schema: s, job: job, m: m, plan: plan, result: &result, rate: usualRate, behind: true}
 	if err := c.run(ctx); err != nil {
 		return Result{}, err
