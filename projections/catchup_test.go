@@ -229,3 +229,40 @@ func TestRunForgets(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// Forgetting an aggregate leaves the rows of the others, and what it is told anew makes its rows again.
+func TestForget(t *testing.T) {
+	t.Parallel()
+	pool, set := bank(t)
+	history := func(id uuid.UUID, position int64) []*projections.Raw {
+		return []*projections.Raw{
+			ev(position, id, 1, "AccountOpened", fmt.Sprintf(`{"owner_name":"Ada","iban":%q}`, id)),
+			ev(position+1, id, 2, "MoneyDeposited", `{"amount":3}`),
+		}
+	}
+	run := set.CatchUp()
+	if _, err := apply(t.Context(), pool, run, append(history(ada, 1), history(bob, 3)...)...); err != nil {
+		t.Fatal(err)
+	}
+	const contents = "select (select string_agg(id || ' ' || balance, ', ' order by id) from accounts) || '; ' || (select string_agg(account_id::text, ', ' order by account_id) from transactions)"
+	before := text(t, pool, contents)
+	err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		if err := run.Begin(t.Context(), tx, []projections.ID{projections.UUID(ada)}); err != nil {
+			return err
+		}
+		rows, err := run.Forget()
+		if rows != 2 {
+			t.Errorf("%d rows", rows)
+		}
+		return err
+	})
+	if got := text(t, pool, contents); err != nil || got != bob.String()+" 3; "+bob.String() {
+		t.Errorf("%s, %v", got, err)
+	}
+	if _, err := apply(t.Context(), pool, run, history(ada, 1)...); err != nil {
+		t.Fatal(err)
+	}
+	if got := text(t, pool, contents); got != before {
+		t.Errorf("got %s, want %s", got, before)
+	}
+}

@@ -51,6 +51,11 @@
 //
 // Where two aggregates write rows of one key all the same, with [Rows], the error is [ErrShared]; it names both.
 //
+// # Former events
+//
+// Events that were stored with other payloads or under other names are a matter of their type: [Version], [Upcast], [FormerName] and
+// others are options of [JSON] and [Decode]. Handlers see the newest payload and the newest name alone.
+//
 // # SQL tables
 //
 // A table can be filled by a query instead: a [SQLTable] among a projector's tables. It has no handlers, and neither a [Run]

@@ -92,3 +92,24 @@ func ExampleNewTotals() {
 	}
 	// Output: branches adds to branches and keeps the last newest
 }
+
+func ExampleSet_KeyColumns() {
+	type Booking struct {
+		bun.BaseModel `bun:"table:bookings"`
+		No            int64     `bun:"no,pk,autoincrement"`
+		Account       uuid.UUID `bun:"account_id" view:"aggregate"`
+		Event         int64     `bun:"event_id"`
+	}
+	bookings := projections.NewRows(func(b *Booking) int64 { return b.Event })
+	balances := &projections.SQLTable{Name: "balances", Aggregate: "id", Query: "select aggregate_id as id, count(*) from %EVENTS% group by 1"}
+
+	set, err := projections.NewSet(nil,
+		&projections.Projector{Name: "bookings", Tables: []projections.Table{bookings}},
+		&projections.Projector{Name: "balances", Tables: []projections.Table{balances}},
+	)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(set.KeyColumns("bookings"), set.KeyColumns("balances"))
+	// Output: [account_id] [id]
+}

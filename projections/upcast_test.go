@@ -300,3 +300,27 @@ func ExampleVersionNamed() {
 	fmt.Println(set.Known(), err)
 	// Output: [AccountOpened AccountOpenedV2] <nil>
 }
+
+// What a set knows of event types, in the words of their declarations.
+func ExampleSet_Declared() {
+	type Opened struct{ Owner string }
+	type OpenedV1 struct{ Name string }
+
+	set, err := projections.NewSet([]projections.EventType{
+		projections.Ignore("NewsletterSent"),
+		projections.JSON[Opened]("AccountOpened",
+			projections.Version("2"),
+			projections.Upcast("1", func(e OpenedV1) (Opened, error) { return Opened{Owner: e.Name}, nil }),
+			projections.FormerName("AccountCreated"),
+		),
+	})
+	if err != nil {
+		panic(err)
+	}
+	for _, d := range set.Declared() {
+		fmt.Println(d.Name, d.Former, d.Ignored, d.Versions)
+	}
+	// Output:
+	// AccountOpened [AccountCreated] false version ["2"], version "1" from projections_test.OpenedV1 to projections_test.Opened, formerly AccountCreated
+	// NewsletterSent [] true
+}

@@ -9,6 +9,9 @@ var ErrState = errors.New("the migration is in another state")
 // ErrNotParked is returned by RetryParked for an aggregate that is not left out of the tables.
 var ErrNotParked = errors.New("the aggregate is not parked")
 
+// ErrMostParked is returned when more aggregates would be parked than may be. None of those that it is about is.
+var ErrMostParked = errors.New("too many aggregates would be parked")
+
 // ErrAggregates is returned when a row of a SQL table does not derive from the events of one aggregate, whose id it has.
 // Nothing of the transaction is left then.
 var ErrAggregates = errors.New("each row of a SQL table has to derive from the events of one aggregate")

@@ -108,7 +108,7 @@ func (j *Job) readLeftOut(ctx context.Context, tx pgx.Tx, which string, args ...
 	left := leftOut{}
 	var text string
 	_, err = pgx.ForEachRow(rows, []any{&text}, func() error {
-		id, err := j.Source.ParseID(text)
+		id, err := j.aggregate(text)
 		left[id] = true
 		return err
 	})
@@ -116,6 +116,14 @@ func (j *Job) readLeftOut(ctx context.Context, tx pgx.Tx, which string, args ...
 		return nil, fmt.Errorf("reading the parked aggregates: %w", err)
 	}
 	return left, nil
+}
+
+// aggregate reads the id of an aggregate, which in a store of text ids can be empty.
+func (j *Job) aggregate(text string) (projections.ID, error) {
+	if text == "" {
+		return projections.Text(""), nil
+	}
+	return j.Source.ParseID(text)
 }
 
 // parkBatch parks aggregates of a batch that was rolled back for them. Whoever works on the batch meanwhile is waited for; if
@@ -211,8 +219,8 @@ func (j *Job) writeParked(ctx context.Context, tx pgx.Tx, events []*projections.
 		return fmt.Errorf("counting the parked aggregates: %w", err)
 	}
 	if most := j.mostParked(); all > most {
-		return fmt.Errorf("more than %d aggregates would be parked, which points to the code and not to an event; if that many are to be left out, raise --max-parked; the last: %w",
-			most, events[len(events)-1])
+		return fmt.Errorf("%w: more than %d, which points to the code and not to an event; mend it, or raise --max-parked if so many are to be left out; the last: %w",
+			ErrMostParked, most, events[len(events)-1])
 	}
 	return nil
 }

@@ -148,3 +148,20 @@ func TestRetryFailsAgain(t *testing.T) {
 	}
 	s.do(phaseCutover, true)
 }
+
+// In a store of text ids, one can be empty.
+func TestParkEmptyID(t *testing.T) {
+	t.Parallel()
+	s := newParkingStory(t, inBoth)
+	s.poison("")
+	s.do(phaseBegin, true)
+	s.do(phaseRun, true)
+	if parked := s.parked(); len(parked) != 2 || parked[0] != "" {
+		t.Errorf("parked: %q", parked)
+	}
+	s.mend("")
+	if err := s.retry(""); err != nil {
+		t.Error(err)
+	}
+	s.do(phaseCutover, true)
+}

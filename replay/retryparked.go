@@ -19,7 +19,7 @@ import (
 // Its events are read after its row is locked, so after every pass that has left it out has ended; passes that come to it
 // meanwhile wait. So nobody but us writes its ledger entries.
 func (j *Job) RetryParked(ctx context.Context, aggregate string) error {
-	id, err := j.Source.ParseID(aggregate)
+	id, err := j.aggregate(aggregate)
 	if err != nil {
 		return err
 	}

@@ -24,11 +24,12 @@ func (s *Schema) CatchUp(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	pass, err := s.job(m, source, plan).CatchUp(ctx, eventstore.Wait{Limit: catchUpWait})
+	job := s.job(m, source, plan)
+	pass, err := job.CatchUp(ctx, eventstore.Wait{Limit: catchUpWait})
 	if err != nil {
-		return Result{}, err
+		return Result{}, advise(err, "migrate catchup")
 	}
-	parked, err := s.countParked(ctx, s.db, m.Ledger)
+	parked, err := s.parkedNow(ctx, job)
 	if err != nil {
 		return Result{}, err
 	}

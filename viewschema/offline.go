@@ -51,19 +51,20 @@ func (s *Schema) cutOver(ctx context.Context, m *migration, plan *Plan) (Result,
 	if err != nil {
 		return Result{}, err
 	}
+	job := s.job(m, source, plan)
+	parked, err := s.parkedNow(ctx, job)
+	if err != nil {
+		return Result{}, err
+	}
 	err = pg.InTx(ctx, s.db, pg.PointList, func(tx pgx.Tx) error {
 		_, err := s.checkCutover(ctx, tx, plan)
-		return errors.Join(err, s.checkParked(ctx, tx, m))
+		return errors.Join(err, s.refuseParked(m, parked))
 	})
 	if err != nil {
 		return Result{}, err
 	}
-	result := Result{From: m.from, To: m.to, State: replay.Active}
-	if result.Parked, err = s.countParked(ctx, s.db, m.Ledger); err != nil {
-		return Result{}, err
-	}
-	job := s.job(m, source, plan)
 	job.OnError = replay.Stop
+	result := Result{From: m.from, To: m.to, State: replay.Active, Parked: parked}
 	c := &cutover{Schema: s, job: job, m: m, plan: plan, result: &result, rate: usualRate, behind: true}
 	if err := c.run(ctx); err != nil {
 		return Result{}, err

@@ -83,7 +83,7 @@ func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
 	if m.state == replay.Building {
 		p, err := job.Run(ctx)
 		if err != nil {
-			return Result{}, advise(err)
+			return Result{}, advise(err, "migrate online")
 		}
 		result.Times = p.Times
 		if err := s.built(ctx, job); err != nil {
@@ -95,13 +95,17 @@ func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
 	return result, s.tell(ctx, job, &result)
 }
 
-// advise says what to type when an event cannot be projected, or a query fails for what is in the events.
-func advise(err error) error {
+// advise says what to type when an event cannot be projected in a command, or a query fails for what is in the events.
+func advise(err error, command string) error {
+	if errors.Is(err, replay.ErrMostParked) {
+		return err
+	}
 	if _, ok := errors.AsType[*projections.EventError](err); ok {
-		return fmt.Errorf("%w; the live tables are untouched: mend the event and type migrate online, mend the code and type migrate abort and migrate online, or leave its aggregate out with migrate online --on-error=park", err)
+		return fmt.Errorf("%w; the live tables are untouched: mend the event and type %s, mend the code and type migrate abort and migrate online, or leave its aggregate out with %s --on-error=park",
+			err, command, command)
 	}
 	if _, ok := errors.AsType[*replay.QueryError](err); ok && !pg.IsRetryable(err) && !pg.IsConnectionLost(err) {
-		return fmt.Errorf("%w\nthe live tables are untouched: mend the event and type migrate online, or mend the query and type migrate abort and migrate online", err)
+		return fmt.Errorf("%w\nthe live tables are untouched: mend the event and type %s, or mend the query and type migrate abort and migrate online", err, command)
 	}
 	return err
 }

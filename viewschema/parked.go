@@ -93,7 +93,8 @@ func (s *Schema) RetryParked(ctx context.Context, aggregates ...string) ([]Retri
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 		}
-		if ids[i] = id.String(); !left[ids[i]] {
+		ids[i] = id.String()
+		if !left[ids[i]] {
 			return nil, fmt.Errorf("%w: %s; see: events parked", replay.ErrNotParked, a)
 		}
 	}
@@ -101,7 +102,7 @@ func (s *Schema) RetryParked(ctx context.Context, aggregates ...string) ([]Retri
 	for _, id := range ids {
 		err := job.RetryParked(ctx, id)
 		switch {
-		case err == nil:
+		case err == nil || errors.Is(err, replay.ErrNotParked): // somebody else was faster
 			list = append(list, Retried{Aggregate: id})
 		case ctx.Err() != nil || errors.Is(err, ErrState) || pg.IsConnectionLost(err):
 			return list, err
@@ -121,11 +122,28 @@ func (s *Schema) countParked(ctx context.Context, q pg.Querier, m replay.Ledger)
 	return n, nil
 }
 
+// parkedNow is countParked in a transaction of its own, which survives a lost connection.
+func (s *Schema) parkedNow(ctx context.Context, job *replay.Job) (n int, err error) {
+	err = job.Retry(ctx, pg.PointList, func(tx pgx.Tx) (err error) {
+		n, err = s.countParked(ctx, tx, job.Ledger)
+		return err
+	})
+	return n, err
+}
+
 // checkParked refuses a cutover that would leave aggregates out, unless Options.WithParked says that it may.
 func (s *Schema) checkParked(ctx context.Context, q pg.Querier, m *migration) error {
 	n, err := s.countParked(ctx, q, m.Ledger)
-	if err != nil || n == 0 || s.opts.WithParked {
+	if err != nil {
 		return err
+	}
+	return s.refuseParked(m, n)
+}
+
+// refuseParked is checkParked for a number that is known.
+func (s *Schema) refuseParked(m *migration, n int) error {
+	if n == 0 || s.opts.WithParked {
+		return nil
 	}
 	r := &refusal{}
 	r.add("version %d leaves out %d parked aggregates; see: events parked; mend their events and type: events retry; or cut over without them: migrate offline --with-parked",
