@@ -68,6 +68,49 @@ func TestTotalsDoNotDeadlock(t *testing.T) {
 	}
 }
 
+// A batch with more keys than a rebuild keeps in memory lets go of them, and comes back to some.
+func TestManyKeys(t *testing.T) {
+	t.Parallel()
+	type places struct{ From, N int }
+	pool := pgtest.Database(t, setupTotals)
+	set, err := projections.NewSet([]projections.EventType{projections.JSON[places]("Added")}, &projections.Projector{
+		Name: "counts", Tables: []projections.Table{counts}, Handlers: []projections.Handler{
+			projections.On(func(s *projections.Store, e projections.Event[places]) error {
+				for i := range e.Data.N {
+					if err := counts.Add(s, count{Place: fmt.Sprint(e.Data.From + i)}); err != nil {
+						return err
+					}
+				}
+				return nil
+			}),
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const aggregates, keys = 6, 20_000 // half of which the next one adds to as well
+	var events []projections.New
+	for i := range aggregates {
+		events = append(events, projections.New{
+			Meta: projections.Meta{Position: int64(i + 1), AggregateID: projections.UUID(uuid.UUID{byte(i)}), Sequence: 1, Type: "Added"},
+			Data: places{keys / 2 * i, keys},
+		})
+	}
+	rebuildParts(t, pool, set.In("parts", ""), [][]projections.New{events})
+	err = pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		return applyNew(t.Context(), tx, set.In("direct", "").Rebuild(), events)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, schema := range []string{"parts", "direct"} {
+		got := text(t, pool, "select string_agg(format('%s of %s', count, n), ' ' order by n) from (select n, count(*) from "+schema+".counts group by n) s")
+		if want := fmt.Sprintf("%d of 1 %d of 2", keys, keys/2*(aggregates-1)); got != want {
+			t.Errorf("%s: %s, want %s", schema, got, want)
+		}
+	}
+}
+
 // What batches leave may be larger than the column, as long as the sum is not.
 func TestPartialSumsAreWide(t *testing.T) {
 	t.Parallel()
