@@ -2,7 +2,6 @@ package projections
 
 import (
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"reflect"
@@ -117,7 +116,7 @@ func (a *accumulation) addColumn(c *column) {
 func (a *accumulation) stamp(row unsafe.Pointer, position int64) error {
 	for i := range a.columns {
 		c := &a.columns[i]
-		v := c.column.value(row)
+		v := c.value(row)
 		switch {
 		case (c.rule == ruleCount || c.rule == rulePosition) && !v.IsZero():
 			return fmt.Errorf("column %s is filled in by Add: leave field %s zero", c.name, c.goName)
@@ -149,7 +148,7 @@ func (a *accumulation) merge(into, from unsafe.Pointer) error {
 		case ruleSum, ruleCount:
 			if !c.ops.add(old, new) {
 				return fmt.Errorf("column %s: the sum of %v and %v does not fit into field %s, a %v",
-					c.name, c.column.value(into), c.column.value(from), c.goName, c.typ)
+					c.name, c.value(into), c.value(from), c.goName, c.typ)
 			}
 			continue
 		case ruleMin:
@@ -286,62 +285,4 @@ func integers[T int | int8 | int16 | int32 | int64 | uint | uint8 | uint16 | uin
 			return true
 		},
 	}
-}
-
-// keyEncoder appends a value of a key so that bytes are in the order of values and no value is the beginning of another one.
-type keyEncoder func(buf []byte, p unsafe.Pointer) []byte
-
-func newKeyEncoder(t reflect.Type) keyEncoder {
-	switch {
-	case t == timeType:
-		return func(buf []byte, p unsafe.Pointer) []byte {
-			return appendSigned(buf, (*time.Time)(p).UnixMicro())
-		}
-	case t.Kind() == reflect.Array && t.ConvertibleTo(uuidType):
-		return func(buf []byte, p unsafe.Pointer) []byte { return append(buf, (*[16]byte)(p)[:]...) }
-	case custom(t):
-		return nil
-	case t.Kind() == reflect.String:
-		return func(buf []byte, p unsafe.Pointer) []byte {
-			for _, b := range []byte(*(*string)(p)) {
-				if buf = append(buf, b); b == 0 {
-					buf = append(buf, 1)
-				}
-			}
-			return append(buf, 0, 0)
-		}
-	case t.Kind() == reflect.Bool:
-		return func(buf []byte, p unsafe.Pointer) []byte { return append(buf, *(*byte)(p)) }
-	case t.Kind() >= reflect.Uint && t.Kind() <= reflect.Uint64:
-		read := readInt(t.Kind())
-		return func(buf []byte, p unsafe.Pointer) []byte {
-			n, _ := read(p)
-			return binary.BigEndian.AppendUint64(buf, uint64(n))
-		}
-	case isInt(t.Kind()):
-		read := readInt(t.Kind())
-		return func(buf []byte, p unsafe.Pointer) []byte {
-			n, _ := read(p)
-			return appendSigned(buf, n)
-		}
-	}
-	return nil
-}
-
-// keyEncoding encodes the key columns of a row.
-func keyEncoding(keys []*column) func(buf []byte, row unsafe.Pointer) []byte {
-	encoders := make([]keyEncoder, len(keys))
-	for i, c := range keys {
-		encoders[i] = newKeyEncoder(c.typ)
-	}
-	return func(buf []byte, row unsafe.Pointer) []byte {
-		for i, encode := range encoders {
-			buf = encode(buf, unsafe.Add(row, keys[i].offset))
-		}
-		return buf
-	}
-}
-
-func appendSigned(buf []byte, n int64) []byte {
-	return binary.BigEndian.AppendUint64(buf, uint64(n)^1<<63)
 }

@@ -2,9 +2,12 @@ package projections
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"reflect"
 	"strings"
+	"time"
+	"unsafe"
 )
 
 // keyOrder returns an order of keys of type K, so that rows that are alike to an index come in one order wherever they
@@ -71,4 +74,62 @@ func printKey(k any) string {
 		return formatUUID(v.Convert(uuidType).Interface().([16]byte))
 	}
 	return fmt.Sprint(k)
+}
+
+// keyEncoder appends a value of a key so that bytes are in the order of values and no value is the beginning of another one.
+type keyEncoder func(buf []byte, p unsafe.Pointer) []byte
+
+func newKeyEncoder(t reflect.Type) keyEncoder {
+	switch {
+	case t == timeType:
+		return func(buf []byte, p unsafe.Pointer) []byte {
+			return appendSigned(buf, (*time.Time)(p).UnixMicro())
+		}
+	case t.Kind() == reflect.Array && t.ConvertibleTo(uuidType):
+		return func(buf []byte, p unsafe.Pointer) []byte { return append(buf, (*[16]byte)(p)[:]...) }
+	case custom(t):
+		return nil
+	case t.Kind() == reflect.String:
+		return func(buf []byte, p unsafe.Pointer) []byte {
+			for _, b := range []byte(*(*string)(p)) {
+				if buf = append(buf, b); b == 0 {
+					buf = append(buf, 1)
+				}
+			}
+			return append(buf, 0, 0)
+		}
+	case t.Kind() == reflect.Bool:
+		return func(buf []byte, p unsafe.Pointer) []byte { return append(buf, *(*byte)(p)) }
+	case t.Kind() >= reflect.Uint && t.Kind() <= reflect.Uint64:
+		read := readInt(t.Kind())
+		return func(buf []byte, p unsafe.Pointer) []byte {
+			n, _ := read(p)
+			return binary.BigEndian.AppendUint64(buf, uint64(n))
+		}
+	case isInt(t.Kind()):
+		read := readInt(t.Kind())
+		return func(buf []byte, p unsafe.Pointer) []byte {
+			n, _ := read(p)
+			return appendSigned(buf, n)
+		}
+	}
+	return nil
+}
+
+// keyEncoding encodes the key columns of a row.
+func keyEncoding(keys []*column) func(buf []byte, row unsafe.Pointer) []byte {
+	encoders := make([]keyEncoder, len(keys))
+	for i, c := range keys {
+		encoders[i] = newKeyEncoder(c.typ)
+	}
+	return func(buf []byte, row unsafe.Pointer) []byte {
+		for i, encode := range encoders {
+			buf = encode(buf, unsafe.Add(row, keys[i].offset))
+		}
+		return buf
+	}
+}
+
+func appendSigned(buf []byte, n int64) []byte {
+	return binary.BigEndian.AppendUint64(buf, uint64(n)^1<<63)
 }

@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
@@ -276,17 +277,19 @@ func (r *Run) store() error {
 		return err
 	}
 	err := r.write()
-	taken, ok := errors.AsType[*takenError](err)
-	switch {
-	case err == nil:
+	if err == nil {
 		return r.exec("release savepoint projector_store")
-	case !ok:
+	}
+	if refused, ok := errors.AsType[*pgconn.PgError](err); !ok || refused.Code != uniqueViolation {
 		return err
 	}
 	if _, err := r.conn.PgConn().Exec(r.ctx, "rollback to savepoint projector_store; release savepoint projector_store").ReadAll(); err != nil {
 		return err
 	}
-	return taken.resolve(r.ctx, r.conn)
+	if taken, ok := errors.AsType[*takenError](err); ok {
+		return taken.resolve(r.ctx, r.conn)
+	}
+	return err
 }
 
 func (r *Run) write() error {

@@ -142,7 +142,11 @@ func TestRowOfTwoAggregates(t *testing.T) {
 					return set.In(viewschema.DefaultSchema, "").Project(t.Context(), projections.Pgx(tx), events...)
 				})
 			}
-			toldShared(t, "both at once", project(first, second), "branches")
+			err := project(first, second)
+			toldShared(t, "both at once", err, "branches")
+			if strings.Contains(err.Error(), "SQLSTATE") {
+				t.Errorf("it was left to the database: %v", err)
+			}
 			if err := project(first); err != nil {
 				t.Fatal(err)
 			}

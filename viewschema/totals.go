@@ -78,7 +78,7 @@ func checkLast(set *projections.Set, source *eventstore.Reader) error {
 	for _, t := range set.Totals() {
 		if column := t.LastBy(); column != "" && source.SharedPositions() {
 			r.add("column %s of table %s has the last value by position, and in this store the events of a transaction share one; "+
-				"take a minimum or maximum, or give the projector of %[2]s the order projections.ByAggregate and rows of its own", column, t.Table)
+				"take view:\"min\" or view:\"max\", or keep the value in a row of each aggregate", column, t.Table)
 		}
 	}
 	return r.orNil()

@@ -108,6 +108,12 @@ func TestMergeResumes(t *testing.T) {
 			if got := sideTables(t, db); !slices.Equal(got, []string{"projector_partial_newest_1 p"}) {
 				t.Errorf("side tables: %v; they have to be logged", got)
 			}
+			var spare int
+			if err := db.QueryRow(t.Context(), `
+				select (select count(*) from view_schema.projector_partial_newest_1) - count(*)
+				from view_schema.projector_batches where phase = 1`).Scan(&spare); err != nil || spare != 0 {
+				t.Errorf("batches left %d rows more than one each, %v", spare, err)
+			}
 			if end == "damaged" {
 				if _, err := db.Exec(t.Context(), "drop table view_schema.projector_partial_newest_1"); err != nil {
 					t.Fatal(err)

@@ -1,0 +1,57 @@
+package projections_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/viewschema/projector/projections"
+)
+
+// A value that two aggregates have of a unique index: in one COPY of a rebuild or a catch-up, and in the table. The error
+// names both, whichever column it is. This was seen to fail without the savepoint, and without the look into the COPY.
+func TestUniqueValueOfTwoAggregates(t *testing.T) {
+	t.Parallel()
+	open := func(position int64, id uuid.UUID) *projections.Raw {
+		return ev(position, id, 1, "AccountOpened", `{"iban":"NL1, (x)"}`)
+	}
+	for name, try := range map[string]func(t *testing.T) error{
+		"rebuild": func(t *testing.T) error {
+			pool, set := bank(t, accountsProjector)
+			_, err := apply(t.Context(), pool, set.Rebuild(), open(1, ada), open(2, bob))
+			return err
+		},
+		"two rebuilds": func(t *testing.T) error {
+			pool, set := bank(t, accountsProjector)
+			mustApply(t, pool, set.Rebuild(), 1, open(1, ada))
+			_, err := apply(t.Context(), pool, set.Rebuild(), open(2, bob))
+			return err
+		},
+		"catch-up": func(t *testing.T) error {
+			pool, set := bank(t, accountsProjector)
+			_, err := apply(t.Context(), pool, set.CatchUp(), open(1, ada), open(2, bob))
+			return err
+		},
+		"two catch-ups": func(t *testing.T) error {
+			pool, set := bank(t, accountsProjector)
+			mustApply(t, pool, set.CatchUp(), 1, open(1, ada))
+			_, err := apply(t.Context(), pool, set.CatchUp(), open(2, bob))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := try(t)
+			if !errors.Is(err, projections.ErrShared) {
+				t.Fatal(err)
+			}
+			for _, part := range []string{"(iban)=(NL1, (x)) is of aggregate", ada.String(), bob.String(), "projections.NewTotals"} {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("it does not say %s: %v", part, err)
+				}
+			}
+		})
+	}
+}
