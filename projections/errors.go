@@ -16,11 +16,16 @@ var (
 	ErrForeign  = errors.New("the row belongs to another aggregate") // a projector sees the event's aggregate only
 	ErrKey      = errors.New("the key of a row cannot change")       // a function changed it; Upsert's has to set the one asked for
 	ErrNested   = errors.New("a function that changes a row cannot use its table")
+	ErrAllRows  = errors.New("a projector with the order ByPosition sees all rows and cannot ask for them all: declare an Index and ask for a group")
 	ErrOwner    = errors.New("the table is not among the projector's tables: a table has one owner, and only it sees the rows")
 )
 
 // ErrSQLTable is Project's: the set has a table that a query fills, and not handlers.
 var ErrSQLTable = errors.New("a SQL table cannot be projected in the application's transaction")
+
+// ErrTurn is Project's: the transaction has not taken its turn, so a projector might get its events in another order than the
+// store has. See Set.TakeTurn.
+var ErrTurn = errors.New("the transaction has not taken its turn")
 
 // EventError tells which event could not be projected, by whom, and why.
 type EventError struct {

@@ -18,7 +18,7 @@ type model struct {
 	columns   []*column // that we write, in the order of the struct
 	numbered  []*column // that the database numbers
 	keys      []*column // the primary key in SQL
-	aggregate *column
+	aggregate *column   // nil: there is none
 }
 
 // column is a column of the view table and the field that holds it.
@@ -76,10 +76,7 @@ func newModel(typ reflect.Type) *model {
 	if k := m.keys[0]; m.aggregate == nil && len(m.keys) == 1 && !k.numbered && holdsID(k.typ) {
 		m.aggregate = k
 	}
-	if m.aggregate == nil {
-		m.refuse("no column holds the id of the row's aggregate: tag it view:\"aggregate\"")
-	}
-	return m
+	return m // without an aggregate, it is for a projector with the order ByPosition: see checkOrder
 }
 
 func (m *model) refuse(format string, args ...any) {
@@ -168,6 +165,9 @@ func isAggregate[R any, V comparable](m *model, what string, of func(*R) V) bool
 		if of(row) != zero {
 			m.refuse("%s reads column %s, which the database numbers when the row is stored", what, c.name)
 		}
+	}
+	if m.aggregate == nil {
+		return false
 	}
 	row := new(R)
 	m.probe(unsafe.Pointer(row), m.aggregate)

@@ -18,6 +18,7 @@ import (
 // batch to batch. It is for one goroutine at a time.
 type Run struct {
 	set      *Set
+	order    Order
 	loads    bool // a catch-up
 	stores   []*Store
 	appliers map[string]applier
@@ -37,6 +38,10 @@ type Run struct {
 	history []applied
 	taken   bool // errTaken was returned to a handler
 
+	// A batch by position; see lookup.go. It has a history, too.
+	gathering bool // errMissing is returned for what is not loaded
+	missed    bool // it was
+
 	aggregates []ID
 	places     map[ID]int
 	placesText map[string]int
@@ -45,21 +50,28 @@ type Run struct {
 var (
 	errNotBegun = errors.New("projections: a run has to Begin before it applies events")
 	errFlushed  = errors.New("projections: the run has flushed: Begin the next batch")
+	errMixed    = errors.New("projections: the projectors of a run have one order: see Set.Parallel and Set.Ordered")
 )
 
 // Rebuild makes a run into empty tables. Events have to come aggregate by aggregate, each in sequence: when the next
 // aggregate begins, the rows of the last one are encoded and forgotten. COPY stores them: when there are some megabytes, if
 // the connection is not busy with a result then, and else in Flush.
-func (s *Set) Rebuild() *Run { return s.start(false) }
+//
+// The set has to be one of projectors with the order ByAggregate, or ByPartition, where partitions take the place of aggregates.
+// For one with the order ByPosition, it is CatchUp.
+func (s *Set) Rebuild() *Run { return s.start(s.Order() == ByPosition) }
 
 // CatchUp makes a run on tables that have rows. Events have to come in sequence within their aggregate; aggregates may
 // take turns. A table is read when a handler first touches it in a batch, with one query for the rows of all aggregates
 // of the batch, so the connection must not be busy with a result while Apply runs. The events have to stay as they are
 // until Flush, which stores what has changed: a handler may be called again with an event of the batch.
+//
+// The projectors of the set have to have one order; see Ordered. ByPartition, partitions take the place of aggregates.
+// ByPosition, events come in that order, the aggregates do not matter, and Flush is what applies the events.
 func (s *Set) CatchUp() *Run { return s.start(true) }
 
 func (s *Set) start(loads bool) *Run {
-	r := &Run{set: s, loads: loads, broken: errNotBegun, appliers: map[string]applier{}}
+	r := &Run{set: s, order: s.Order(), loads: loads, broken: errNotBegun, appliers: map[string]applier{}}
 	for _, p := range s.projectors {
 		store := &Store{run: r, projector: p}
 		for _, t := range p.Tables {
@@ -89,6 +101,9 @@ func (r *Run) Begin(ctx context.Context, tx pgx.Tx, aggregates []ID) error {
 }
 
 func (r *Run) begin(ctx context.Context, conn *pgx.Conn, aggregates []ID, stores []*Store) error {
+	if r.set.split != nil {
+		return errMixed
+	}
 	r.end(errNotBegun)
 	if status := conn.PgConn().TxStatus(); status != 'T' {
 		return fmt.Errorf("projections: the connection is not in a transaction that can go on (status %c)", status)
@@ -118,7 +133,7 @@ func (r *Run) begin(ctx context.Context, conn *pgx.Conn, aggregates []ID, stores
 		return err
 	}
 	r.ctx, r.conn, r.broken = ctx, conn, nil
-	r.partial = r.loads
+	r.partial = r.loads && r.order != ByPosition
 	r.aggregates = append(r.aggregates, aggregates...)
 	if r.loads {
 		r.places = emptied(r.places, len(r.places))
@@ -141,7 +156,7 @@ func (r *Run) end(next error) {
 	}
 	r.ctx, r.conn, r.broken = nil, nil, next
 	r.current, r.text, r.scope, r.stored = ID{}, "", 0, 0
-	r.partial, r.taken = false, false
+	r.partial, r.taken, r.gathering, r.missed = false, false, false, false
 	r.forgetHistory()
 	r.places = emptied(r.places, len(r.places))
 	r.placesText = nil
@@ -170,10 +185,19 @@ func (r *Run) Apply(e *Raw) error {
 	if !ok {
 		return nil
 	}
-	if r.partial {
-		return r.failing(r.applyPartial(applied{applier: a, raw: e}))
+	return r.take(applied{applier: a, raw: e})
+}
+
+// take applies the event, or keeps it until Flush.
+func (r *Run) take(a applied) error {
+	switch {
+	case r.order == ByPosition:
+		r.history = append(r.history, a)
+		return nil
+	case r.partial:
+		return r.failing(r.applyPartial(a))
 	}
-	return r.failing(r.apply(applied{applier: a, raw: e}))
+	return r.failing(r.apply(a))
 }
 
 // sampled is how many events there are for each whose decoding is timed: a look at the clock costs as much as a tenth of an
@@ -198,7 +222,7 @@ func (r *Run) enter(id ID) error {
 	if id.IsZero() {
 		return errors.New("projections: an event without an aggregate id")
 	}
-	if r.loads {
+	if r.loads && r.order != ByPosition {
 		place, ok := r.places[id]
 		if !ok {
 			return fmt.Errorf("projections: aggregate %s is not among those that the batch began with", id)
@@ -260,7 +284,10 @@ func (r *Run) Flush() (rows int64, err error) {
 			r.end(errFlushed)
 		}
 	}()
-	if r.partial {
+	switch {
+	case r.order == ByPosition:
+		return r.flushByPosition()
+	case r.partial:
 		return r.flushPartial()
 	}
 	return r.flush()

@@ -191,22 +191,25 @@ func (t *target) load(add func(numbers []byte, scan func(row unsafe.Pointer) err
 
 // query is load with a statement of its own. It is given what goes into it, the array of the aggregates' ids at last.
 func (t *target) query(statement func(columns, relation, aggregate, ids string) string, add func(numbers []byte, scan func(row unsafe.Pointer) error) error) error {
-	r := t.run
 	fields := slices.Concat(t.model.columns, t.model.numbered)
 	at, _ := t.place(t.model.aggregate)
-	ids, oid, array, err := r.idArray(t.plan.columns[at].sqlType, 1)
+	ids, oid, array, err := t.run.idArray(t.plan.columns[at].sqlType, 1)
 	if err != nil {
 		return err
 	}
-	sql := statement(columnList(fields), t.relation, t.model.aggregate.sql(), array)
-	formats := make([]int16, len(fields))
+	return t.read(statement(columnList(fields), t.relation, t.model.aggregate.sql(), array), [][]byte{ids}, []uint32{oid}, add)
+}
+
+// read adds the rows of a statement that selects the model's columns, and then the numbered ones.
+func (t *target) read(sql string, params [][]byte, oids []uint32, add func(numbers []byte, scan func(row unsafe.Pointer) error) error) error {
+	formats := make([]int16, len(t.model.columns)+len(t.model.numbered))
 	for i := range formats {
 		formats[i] = pgtype.BinaryFormatCode
 		if i < len(t.plan.columns) {
 			formats[i] = t.plan.columns[i].format
 		}
 	}
-	result := r.conn.PgConn().ExecParams(r.ctx, sql, [][]byte{ids}, []uint32{oid}, binaryFormat, formats)
+	result := t.run.conn.PgConn().ExecParams(t.run.ctx, sql, params, oids, binaryFormat, formats)
 	var failed error
 	for failed == nil && result.NextRow() {
 		failed = t.addRow(result.Values(), add)
