@@ -120,6 +120,12 @@ func (r *Reader) ends(ctx context.Context, db pg.Querier) (lowest, highest int64
 	return lowest, highest, nil
 }
 
+// Highest returns the highest position, 0 if there is none.
+func (r *Reader) Highest(ctx context.Context, db pg.Querier) (int64, error) {
+	_, highest, err := r.ends(ctx, db)
+	return highest, err
+}
+
 // copied says why the positions tell nothing about this server's transactions: another one has committed the events.
 func (r *Reader) copied(ctx context.Context, db pg.Querier) (reason string, err error) {
 	if r.base.unlocked != "" {

@@ -39,11 +39,20 @@ func Verify(ctx context.Context, conn *pgx.Conn, version int) ([]Comparison, err
 		return nil, err
 	}
 	movements, err := compare(ctx, tx, "transactions", "event_id, account_id, seq, kind, amount, balance, description, at")
-	return []Comparison{accounts, movements}, err
+	if err != nil {
+		return nil, err
+	}
+	comparisons := []Comparison{accounts, movements}
+	var exists bool // not before version 2, nor without the order of the store
+	if err := tx.QueryRow(ctx, "select to_regclass('view_schema.transfers') is not null").Scan(&exists); err != nil || !exists {
+		return comparisons, err
+	}
+	transfers, err := compare(ctx, tx, "transfers", "id, from_account, to_iban, to_account, amount, sent_at, received_at")
+	return append(comparisons, transfers), err
 }
 
-// replay fills temporary tables with the rows that the view tables should have. Rows of transactions leave as they are
-// made; open accounts stay in memory.
+// replay fills temporary tables with the rows that the view tables should have. Rows of transactions and transfers leave as they
+// are made; open accounts, and transfers that have not arrived, stay in memory.
 func replay(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
 		create temporary table expected_accounts (
@@ -51,6 +60,9 @@ func replay(ctx context.Context, tx pgx.Tx) error {
 		) on commit drop;
 		create temporary table expected_transactions (
 			event_id bigint, account_id uuid, seq bigint, kind text, amount bigint, balance bigint, description text, at timestamptz
+		) on commit drop;
+		create temporary table expected_transfers (
+			id uuid, from_account uuid, to_iban text, to_account uuid, amount bigint, sent_at timestamptz, received_at timestamptz
 		) on commit drop`)
 	if err != nil {
 		return err
@@ -58,9 +70,10 @@ func replay(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, "declare history cursor for select position, aggregate_id, sequence_number, event_type, data, created_at from events order by position"); err != nil {
 		return err
 	}
-	open := map[uuid.UUID]*Account{}
+	h := &history{open: map[uuid.UUID]*Account{}, sent: map[uuid.UUID]*Transfer{}}
 	for {
-		movements, events, err := fold(ctx, tx, open)
+		h.movements, h.transfers = nil, nil
+		events, err := h.fold(ctx, tx)
 		if err != nil {
 			return err
 		}
@@ -68,13 +81,23 @@ func replay(ctx context.Context, tx pgx.Tx) error {
 			break
 		}
 		_, err = tx.CopyFrom(ctx, pgx.Identifier{"expected_transactions"},
-			[]string{"event_id", "account_id", "seq", "kind", "amount", "balance", "description", "at"}, pgx.CopyFromRows(movements))
+			[]string{"event_id", "account_id", "seq", "kind", "amount", "balance", "description", "at"}, pgx.CopyFromRows(h.movements))
+		if err == nil {
+			err = h.copyTransfers(ctx, tx)
+		}
 		if err != nil {
 			return err
 		}
 	}
+	h.transfers = nil
+	for _, t := range h.sent {
+		h.arrive(t)
+	}
+	if err := h.copyTransfers(ctx, tx); err != nil {
+		return err
+	}
 	var rows [][]any
-	for _, a := range open {
+	for _, a := range h.open {
 		rows = append(rows, []any{a.ID, a.Owner, a.IBAN, a.Currency, a.Branch, a.Balance, a.Version, a.OpenedAt})
 	}
 	_, err = tx.CopyFrom(ctx, pgx.Identifier{"expected_accounts"},
@@ -82,11 +105,28 @@ func replay(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
+// history is what a replay by hand has in memory.
+type history struct {
+	open                 map[uuid.UUID]*Account
+	sent                 map[uuid.UUID]*Transfer // and not arrived
+	movements, transfers [][]any                 // rows to store
+}
+
+func (h *history) arrive(t *Transfer) {
+	h.transfers = append(h.transfers, []any{t.ID, t.FromAccount, t.ToIBAN, t.ToAccount, t.Amount, t.SentAt, t.ReceivedAt})
+}
+
+func (h *history) copyTransfers(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.CopyFrom(ctx, pgx.Identifier{"expected_transfers"},
+		[]string{"id", "from_account", "to_iban", "to_account", "amount", "sent_at", "received_at"}, pgx.CopyFromRows(h.transfers))
+	return err
+}
+
 // fold applies the next events of the history.
-func fold(ctx context.Context, tx pgx.Tx, open map[uuid.UUID]*Account) (movements [][]any, events int, err error) {
+func (h *history) fold(ctx context.Context, tx pgx.Tx) (events int, err error) {
 	rows, err := tx.Query(ctx, "fetch 20000 from history")
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	var e struct {
 		Transaction
@@ -102,15 +142,16 @@ func fold(ctx context.Context, tx pgx.Tx, open map[uuid.UUID]*Account) (movement
 		text := func(key string) string { s, _ := raw[key].(string); return s }
 		number, _ := raw["amount"].(float64)
 		amount := int64(number)
-		a := open[e.AccountID]
+		a := h.open[e.AccountID]
+		transfer, _ := uuid.Parse(text("transfer_id")) // no other event has one
 		move := func(kind string, amount int64, description string) {
 			a.Balance += amount
-			movements = append(movements, []any{e.EventID, e.AccountID, e.Sequence, kind, amount, a.Balance, description, e.At})
+			h.movements = append(h.movements, []any{e.EventID, e.AccountID, e.Sequence, kind, amount, a.Balance, description, e.At})
 		}
 		switch e.kind {
 		case "AccountOpened":
 			a = &Account{ID: e.AccountID, Owner: text("owner_name"), IBAN: text("iban"), Currency: text("currency"), Branch: text("branch"), OpenedAt: e.At}
-			open[e.AccountID] = a
+			h.open[e.AccountID] = a
 		case "AccountRenamed":
 			a.Owner = text("owner_name")
 		case "MoneyDeposited":
@@ -119,17 +160,23 @@ func fold(ctx context.Context, tx pgx.Tx, open map[uuid.UUID]*Account) (movement
 			move("withdrawal", -amount, text("description"))
 		case "TransferSent":
 			move("transfer", -amount, "to "+text("to_iban"))
+			h.sent[transfer] = &Transfer{ID: transfer, FromAccount: e.AccountID, ToIBAN: text("to_iban"), Amount: amount, SentAt: e.At}
 		case "TransferReceived":
 			move("transfer", amount, "from "+text("from_iban"))
+			t := h.sent[transfer]
+			delete(h.sent, transfer)
+			to, at := e.AccountID, e.At
+			t.ToAccount, t.ReceivedAt = &to, &at
+			h.arrive(t)
 		case "AccountClosed":
-			delete(open, e.AccountID)
+			delete(h.open, e.AccountID)
 		default:
 			return fmt.Errorf("event %d has the unknown type %s", e.EventID, e.kind)
 		}
 		a.Version = e.Sequence
 		return nil
 	})
-	return movements, events, err
+	return events, err
 }
 
 // compare counts the rows that only one of the two tables has.

@@ -19,6 +19,7 @@ const (
 	PointBatch        Point = "batch"         // rows, ledger entries and done mark of a batch
 	PointBuilt        Point = "built"         // the end of the building
 	PointList         Point = "list"          // what there is to do or was done; writes nothing
+	PointLane         Point = "lane"          // rows and position of a slice of the ordered lane
 	PointGroup        Point = "group"         // rows and ledger entries of a group of a catch-up
 	PointCut          Point = "cut"           // the end of a catch-up
 	PointCutover      Point = "cutover"       // new names and new version
@@ -32,7 +33,7 @@ const (
 
 // Points are all of them, in the order in which a migration comes to them.
 var Points = []Point{
-	PointInit, PointBegin, PointBatch, PointBuilt, PointList, PointGroup, PointCut, PointCutover, PointAborting, PointAbort, PointCreateTables, PointReplay,
+	PointInit, PointBegin, PointBatch, PointLane, PointBuilt, PointList, PointGroup, PointCut, PointCutover, PointAborting, PointAbort, PointCreateTables, PointReplay,
 	PointPrepare, PointFill,
 }
 
