@@ -136,14 +136,20 @@ group by aggregate_id;
 type tables string
 
 const (
-	inGo   tables = "in Go"   // tallies
-	inSQL  tables = "in SQL"  // tallies
-	inBoth tables = "in both" // tallies in Go, and the same rows in SQL: twins
+	inGo   tables = "in Go"           // tallies
+	inSQL  tables = "in SQL"          // tallies
+	inBoth tables = "in both"         // tallies in Go, and the same rows in SQL: twins
+	inLane tables = "in the lane"     // lines, in the order of the store
+	beside tables = "beside the lane" // tallies in Go, and lines
 )
 
+// names are those of the tables that are replayed by aggregate.
 func (in tables) names() []string {
-	if in == inBoth {
+	switch in {
+	case inBoth:
 		return []string{"tallies", "twins"}
+	case inLane:
+		return nil
 	}
 	return []string{"tallies"}
 }
@@ -167,6 +173,13 @@ func (in tables) definition() viewschema.Definition {
 		d.Projectors = append(d.Projectors, inSQLNamed("tallies"))
 	case inBoth:
 		d.Projectors = append(d.Projectors, inSQLNamed("twins"))
+	case inLane:
+		d.Projectors = []*projections.Projector{linesProjector}
+	case beside:
+		d.Projectors = append(d.Projectors, linesProjector)
+	}
+	if in.hasLane() {
+		views["lines.sql"] = &fstest.MapFile{Data: []byte(linesSQL)}
 	}
 	for _, p := range d.Projectors {
 		d.Versions[1] = append(d.Versions[1], projector.Replay(p))
@@ -250,6 +263,11 @@ func newWorld(t *testing.T, k kind, in tables) *world {
 	w.projections = set.In("view_schema", "_1")
 	for _, table := range in.names() {
 		if _, err := w.admin.Exec(ctx, strings.ReplaceAll(in.sql(table), "%SUFFIX%", "_1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if in.hasLane() {
+		if _, err := w.admin.Exec(ctx, strings.ReplaceAll(linesSQL, "%SUFFIX%", "_1")); err != nil {
 			t.Fatal(err)
 		}
 	}
