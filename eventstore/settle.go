@@ -162,7 +162,10 @@ func (r *Reader) outwait(ctx context.Context, db pg.Querier, sequence uint32, wr
 		case <-time.After(pause):
 		}
 		now, err := r.writers(ctx, db, sequence)
-		if err != nil {
+		switch {
+		case err != nil && ctx.Err() != nil: // in the middle of it
+			return fmt.Errorf("waiting for %s: %w", pg.Describe(writers), context.Cause(ctx))
+		case err != nil:
 			return err
 		}
 		open := map[string]bool{}
