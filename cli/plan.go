@@ -30,7 +30,14 @@ func (v planView) text(w io.Writer, program string) {
 	t := table(w)
 	if len(v.Projectors) > 0 {
 		fmt.Fprintf(t, "replay\t%s\n", strings.Join(v.Projectors, ", "))
-		fmt.Fprintf(t, "events\tabout %s, in %s\n", number(v.Events), count(int64(v.Batches), "batch", "batches"))
+		if len(v.Lane) > 0 {
+			fmt.Fprintf(t, "in order\t%s, by one worker at a time\n", strings.Join(v.Lane, ", "))
+		}
+		if v.Batches > 0 {
+			fmt.Fprintf(t, "events\tabout %s, in %s\n", number(v.Events), count(int64(v.Batches), "batch", "batches"))
+		} else {
+			fmt.Fprintf(t, "events\tabout %s\n", number(v.Events))
+		}
 		if v.Reading != nil && v.Reading.Bytes > 0 && v.Reading.Passes > 1 {
 			fmt.Fprintf(t, "reading\t%s\n", access(v.Reading))
 		}

@@ -28,6 +28,7 @@ type source struct {
 	Time          text `key:"time" doc:"timestamp, or text that PostgreSQL reads as one; without a zone it is UTC."`
 	SchemaVersion text `key:"schema_version" doc:"The version of the payload; read as text; optional."`
 	Tenant        text `key:"tenant" doc:"Read as text; optional."`
+	Partition     text `key:"partition" doc:"uuid or text: what projectors in Go with the order ByPartition group events by; optional."`
 	Where         text `key:"where" doc:"SQL: only rows for which this holds are events."`
 	Positions     text `key:"positions" doc:"How far positions can be trusted: drawn ahead, in an earlier transaction than the event's; in commit order; or the ids of the transactions that inserted the events. Otherwise they come from the column's sequence, in the transaction that inserts the event." values:"drawn ahead,commit order,transaction id"`
 }

@@ -61,6 +61,7 @@ func (m *Mapping) fields() []struct{ role, sql string } {
 		{"metadata", m.Metadata},
 		{"schema version", m.SchemaVersion},
 		{"tenant", m.Tenant},
+		{"partition", m.Partition},
 	}
 }
 
@@ -70,6 +71,8 @@ type row struct {
 	data                                           string // the payload in it
 	versioned, metadataVersioned                   bool   // a version byte comes first, as in jsonb's binary format
 	aggregateType, metadata, schemaVersion, tenant int
+	partition                                      int
+	partitionUUID                                  bool // else it is text
 }
 
 // binder checks the fields of a mapping and makes the select list of them.
@@ -113,6 +116,8 @@ func (r *Reader) bind(ctx context.Context, q pg.Querier) error {
 	r.row.metadataVersioned = r.types[m.Metadata] == "jsonb"
 	r.row.schemaVersion = b.optional("schema version", m.SchemaVersion, nil)
 	r.row.tenant = b.optional("tenant", m.Tenant, nil)
+	r.row.partition = b.optional("partition", m.Partition, asID)
+	r.row.partitionUUID = r.types[m.Partition] == "uuid"
 	if r.types[m.AggregateID] == ambiguous {
 		b.problem("%s.%s has a nondeterministic collation, in which different ids are equal", r.relation, m.AggregateID)
 	}

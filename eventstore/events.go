@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -31,6 +32,8 @@ type Selection struct {
 	Types      []string         // if not nil: just these types, except above AllAbove
 	AllAbove   int64            // with Types: above this position every type is read
 	Bounds     []projections.ID // ascending, inside of Range: they cut it into parts, the first of which is number 0
+	ByPosition bool             // in the order of positions, not by aggregate
+	Limit      int64            // with ByPosition, if not 0: the first of the selection, and all that share the last one's position
 }
 
 // Known are events as a ledger knows them.
@@ -124,11 +127,18 @@ func (sel Selection) among(p *params, expression, typ, collate string) (conditio
 // eventsSQL returns the statement that reads the selection, and its parameters.
 func (r *Reader) eventsSQL(sel Selection) (string, []any) {
 	where, args := r.where(sel)
-	return fmt.Sprintf("select %s\nfrom %s\nwhere %s\norder by %s%s, %s",
-		r.row.columns, r.from(""), where, r.id, r.collate, r.sequence), args
+	order := r.id + r.collate + ", " + r.sequence
+	if sel.ByPosition {
+		order = r.position
+		if sel.Limit > 0 {
+			order += fmt.Sprintf("\nfetch first %d rows with ties", sel.Limit)
+		}
+	}
+	return fmt.Sprintf("select %s\nfrom %s\nwhere %s\norder by %s", r.row.columns, r.from(""), where, order), args
 }
 
-// Events streams the selection by aggregate and, within each, by sequence number: in one statement, so in one snapshot.
+// Events streams the selection by aggregate and, within each, by sequence number, or by position: in one statement, so in one
+// snapshot.
 // The event is borrowed until the next step. The connection is busy until the loop ends; breaking off is allowed.
 func (r *Reader) Events(ctx context.Context, tx pgx.Tx, sel Selection) iter.Seq2[*Event, error] {
 	sql, args := r.eventsSQL(sel)
@@ -149,13 +159,8 @@ const fetched = 2048
 func (r *Reader) Scan(ctx context.Context, tx pgx.Tx, sel Selection) iter.Seq2[*Event, error] {
 	sql, args := r.eventsSQL(sel)
 	return func(yield func(*Event, error) bool) {
-		// A cursor is planned for its first rows unless it is told that all will be fetched.
-		_, err := tx.Exec(ctx, "select set_config('cursor_tuple_fraction', '1', true)")
-		if err == nil {
-			_, err = tx.Exec(ctx, "declare projector_events no scroll cursor for "+sql, args...)
-		}
-		if err != nil {
-			yield(nil, fmt.Errorf("reading events: %w", err))
+		if err := declare(ctx, tx, sql, args); err != nil {
+			yield(nil, err)
 			return
 		}
 		c := &cursor{bounds: sel.Bounds}
@@ -167,6 +172,52 @@ func (r *Reader) Scan(ctx context.Context, tx pgx.Tx, sel Selection) iter.Seq2[*
 			if err != nil || !more || n < fetched {
 				return
 			}
+		}
+	}
+}
+
+// declare makes the cursor projector_events. A cursor is planned for its first rows unless it is told that all will be fetched.
+func declare(ctx context.Context, tx pgx.Tx, sql string, args []any) error {
+	_, err := tx.Exec(ctx, "select set_config('cursor_tuple_fraction', '1', true)")
+	if err == nil {
+		_, err = tx.Exec(ctx, "declare projector_events no scroll cursor for "+sql, args...)
+	}
+	if err != nil {
+		return fmt.Errorf("reading events: %w", err)
+	}
+	return nil
+}
+
+// Chunks is Scan, of about size events at a time. They are the caller's to keep, and between chunks the connection is free.
+// The cursor ends with the loop, and
+// with the transaction if the loop is left.
+func (r *Reader) Chunks(ctx context.Context, tx pgx.Tx, sel Selection, size int) iter.Seq2[[]projections.Raw, error] {
+	sql, args := r.eventsSQL(sel)
+	return func(yield func([]projections.Raw, error) bool) {
+		if err := declare(ctx, tx, sql, args); err != nil {
+			yield(nil, err)
+			return
+		}
+		c := &cursor{}
+		for full := true; full; {
+			chunk := make([]projections.Raw, 0, size)
+			_, _, err := r.rows(ctx, tx, fmt.Sprintf("fetch %d from projector_events", size), nil, c, func(e *Event, _ error) bool {
+				kept := e.Raw
+				kept.Type, kept.Data, kept.Metadata = bytes.Clone(e.Type), bytes.Clone(e.Data), bytes.Clone(e.Metadata)
+				chunk = append(chunk, kept)
+				return true
+			})
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			full = len(chunk) == size
+			if len(chunk) > 0 && !yield(chunk, nil) {
+				return // whoever leaves the loop ends the transaction
+			}
+		}
+		if _, err := tx.Exec(ctx, "close projector_events"); err != nil {
+			yield(nil, fmt.Errorf("reading events: %w", err))
 		}
 	}
 }
@@ -238,6 +289,16 @@ func (r *Reader) scan(e *projections.Raw, v [][]byte) error {
 	}
 	if i := r.row.tenant; i > 0 {
 		again(&e.Tenant, v[i])
+	}
+	if i := r.row.partition; i > 0 {
+		switch {
+		case v[i] == nil:
+			e.Partition = projections.ID{}
+		case r.row.partitionUUID:
+			e.Partition = projections.UUID([16]byte(v[i]))
+		case e.Partition.IsZero() || e.Partition.String() != string(v[i]):
+			e.Partition = projections.Text(string(v[i]))
+		}
 	}
 	return nil
 }

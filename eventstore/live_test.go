@@ -56,7 +56,7 @@ func TestReadOnly(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer db.Close()
-			d := bank.Definition
+			d := bank.WithoutTransfers()
 			d.Source = k.over
 			d.Source.Preset = k.preset
 			open := func(o viewschema.Options) *viewschema.Schema {
@@ -94,7 +94,7 @@ func TestRestoredDump(t *testing.T) {
 	t.Parallel()
 	l := newLayout(t, "sequent8")
 	l.exec("update sequent_schema.events set xact_id = xact_id + 1000000000 where sequence_number > 3")
-	d := bank.Definition
+	d := bank.WithoutTransfers()
 	d.Source.Preset = "sequent8"
 	s, err := viewschema.Open(l.db, d, viewschema.Options{})
 	if err != nil {

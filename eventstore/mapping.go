@@ -110,6 +110,26 @@ func (r *Reader) Identity() string {
 // aggregate become visible at once.
 func (r *Reader) SharedPositions() bool { return r.mapping.Positions == PositionsOfTransactions }
 
+// Partitioned says whether events have a partition.
+func (r *Reader) Partitioned() bool { return r.mapping.Partition != "" }
+
+// Indexed says whether an index has the positions in their order.
+func (r *Reader) Indexed(ctx context.Context, q pg.Querier) (indexed bool, err error) {
+	err = q.QueryRow(ctx, `
+		select exists (
+			select
+			from pg_catalog.pg_index i
+			join pg_catalog.pg_class c on c.oid = i.indexrelid
+			join pg_catalog.pg_am m on m.oid = c.relam
+			join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+			where i.indrelid = $1 and a.attname = $2 and m.amname = 'btree' and i.indisvalid and i.indpred is null)`,
+		r.base.table, r.base.position).Scan(&indexed)
+	if err != nil {
+		return false, fmt.Errorf("looking for an index on the positions of %s: %w", r.relation, err)
+	}
+	return indexed, nil
+}
+
 // from is what the statements select from; sample is a clause of the relation.
 func (r *Reader) from(sample string) string {
 	return r.relation + " e" + sample + " " + r.mapping.Join

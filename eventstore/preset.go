@@ -76,6 +76,7 @@ func (m Mapping) over(base Mapping) Mapping {
 		Metadata:      cmp.Or(m.Metadata, base.Metadata),
 		SchemaVersion: cmp.Or(m.SchemaVersion, base.SchemaVersion),
 		Tenant:        cmp.Or(m.Tenant, base.Tenant),
+		Partition:     cmp.Or(m.Partition, base.Partition),
 		Positions:     cmp.Or(m.Positions, base.Positions),
 	}
 }

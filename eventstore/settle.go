@@ -120,6 +120,12 @@ func (r *Reader) ends(ctx context.Context, db pg.Querier) (lowest, highest int64
 	return lowest, highest, nil
 }
 
+// Highest returns the highest position, 0 if there is none.
+func (r *Reader) Highest(ctx context.Context, db pg.Querier) (int64, error) {
+	_, highest, err := r.ends(ctx, db)
+	return highest, err
+}
+
 // copied says why the positions tell nothing about this server's transactions: another one has committed the events.
 func (r *Reader) copied(ctx context.Context, db pg.Querier) (reason string, err error) {
 	if r.base.unlocked != "" {
@@ -156,7 +162,10 @@ func (r *Reader) outwait(ctx context.Context, db pg.Querier, sequence uint32, wr
 		case <-time.After(pause):
 		}
 		now, err := r.writers(ctx, db, sequence)
-		if err != nil {
+		switch {
+		case err != nil && ctx.Err() != nil: // in the middle of it
+			return fmt.Errorf("waiting for %s: %w", pg.Describe(writers), context.Cause(ctx))
+		case err != nil:
 			return err
 		}
 		open := map[string]bool{}

@@ -100,6 +100,7 @@ func (b *bindingRun[P]) applyValue(m Meta, data any) error {
 
 func (b *bindingRun[P]) call(m Meta) (err error) {
 	var s *Store
+	var missing error
 	defer func() {
 		if v := recover(); v != nil {
 			err = &EventError{Meta: m, Projector: s.projector.Name, Err: panicked(v)}
@@ -108,8 +109,12 @@ func (b *bindingRun[P]) call(m Meta) (err error) {
 	for _, c := range b.calls {
 		s = b.run.stores[c.projector]
 		if err := c.handle(s, Event[P]{m, b.data}); err != nil {
-			return &EventError{Meta: m, Projector: s.projector.Name, Err: err}
+			err = &EventError{Meta: m, Projector: s.projector.Name, Err: err}
+			if !b.run.missed {
+				return err
+			}
+			missing = err // the others may miss something, too
 		}
 	}
-	return nil
+	return missing
 }

@@ -37,9 +37,6 @@ func TestNewRowsRefuses(t *testing.T) {
 		noKey struct {
 			ID uuid.UUID `view:"aggregate"`
 		}
-		noAggregate struct {
-			No int64 `bun:",pk"`
-		}
 		twoAggregates struct {
 			ID    uuid.UUID `bun:",pk" view:"aggregate"`
 			Other uuid.UUID `view:"aggregate"`
@@ -86,7 +83,6 @@ func TestNewRowsRefuses(t *testing.T) {
 	}{
 		{"no struct", "structs, not int", func() { projections.NewRows(func(r *int) int { return *r }) }},
 		{"no primary key", "noKey: no primary key", func() { projections.NewRows(func(r *noKey) uuid.UUID { return r.ID }) }},
-		{"no aggregate", `tag it view:"aggregate"`, func() { projections.NewRows(func(r *noAggregate) int64 { return r.No }) }},
 		{"two aggregates", "columns id and other are both tagged", func() { projections.NewRows(func(r *twoAggregates) uuid.UUID { return r.ID }) }},
 		{"number as aggregate", "column id is int64: an aggregate's id is", func() { projections.NewRows(func(r *numberAggregate) int64 { return r.ID }) }},
 		{"unknown tag", `column sum: unknown tag view:"sum"`, func() { projections.NewRows(func(r *unknownTag) uuid.UUID { return r.ID }) }},

@@ -17,6 +17,7 @@ var (
 	ErrShared   = errors.New("two aggregates write rows with the same key") // or the same value of another unique index
 	ErrKey      = errors.New("the key of a row cannot change")              // a function changed it; Upsert's has to set the one asked for
 	ErrNested   = errors.New("a function that changes a row cannot use its table")
+	ErrAllRows  = errors.New("a projector with the order ByPosition sees all rows and cannot ask for them all: declare an Index and ask for a group")
 	ErrOwner    = errors.New("the table is not among the projector's tables: a table has one owner, and only it sees the rows")
 )
 
@@ -26,6 +27,10 @@ const declareShared = "a projector sees one aggregate at a time: declare sums, c
 
 // ErrSQLTable is Project's: the set has a table that a query fills, and not handlers.
 var ErrSQLTable = errors.New("a SQL table cannot be projected in the application's transaction")
+
+// ErrTurn is Project's: the transaction has not taken its turn, so a projector might get its events in another order than the
+// store has. See Set.TakeTurn.
+var ErrTurn = errors.New("the transaction has not taken its turn")
 
 // EventError tells which event could not be projected, by whom, and why.
 type EventError struct {

@@ -59,6 +59,12 @@ func (t *table[K, R]) reset() {
 	}
 	t.forgetEntries()
 	t.target.reset()
+	if t.keys != nil {
+		t.keys.forget()
+		for _, l := range t.byGroup {
+			l.forget()
+		}
+	}
 }
 
 func (t *table[K, R]) forgetEntries() {

@@ -59,6 +59,11 @@ func NewIndex[G comparable, O Ordered, K comparable, R any](t *Rows[K, R], group
 		}
 	}
 	t.indexes = append(t.indexes, x.newGroups)
+	grouped := newLookup{column: group}
+	if columns := partsOf(t.model, func(r *R) G { g, _ := by(r); return g }); len(columns) == 1 && columns[0].name == group {
+		grouped = newLookup{make: func() lookup { return &asked[G]{columns: columns} }}
+	}
+	t.lookups = append(t.lookups, grouped)
 	return x
 }
 
@@ -134,7 +139,13 @@ func (x *Index[G, O, R]) find(s *Store, group G) ([]item[O, R], indexed[R], erro
 }
 
 func (x *Index[G, O, R]) items(s *Store, tab indexed[R], group G) ([]item[O, R], error) {
-	if x.single && !x.model.owned(s.run, unsafe.Pointer(&group)) {
+	if asked, ok := tab.lookup(x.number).(*asked[G]); ok {
+		if !asked.need(group) {
+			if err := tab.missing(); err != nil {
+				return nil, err
+			}
+		}
+	} else if x.single && !x.model.owned(s.run, unsafe.Pointer(&group)) {
 		return nil, fmt.Errorf("%s %s: %w", x.model.table, printKey(group), ErrForeign)
 	}
 	return *tab.grouping(x.number).(*groups[G, O, R]).at(group), nil
@@ -142,6 +153,8 @@ func (x *Index[G, O, R]) items(s *Store, tab indexed[R], group G) ([]item[O, R],
 
 // indexed is a table as an index sees it, which does not know the type of the key.
 type indexed[R any] interface {
+	lookup(index int) lookup
+	missing() error
 	grouping(index int) grouping[R]
 	compare(a, b *entry[R]) int
 	changeAll(es []*entry[R], fn func(*R)) (int, error)
@@ -177,7 +190,8 @@ func (t *table[K, R]) grouping(index int) grouping[R] {
 type groups[G comparable, O Ordered, R any] struct {
 	*Index[G, O, R]
 	table indexed[R]
-	only  []item[O, R]        // if the group is the aggregate's id
+	one   bool                // the group is the scope's id
+	only  []item[O, R]        // then
 	byKey map[G]*[]item[O, R] // else
 
 	group G // of the row that is being changed
@@ -190,11 +204,11 @@ type item[O Ordered, R any] struct {
 }
 
 func (x *Index[G, O, R]) newGroups(t indexed[R]) grouping[R] {
-	return &groups[G, O, R]{Index: x, table: t}
+	return &groups[G, O, R]{Index: x, table: t, one: x.single && t.lookup(x.number) == nil}
 }
 
 func (g *groups[G, O, R]) at(group G) *[]item[O, R] {
-	if g.single {
+	if g.one {
 		return &g.only
 	}
 	items := g.byKey[group]
@@ -255,7 +269,7 @@ func (g *groups[G, O, R]) clear() bool {
 	clear(g.only)
 	g.only = shortened(g.only)
 	g.byKey = nil
-	return g.single
+	return g.one
 }
 
 func entries[O Ordered, R any](items []item[O, R]) []*entry[R] {

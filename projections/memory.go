@@ -35,7 +35,10 @@ var errLoaded = errors.New("projections: the Memory holds rows of a database: th
 
 // Memory returns empty tables.
 func (s *Set) Memory() *Memory {
-	m := &Memory{runs: []*Run{s.start(&Run{loads: true, keeps: true})}}
+	m := &Memory{}
+	for _, part := range s.parts() {
+		m.runs = append(m.runs, part.start(&Run{loads: true, keeps: true}))
+	}
 	m.history = make([][]applied, len(m.runs))
 	m.clear()
 	return m

@@ -19,7 +19,7 @@ type model struct {
 	columns   []*column // that we write, in the order of the struct
 	numbered  []*column // that the database numbers
 	keys      []*column // the primary key in SQL
-	aggregate *column
+	aggregate *column   // nil: there is none
 	// encodeKey appends the primary key of a row; nil if the database numbers it, or if it has a type that is no key in Go.
 	encodeKey func(buf []byte, row unsafe.Pointer) []byte
 }
@@ -56,13 +56,10 @@ func newModel(typ reflect.Type) *model {
 	if k := m.keys[0]; m.aggregate == nil && len(m.keys) == 1 && !k.numbered && holdsID(k.typ) {
 		m.aggregate = k
 	}
-	if m.aggregate == nil {
-		m.refuse("no column holds the id of the row's aggregate: tag it view:\"aggregate\"")
-	}
 	if !slices.ContainsFunc(m.keys, func(c *column) bool { return c.numbered || newKeyEncoder(c.typ) == nil }) {
 		m.encodeKey = keyEncoding(m.keys)
 	}
-	return m
+	return m // without an aggregate, it is for a projector with the order ByPosition: see checkOrder
 }
 
 // readModel is newModel without the view tags, which say what kind of table it is.
@@ -183,6 +180,9 @@ func isAggregate[R any, V comparable](m *model, what string, of func(*R) V) bool
 		if of(row) != zero {
 			m.refuse("%s reads column %s, which the database numbers when the row is stored", what, c.name)
 		}
+	}
+	if m.aggregate == nil {
+		return false
 	}
 	row := new(R)
 	m.probe(unsafe.Pointer(row), m.aggregate)

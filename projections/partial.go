@@ -32,15 +32,20 @@ type applied struct {
 	data    any
 }
 
-func (a applied) aggregate() ID {
+// scopeOfEvent returns the id of the event's scope; ok is false if it has none.
+func (r *Run) scopeOfEvent(a applied) (id ID, ok bool) {
 	if a.raw != nil {
-		return a.raw.AggregateID
+		return r.scopeID(a.raw.AggregateID, a.raw.Partition)
 	}
-	return a.meta.AggregateID
+	return r.scopeID(a.meta.AggregateID, a.meta.Partition)
 }
 
 func (r *Run) apply(a applied) error {
-	if id := a.aggregate(); id != r.current || r.current.IsZero() {
+	id, ok := r.scopeOfEvent(a)
+	if !ok {
+		return nil
+	}
+	if id != r.current || r.current.IsZero() {
 		if err := r.enter(id); err != nil {
 			return err
 		}
@@ -271,7 +276,11 @@ func keyText(v reflect.Value) string {
 	case v.Kind() == reflect.String:
 		return v.String()
 	case v.Kind() == reflect.Array:
-		return formatUUID(v.Convert(uuidType).Interface().([16]byte))
+		var id [16]byte
+		for i := range id {
+			id[i] = byte(v.Index(i).Uint()) // not Convert: the field may be unexported
+		}
+		return formatUUID(id)
 	case v.CanInt():
 		return strconv.FormatInt(v.Int(), 10)
 	}
@@ -281,7 +290,31 @@ func keyText(v reflect.Value) string {
 // returned tells which of the model's columns of returns, nil if it is none, or not one of integers, text or UUIDs: two
 // probes with other values everywhere else tell a column from what is made of several.
 func returned[R any, V comparable](m *model, of func(*R) V) *column {
+	return returnedPart(m, reflect.TypeFor[V](), of, func(v reflect.Value) reflect.Value { return v })
+}
+
+// partsOf tells of which columns what of returns is made: of one, or, if it is a struct, of one for each field; nil if it is not.
+func partsOf[R any, V comparable](m *model, of func(*R) V) []*column {
 	t := reflect.TypeFor[V]()
+	if t.Kind() != reflect.Struct {
+		if c := returned(m, of); c != nil {
+			return []*column{c}
+		}
+		return nil
+	}
+	var columns []*column
+	for i := range t.NumField() {
+		c := returnedPart(m, t.Field(i).Type, of, func(v reflect.Value) reflect.Value { return v.Field(i) })
+		if c == nil {
+			return nil
+		}
+		columns = append(columns, c)
+	}
+	return columns
+}
+
+// returnedPart is returned for a part, of type t, of what of returns.
+func returnedPart[R any, V comparable](m *model, t reflect.Type, of func(*R) V, part func(reflect.Value) reflect.Value) *column {
 	if t.Kind() != reflect.String && !isInt(t.Kind()) && !holdsID(t) {
 		return nil
 	}
@@ -296,7 +329,7 @@ func returned[R any, V comparable](m *model, of func(*R) V) *column {
 			}
 			v := c.value(unsafe.Pointer(row))
 			fill(v, own)
-			return any(of(row)) == v.Interface()
+			return compareValues(part(reflect.ValueOf(of(row))), v) == 0
 		}
 		if returns(1, 2) && returns(2, 1) {
 			return c

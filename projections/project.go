@@ -72,13 +72,24 @@ type New struct {
 
 // Project applies events to the tables, in the order given, in the application's transaction: what a catch-up would do with
 // them, except that payloads come as the application has them and not out of a decoder. Events that nobody handles are
-// skipped; a payload or type that the set does not know is an error, and so is a set with SQL tables, ErrSQLTable. After an
+// skipped; a payload or type that the set does not know is an error, and so is a set with SQL tables, ErrSQLTable, and a
+// transaction that has not taken its turn, ErrTurn: see TakeTurn. After an
 // error the transaction has to be rolled back.
 func (s *Set) Project(ctx context.Context, tx DB, events ...New) error {
 	if tables := s.SQLTables(); len(tables) > 0 {
 		return fmt.Errorf("%w: %s of projector %s; project a set without it, see Set.Only, and let the application write the table itself",
 			ErrSQLTable, tables[0].Title, tables[0].Projector)
 	}
+	for _, part := range s.parts() {
+		if err := part.project(ctx, tx, events); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// project is Project for projectors of one order.
+func (s *Set) project(ctx context.Context, tx DB, events []New) error {
 	applied, used, aggregates, err := s.prepare(events)
 	if err != nil || len(applied) == 0 {
 		return err
@@ -92,6 +103,11 @@ func (s *Set) Project(ctx context.Context, tx DB, events ...New) error {
 		s.spare.Put(r)
 	}()
 	return tx.use(ctx, func(conn *pgx.Conn) error {
+		if s.Order() != ByAggregate {
+			if err := s.checkTurn(ctx, conn); err != nil {
+				return err
+			}
+		}
 		var stores []*Store
 		for i, store := range r.stores {
 			if used[i] {
@@ -112,14 +128,11 @@ func (s *Set) Project(ctx context.Context, tx DB, events ...New) error {
 }
 
 func (r *Run) applyNew(e New) error {
-	a := applied{applier: r.appliers[e.Type], meta: e.Meta, data: e.Data}
-	if r.partial {
-		return r.failing(r.applyPartial(a))
-	}
-	return r.failing(r.apply(a))
+	return r.take(applied{applier: r.appliers[e.Type], meta: e.Meta, data: e.Data})
 }
 
-// prepare names the events' types and keeps those that are handled. used are the projectors that do.
+// prepare names the events' types and keeps those that are handled. used are the projectors that do. aggregates are partitions
+// if these take their place.
 func (s *Set) prepare(events []New) (handled []New, used map[int]bool, aggregates []ID, err error) {
 	used, seen := map[int]bool{}, map[ID]bool{}
 	for _, e := range events {
@@ -130,12 +143,18 @@ func (s *Set) prepare(events []New) (handled []New, used map[int]bool, aggregate
 		if b == nil {
 			continue
 		}
+		id := e.AggregateID
+		if s.Order() == ByPartition {
+			if id = e.Partition; id.IsZero() {
+				continue
+			}
+		}
 		for _, i := range b.projectors() {
 			used[i] = true
 		}
-		if !seen[e.AggregateID] {
-			seen[e.AggregateID] = true
-			aggregates = append(aggregates, e.AggregateID)
+		if !seen[id] {
+			seen[id] = true
+			aggregates = append(aggregates, id)
 		}
 		handled = append(handled, e)
 	}

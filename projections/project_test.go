@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/viewschema/projector/internal/pgtest"
 	"github.com/viewschema/projector/projections"
 )
 
@@ -127,3 +128,58 @@ func (d otherDriver) NumInput() int                                { return -1 }
 func (d otherDriver) Exec([]driver.Value) (driver.Result, error)   { return driver.ResultNoRows, nil }
 
 func (d otherDriver) Query([]driver.Value) (driver.Rows, error) { return nil, errors.New("none") }
+
+// Two transactions that have drawn their positions would project in the order of their commits. The second waits for the first
+// instead, before it draws one.
+func TestTakeTurn(t *testing.T) {
+	t.Parallel()
+	pool, set := pgtest.Database(t, setupPlaces), placesSet(t)
+	event := func(position int64, s seating) projections.New {
+		return projections.New{Meta: projections.Meta{Position: position, AggregateID: projections.UUID(ada)}, Data: s}
+	}
+	begin := func(o pgx.TxOptions) pgx.Tx {
+		tx, err := pool.BeginTx(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) })
+		return tx
+	}
+	first, second := begin(pgx.TxOptions{}), begin(pgx.TxOptions{})
+	ada, björn := event(0, seating{"upsert", "IC 1", 1, "Ada"}), event(0, seating{"upsert", "IC 1", 1, "Björn"})
+	if err := set.TakeTurn(t.Context(), projections.Pgx(first), ada); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := second.Exec(t.Context(), "set local lock_timeout = '1ms'; savepoint s"); err != nil {
+		t.Fatal(err)
+	}
+	if err := set.TakeTurn(t.Context(), projections.Pgx(second), björn); err == nil || !strings.Contains(err.Error(), "waiting for the turn") {
+		t.Fatalf("two transactions have the turn: %v", err)
+	}
+	if _, err := second.Exec(t.Context(), "rollback to s"); err != nil {
+		t.Fatal(err)
+	}
+	if err := set.TakeTurn(t.Context(), projections.Pgx(second)); err != nil {
+		t.Errorf("without an event of an ordered projector: %v", err)
+	}
+	if err := set.Project(t.Context(), projections.Pgx(second), björn); !errors.Is(err, projections.ErrTurn) || !strings.Contains(err.Error(), "call Set.TakeTurn") {
+		t.Errorf("projected out of turn: %v", err)
+	}
+	ada.Position = 1
+	if err := errors.Join(set.Project(t.Context(), projections.Pgx(first), ada), first.Commit(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	björn.Position = 2
+	if err := errors.Join(set.TakeTurn(t.Context(), projections.Pgx(second), björn),
+		set.Project(t.Context(), projections.Pgx(second), björn), second.Commit(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if got := text(t, pool, "select concat_ws(' ', holder, since, visits) from places"); got != "Björn 2 2" {
+		t.Error(got)
+	}
+	snapshot := begin(pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+	err := errors.Join(set.TakeTurn(t.Context(), projections.Pgx(snapshot), ada), set.Project(t.Context(), projections.Pgx(snapshot), ada))
+	if !errors.Is(err, projections.ErrTurn) || !strings.Contains(err.Error(), "repeatable read") {
+		t.Errorf("projected from an old snapshot: %v", err)
+	}
+}

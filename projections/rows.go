@@ -21,8 +21,10 @@ type Rows[K comparable, R any] struct {
 	compare func(a, b K) int
 	single  bool // the key is the aggregate's id: an aggregate has one row
 
-	keyColumn *column // that is the key, if it is one by itself and the key is not the aggregate's id
-	indexes   []func(indexed[R]) grouping[R]
+	keyColumn  *column   // that is the key, if it is one by itself and the key is not the aggregate's id
+	keyColumns []*column // of which the key is made; nil if it is made of something else
+	indexes    []func(indexed[R]) grouping[R]
+	lookups    []newLookup // by index
 }
 
 // NewRows declares the view table of R. key returns what tells a row from all others, from the row's fields alone: the
@@ -33,6 +35,7 @@ func NewRows[K comparable, R any](key func(*R) K) *Rows[K, R] {
 	if !t.single {
 		t.keyColumn = returned(m, key)
 	}
+	t.keyColumns = partsOf(m, key)
 	return t
 }
 
@@ -52,6 +55,9 @@ func (t *Rows[K, R]) Create(s *Store, rows ...R) error {
 	if err != nil {
 		return err
 	}
+	if err := tab.needAll(rows); err != nil {
+		return err
+	}
 	first := len(tab.created)
 	for i := range rows {
 		e := tab.stage()
@@ -68,6 +74,9 @@ func (t *Rows[K, R]) Create(s *Store, rows ...R) error {
 func (t *Rows[K, R]) Put(s *Store, row R) error {
 	tab, err := t.in(s)
 	if err != nil {
+		return err
+	}
+	if err := tab.needAll([]R{row}); err != nil {
 		return err
 	}
 	staged := tab.stage()
@@ -150,7 +159,7 @@ func (t *Rows[K, R]) Delete(s *Store, key K) error {
 // that it creates, nor those that it deletes before their turn.
 func (t *Rows[K, R]) All(s *Store) iter.Seq2[R, error] {
 	return func(yield func(R, error) bool) {
-		tab, err := t.in(s)
+		tab, err := t.all(s)
 		if err != nil {
 			var zero R
 			yield(zero, err)
@@ -166,7 +175,7 @@ func (t *Rows[K, R]) All(s *Store) iter.Seq2[R, error] {
 
 // UpdateAll changes all rows of the aggregate, in the order of their keys, and returns their number.
 func (t *Rows[K, R]) UpdateAll(s *Store, fn func(*R)) (int, error) {
-	tab, err := t.in(s)
+	tab, err := t.all(s)
 	if err != nil {
 		return 0, err
 	}
@@ -175,7 +184,7 @@ func (t *Rows[K, R]) UpdateAll(s *Store, fn func(*R)) (int, error) {
 
 // DeleteAll removes all rows of the aggregate and returns their number.
 func (t *Rows[K, R]) DeleteAll(s *Store) (int, error) {
-	tab, err := t.in(s)
+	tab, err := t.all(s)
 	if err != nil {
 		return 0, err
 	}
@@ -191,6 +200,15 @@ func (t *Rows[K, R]) in(s *Store) (*table[K, R], error) {
 	return tab, tab.prepare()
 }
 
+// all is in for all rows.
+func (t *Rows[K, R]) all(s *Store) (*table[K, R], error) {
+	tab, err := t.in(s)
+	if err == nil && tab.keys != nil {
+		err = fmt.Errorf("%s: %w", t.model.table, ErrAllRows)
+	}
+	return tab, err
+}
+
 // state finds the table's state in the store.
 func (t *Rows[K, R]) state(s *Store) (*table[K, R], error) {
 	for i, m := range s.models {
@@ -204,7 +222,10 @@ func (t *Rows[K, R]) state(s *Store) (*table[K, R], error) {
 // at is in for a key, which may be visibly another aggregate's.
 func (t *Rows[K, R]) at(s *Store, key K) (*table[K, R], error) {
 	tab, err := t.in(s)
-	if err == nil && t.single && !t.model.owned(s.run, unsafe.Pointer(&key)) {
+	if err == nil {
+		err = tab.need(key)
+	}
+	if err == nil && tab.single && !t.model.owned(s.run, unsafe.Pointer(&key)) {
 		err = t.fail(key, ErrForeign)
 	}
 	return tab, err

@@ -20,6 +20,7 @@ import (
 // batch to batch. It is for one goroutine at a time.
 type Run struct {
 	set      *Set
+	order    Order
 	loads    bool // a catch-up
 	parts    bool // a rebuild whose totals go to side tables
 	stores   []*Store
@@ -42,6 +43,10 @@ type Run struct {
 	history []applied
 	taken   bool // errTaken was returned to a handler
 
+	// A batch by position; see lookup.go. It has a history, too.
+	gathering bool // errMissing is returned for what is not loaded
+	missed    bool // it was
+
 	aggregates []ID
 	places     map[ID]int
 	placesText map[string]int
@@ -52,6 +57,7 @@ type Run struct {
 var (
 	errNotBegun = errors.New("projections: a run has to Begin before it applies events")
 	errFlushed  = errors.New("projections: the run has flushed: Begin the next batch")
+	errMixed    = errors.New("projections: the projectors of a run have one order: see Set.Parallel and Set.Ordered")
 )
 
 // Rebuild makes a run into empty tables. Events have to come aggregate by aggregate, each in sequence: when the next
@@ -59,7 +65,10 @@ var (
 // the connection is not busy with a result then, and else in Flush.
 //
 // Rows of Totals are added to their tables, so no two rebuilds should be at work at the same time; see RebuildPartial.
-func (s *Set) Rebuild() *Run { return s.start(&Run{}) }
+//
+// The set has to be one of projectors with the order ByAggregate, or ByPartition, where partitions take the place of aggregates.
+// For one with the order ByPosition, it is CatchUp.
+func (s *Set) Rebuild() *Run { return s.start(&Run{loads: s.Order() == ByPosition}) }
 
 // RebuildPartial is Rebuild for any number of runs at the same time, each with some of the aggregates: rows of Totals go
 // to side tables, which have to be merged when all are done; see TotalsTarget.
@@ -69,10 +78,13 @@ func (s *Set) RebuildPartial() *Run { return s.start(&Run{parts: true}) }
 // take turns. A table is read when a handler first touches it in a batch, with one query for the rows of all aggregates
 // of the batch, so the connection must not be busy with a result while Apply runs. The events have to stay as they are
 // until Flush, which stores what has changed: a handler may be called again with an event of the batch.
+//
+// The projectors of the set have to have one order; see Ordered. ByPartition, partitions take the place of aggregates.
+// ByPosition, events come in that order, the aggregates do not matter, and Flush is what applies the events.
 func (s *Set) CatchUp() *Run { return s.start(&Run{loads: true}) }
 
 func (s *Set) start(r *Run) *Run {
-	r.set, r.broken, r.appliers = s, errNotBegun, map[string]applier{}
+	r.set, r.order, r.broken, r.appliers = s, s.Order(), errNotBegun, map[string]applier{}
 	var totals []state
 	for _, p := range s.projectors {
 		store := &Store{run: r, projector: p}
@@ -115,6 +127,9 @@ func (r *Run) Begin(ctx context.Context, tx pgx.Tx, aggregates []ID) error {
 }
 
 func (r *Run) begin(ctx context.Context, conn *pgx.Conn, aggregates []ID, stores []*Store) error {
+	if r.set.split != nil {
+		return errMixed
+	}
 	r.end(errNotBegun)
 	if status := conn.PgConn().TxStatus(); status != 'T' {
 		return fmt.Errorf("projections: the connection is not in a transaction that can go on (status %c)", status)
@@ -147,7 +162,7 @@ func (r *Run) begin(ctx context.Context, conn *pgx.Conn, aggregates []ID, stores
 		return err
 	}
 	r.ctx, r.conn, r.broken = ctx, conn, nil
-	r.partial = r.loads
+	r.partial = r.loads && r.order != ByPosition
 	r.aggregates = append(r.aggregates, aggregates...)
 	if r.loads {
 		r.places = emptied(r.places, len(r.places))
@@ -170,7 +185,7 @@ func (r *Run) end(next error) {
 	}
 	r.ctx, r.conn, r.broken = nil, nil, next
 	r.current, r.text, r.scope, r.stored, r.position = ID{}, "", 0, 0, 0
-	r.partial, r.taken = false, false
+	r.partial, r.taken, r.gathering, r.missed = false, false, false, false
 	r.forgetHistory()
 	r.places = emptied(r.places, len(r.places))
 	r.placesText = nil
@@ -199,10 +214,19 @@ func (r *Run) Apply(e *Raw) error {
 	if !ok {
 		return nil
 	}
-	if r.partial {
-		return r.failing(r.applyPartial(applied{applier: a, raw: e}))
+	return r.take(applied{applier: a, raw: e})
+}
+
+// take applies the event, or keeps it until Flush.
+func (r *Run) take(a applied) error {
+	switch {
+	case r.order == ByPosition:
+		r.history = append(r.history, a)
+		return nil
+	case r.partial:
+		return r.failing(r.applyPartial(a))
 	}
-	return r.failing(r.apply(applied{applier: a, raw: e}))
+	return r.failing(r.apply(a))
 }
 
 // sampled is how many events there are for each whose decoding is timed: a look at the clock costs as much as a tenth of an
@@ -227,7 +251,7 @@ func (r *Run) enter(id ID) error {
 	if id.IsZero() {
 		return errors.New("projections: an event without an aggregate id")
 	}
-	if r.loads {
+	if r.loads && r.order != ByPosition {
 		place, ok := r.places[id]
 		if !ok && r.keeps {
 			place, ok = len(r.places), true
@@ -317,7 +341,10 @@ func (r *Run) Flush() (rows int64, err error) {
 			r.end(errFlushed)
 		}
 	}()
-	if r.partial {
+	switch {
+	case r.order == ByPosition:
+		return r.flushByPosition()
+	case r.partial:
 		return r.flushPartial()
 	}
 	return r.flush()

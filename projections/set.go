@@ -21,6 +21,7 @@ type Set struct {
 	bindings map[string]binding // of the events that are handled, by stored name
 	byType   map[reflect.Type][]string
 	spare    sync.Pool // of *Run, for Project
+	split    []*Set    // by order, if the projectors have several
 }
 
 // NewSet checks everything that can be checked without a database and reports all that it finds.
@@ -49,6 +50,7 @@ func newSet(types []EventType, ps []*Projector, schema, suffix string) *Set {
 			}
 		}
 	}
+	s.split = s.splitByOrder()
 	return s
 }
 
@@ -221,6 +223,7 @@ func (c *findings) checkProjectors(ps []*Projector, decoded map[reflect.Type]boo
 			owners[t.TableName()] = p.Name
 		}
 		c.checkSQLTables(p)
+		c.checkOrder(p)
 		c.checkHandlers(p, decoded)
 	}
 }

@@ -30,6 +30,8 @@ type state interface {
 	taken() (bool, error)
 	// guessed says whether rows were created whose keys were taken to be free: such that stay, and such that are gone.
 	guessed() (stay, gone bool)
+	// reload forgets the rows and loads what was asked for.
+	reload() error
 }
 
 // entry is a row in memory. Its address is good until reset.
@@ -47,7 +49,7 @@ type stored struct {
 
 // scope holds the rows of one aggregate.
 type scope[K comparable, R any] struct {
-	only   *entry[R]       // if the key is the aggregate's id
+	only   *entry[R]       // if the key is the scope's id
 	rows   map[K]*entry[R] // else
 	added  int             // how often rows grew
 	groups []grouping[R]   // by index; nil until the index is used
@@ -57,6 +59,7 @@ type scope[K comparable, R any] struct {
 type table[K comparable, R any] struct {
 	target
 	rows    *Rows[K, R]
+	single  bool // the key is the scope's id: there is one row
 	current *scope[K, R]
 	ready   bool // current is the current aggregate's, with all its rows
 	scoped  bool // current is the current aggregate's
@@ -69,10 +72,17 @@ type table[K comparable, R any] struct {
 	slab    slab[entry[R]]
 	created []*entry[R]
 	changed []*entry[R] // stored ones
+
+	// What was asked for, if rows are loaded by that; see lookup.go.
+	keys    *asked[K]
+	byGroup []lookup // by index
 }
 
 func (t *Rows[K, R]) open(s *Store) state {
-	tab := &table[K, R]{target: target{model: t.model, run: s.run}, rows: t}
+	tab := &table[K, R]{target: target{model: t.model, run: s.run}, rows: t, single: t.single}
+	if s.run.order == ByPosition {
+		tab.single, tab.keys = false, &asked[K]{columns: t.keyColumns}
+	}
 	if s.run.loads {
 		tab.scopes = map[int]*scope[K, R]{}
 	}
@@ -90,7 +100,7 @@ func (t *table[K, R]) prepare() error {
 		return fmt.Errorf("%s: %w", t.model.table, ErrNested)
 	}
 	if t.run.loads {
-		if !t.loaded {
+		if !t.loaded && t.keys == nil {
 			if err := t.loadAll(); err != nil {
 				return t.run.fail(err)
 			}
@@ -167,7 +177,7 @@ func (t *table[K, R]) add(numbers []byte, scan func(row unsafe.Pointer) error) e
 func (t *table[K, R]) find(key K) *entry[R] { return t.findIn(t.current, key) }
 
 func (t *table[K, R]) findIn(sc *scope[K, R], key K) *entry[R] {
-	if t.rows.single {
+	if t.single {
 		if sc.only != nil && t.rows.key(&sc.only.row) == key {
 			return sc.only
 		}
@@ -177,7 +187,7 @@ func (t *table[K, R]) findIn(sc *scope[K, R], key K) *entry[R] {
 }
 
 func (t *table[K, R]) insertIn(sc *scope[K, R], key K, e *entry[R]) {
-	if t.rows.single {
+	if t.single {
 		sc.only = e
 		return
 	}
@@ -215,7 +225,7 @@ func (t *table[K, R]) create(e *entry[R]) error {
 }
 
 func (t *table[K, R]) checkOwner(row *R, key K) error {
-	if t.model.owned(t.run, unsafe.Add(unsafe.Pointer(row), t.model.aggregate.offset)) {
+	if t.keys != nil || t.model.owned(t.run, unsafe.Add(unsafe.Pointer(row), t.model.aggregate.offset)) {
 		return nil
 	}
 	return t.rows.fail(key, ErrForeign)
@@ -299,7 +309,7 @@ func (t *table[K, R]) remove(e *entry[R]) error {
 			g.remove(e)
 		}
 	}
-	if t.rows.single {
+	if t.single {
 		t.current.only = nil
 	} else {
 		delete(t.current.rows, t.rows.key(&e.row))
@@ -331,7 +341,7 @@ func (t *table[K, R]) remember(e *entry[R]) (err error) {
 
 // sorted returns the current aggregate's rows in the order of their keys.
 func (t *table[K, R]) sorted() []*entry[R] {
-	if t.rows.single {
+	if t.single {
 		if t.current.only == nil {
 			return nil
 		}

@@ -166,6 +166,11 @@ func (t *totals[R]) release() {
 
 func (t *totals[R]) forget() (int64, error) { return 0, fmt.Errorf("%s: %w", t.name, ErrTotals) }
 
+func (t *totals[R]) reload() error {
+	t.release()
+	return nil
+}
+
 func (t *totals[R]) taken() (bool, error) { return false, nil }
 
 func (t *totals[R]) guessed() (stay, gone bool) { return false, false }

@@ -38,7 +38,8 @@ func BatchSize(set *projections.Set, l eventstore.Layout, events int64, workers 
 }
 
 // Prepare writes the batches of a migration: the parts of the event store in the order of ids; then the tables that are
-// merged, the tables' indexes and statistics. It is part of the transaction that makes the tables.
+// merged, the tables' indexes and statistics. If there are ordered projectors, it writes their lane. It is part of the transaction
+// that makes the tables.
 func (j *Job) Prepare(ctx context.Context, tx pgx.Tx, parts []eventstore.Part, merged, indexed, tables []string) error {
 	insert := &pgx.Batch{}
 	number := 0
@@ -59,6 +60,9 @@ func (j *Job) Prepare(ctx context.Context, tx pgx.Tx, parts []eventstore.Part, m
 	}
 	for _, t := range tables {
 		add(PhaseAnalyze, nil, nil, &t, 0)
+	}
+	if j.hasLane() {
+		insert.Queue(j.sql("insert into %SCHEMA%.projector_lanes (migration_id) values ($1)"), j.Migration)
 	}
 	if err := tx.SendBatch(ctx, insert).Close(); err != nil {
 		return fmt.Errorf("writing the batches: %w", err)

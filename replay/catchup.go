@@ -52,7 +52,7 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 		p.Open = err.Error()
 	case err != nil:
 		return p, err
-	case before > 0 && cut.Reason != "":
+	case (before > 0 || j.hasLane()) && cut.Reason != "":
 		return p, fmt.Errorf("the migration has a cut of %d, and now none can be settled: %s", before, cut.Reason)
 	case cut.Reason == "" && cut.Drawn < highest: // what comes now would be taken for what was replayed
 		return p, fmt.Errorf("the positions of the events went back under the migration: it has replayed %d, and the last one given out is %d; type: migrate abort", highest, cut.Drawn)
@@ -63,6 +63,13 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 	for lost := int64(1); lost > 0; {
 		if err := j.applyLacking(ctx, &p); err != nil {
 			return p, err
+		}
+		if p.Settled { // the lane never goes past what is settled
+			done, err := j.advanceLane(ctx, cut.Position, func() {}, Built)
+			if err != nil {
+				return p, err
+			}
+			p.add(j, done)
 		}
 		p.Applying = time.Since(settled)
 		err := j.Retry(ctx, pg.PointCut, func(tx pgx.Tx) (err error) {
@@ -80,8 +87,19 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 	return p, nil
 }
 
+// add counts what the lane has got. Its events are not counted twice.
+func (p *Pass) add(j *Job, done Applied) {
+	if !j.hasBatches() {
+		p.Events += done.Events
+	}
+	p.Rows += done.Rows
+}
+
 // applyLacking applies what the ledger lacks.
 func (j *Job) applyLacking(ctx context.Context, p *Pass) error {
+	if !j.hasBatches() {
+		return nil
+	}
 	err := j.applyGroups(ctx, p)
 	if _, _, unique := pg.UniqueViolation(err); unique || errors.Is(err, projections.ErrShared) {
 		// A value that one aggregate freed and another took: together they fit.
@@ -100,16 +118,7 @@ func (j *Job) moveCut(ctx context.Context, tx pgx.Tx, p *Pass, cut int64) (lost 
 		return 0, err
 	}
 	if p.Settled && cut > old {
-		lacks, err := j.lacks(ctx, tx, old, nil)
-		if err != nil {
-			return 0, err
-		}
-		lacks.UpTo = cut
-		err = j.eventsTx(ctx, tx, func(events pgx.Tx) (err error) {
-			lost, err = j.Source.Count(ctx, events, lacks)
-			return err
-		})
-		if lost > 0 || err != nil {
+		if lost, err = j.lost(ctx, tx, old, cut); lost > 0 || err != nil {
 			return lost, err
 		}
 		if err := j.advance(ctx, tx, cut); err != nil {
@@ -118,6 +127,29 @@ func (j *Job) moveCut(ctx context.Context, tx pgx.Tx, p *Pass, cut int64) (lost 
 	}
 	p.Cut, err = j.enter(ctx, tx, Built)
 	return 0, err
+}
+
+// lost counts the events up to the new cut that are not in the tables; those that the lane lacks count as one.
+func (j *Job) lost(ctx context.Context, tx pgx.Tx, old, cut int64) (lost int64, err error) {
+	lane, err := j.LookAtLane(ctx, tx)
+	switch {
+	case err != nil:
+		return 0, err
+	case lane != nil && lane.Position < cut:
+		return 1, nil
+	case !j.hasBatches():
+		return 0, nil
+	}
+	lacks, err := j.lacks(ctx, tx, old, nil)
+	if err != nil {
+		return 0, err
+	}
+	lacks.UpTo = cut
+	err = j.eventsTx(ctx, tx, func(events pgx.Tx) (err error) {
+		lost, err = j.Source.Count(ctx, events, lacks)
+		return err
+	})
+	return lost, err
 }
 
 // lacks selects what the ledger, which q reads, lacks: of all aggregates, or of some. A database that does not have the
@@ -139,7 +171,8 @@ type tables struct {
 }
 
 func (j *Job) catchUpTables() tables {
-	return tables{j.Projections.CatchUp(), NewQueries(j.Projections, j.Source)}
+	set := j.Projections.Parallel()
+	return tables{set.CatchUp(), NewQueries(set, j.Source)}
 }
 
 // apply applies what the ledger lacks, of all aggregates or of some, read in one snapshot.
@@ -148,7 +181,7 @@ func (j *Job) apply(ctx context.Context, tx pgx.Tx, t tables, cut int64, aggrega
 	if err != nil {
 		return Pass{}, err
 	}
-	if j.Projections.OnlySQL() {
+	if j.Projections.Parallel().OnlySQL() {
 		return j.recompute(ctx, tx, t.queries, sel)
 	}
 	events, err := j.readAll(ctx, tx, sel)
@@ -202,9 +235,26 @@ func (t tables) apply(ctx context.Context, tx pgx.Tx, aggregates []projections.I
 	return rows + computed, err
 }
 
-// Tail counts the events that the ledger, which q reads, lacks. It takes no lock, so a catch-up that ends meanwhile may be
-// counted in part.
-func (j *Job) Tail(ctx context.Context, q pg.Querier) (int64, error) {
+// Tail counts the events that the ledger, which q reads, lacks, or the lane, if those are more. It takes no lock, so a catch-up
+// that ends meanwhile may be counted in part. The projectors of the job do not matter.
+func (j *Job) Tail(ctx context.Context, q pg.Querier) (tail int64, err error) {
+	store := q
+	if db, elsewhere := j.events(); elsewhere {
+		store = db
+	}
+	lane, err := j.LookAtLane(ctx, q)
+	if err != nil {
+		return 0, err
+	}
+	if lane != nil {
+		if tail, err = j.Source.Count(ctx, store, eventstore.Selection{After: lane.Position}); err != nil {
+			return 0, err
+		}
+		replayed, err := j.hasReplayed(ctx, q)
+		if !replayed || err != nil {
+			return tail, err
+		}
+	}
 	cut, err := j.cut(ctx, q)
 	if err != nil {
 		return 0, err
@@ -213,10 +263,8 @@ func (j *Job) Tail(ctx context.Context, q pg.Querier) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if db, elsewhere := j.events(); elsewhere {
-		return j.Source.Count(ctx, db, sel)
-	}
-	return j.Source.Count(ctx, q, sel)
+	lacking, err := j.Source.Count(ctx, store, sel)
+	return max(tail, lacking), err
 }
 
 // Finish applies all that the ledger lacks in the caller's transaction, which has to own the migration (see Own), while the
@@ -224,7 +272,16 @@ func (j *Job) Tail(ctx context.Context, q pg.Querier) (int64, error) {
 // would miss events.
 func (j *Job) Finish(ctx context.Context, tx pgx.Tx, cut int64) (Pass, error) {
 	began := time.Now()
-	p, err := j.apply(ctx, tx, j.catchUpTables(), cut, nil)
+	var p Pass
+	var err error
+	if j.hasBatches() {
+		p, err = j.apply(ctx, tx, j.catchUpTables(), cut, nil)
+	}
+	if err == nil {
+		var done Applied
+		done, err = j.finishLane(ctx, tx)
+		p.add(j, done)
+	}
 	if err != nil {
 		return p, fmt.Errorf("catching up version %d: %w", j.Version, err)
 	}

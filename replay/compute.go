@@ -22,7 +22,7 @@ func (j *Job) compute(ctx context.Context, m *meter) error {
 	}
 	passes.size = 1 // each batch is a statement of its own
 	return j.parallel(ctx, func(ctx context.Context) error {
-		c := &computer{job: j, passes: passes, meter: m, queries: NewQueries(j.Projections, j.Source)}
+		c := &computer{job: j, passes: passes, meter: m, queries: NewQueries(j.Projections.Parallel(), j.Source)}
 		return c.run(ctx)
 	})
 }

@@ -80,7 +80,7 @@ func (c *catchUp) read(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if c.job.Projections.OnlySQL() {
+		if c.job.Projections.Parallel().OnlySQL() {
 			return c.list(ctx, tx, lacks, int64(size))
 		}
 		return c.job.eventsTx(ctx, tx, func(tx pgx.Tx) error { return c.scan(ctx, tx, lacks, size) })

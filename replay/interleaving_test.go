@@ -204,6 +204,11 @@ func (w *world) interleave(sc script, count func(string)) error {
 	if err := w.clear(ctx); err != nil {
 		return err
 	}
+	if w.tables.hasLane() {
+		if _, err := w.admin.Exec(ctx, "delete from lines_1"); err != nil {
+			return err
+		}
+	}
 	own := w.parts()
 	own.workers, own.bounds, own.count = sc.Workers, sc.Bounds, count
 	own.job.SetGroupSize(sc.Group)
@@ -348,6 +353,11 @@ func (m *migration) check() error {
 	}
 	if m.phase == phaseBegin {
 		return nil // there is nothing in the tables yet
+	}
+	if m.world.tables.hasLane() {
+		if err := m.checkLane(ctx, events, before, cut); err != nil || m.world.tables == inLane {
+			return err
+		}
 	}
 	if m.phase == phaseCutover {
 		before = m.known // and nothing was committed while writers were held off

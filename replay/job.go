@@ -48,6 +48,7 @@ type Progress struct {
 	Events               int64 // about how many there are to replay
 	EventsDone           int64 // replayed and, by this process, read
 	Rows                 int64 // written
+	Lane                 *Lane // nil: the migration has none
 	Elapsed              time.Duration
 	Times                Times // of this process
 }
@@ -187,7 +188,7 @@ type transaction func(ctx context.Context, db pg.Beginner, point pg.Point, fn fu
 
 // work is the transaction of a batch or a group: see doc.go.
 func (j *Job) work() transaction {
-	if j.Projections.OnlySQL() {
+	if j.Projections.Parallel().OnlySQL() {
 		return pg.InSnapshot
 	}
 	return pg.InTx

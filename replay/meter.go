@@ -52,7 +52,12 @@ func (m *meter) applied(took time.Duration, elsewhere projections.Spent) {
 // batchDone takes down that a batch was committed.
 func (m *meter) batchDone(ctx context.Context, b batch, events int64) {
 	m.job.Log.Debug().Stringer("batch", b).Int64("events", events).Msg("batch done")
-	if err := m.look(ctx, events); err != nil { // the batch is done all the same
+	m.tell(ctx, events)
+}
+
+// tell looks after a commit, which is done all the same if that fails.
+func (m *meter) tell(ctx context.Context, committed int64) {
+	if err := m.look(ctx, committed); err != nil {
 		m.job.Log.Debug().Err(err).Msg("cannot tell the progress")
 	}
 }
@@ -126,6 +131,7 @@ func Report(ctx context.Context, to func(Progress), read func() Progress) (stop 
 // Look reads how far the batches are, over all processes. Batches that are being worked on count as pending.
 func (l Ledger) Look(ctx context.Context, q pg.Querier) (Progress, error) {
 	var p Progress
+	var replayed bool
 	err := q.QueryRow(ctx, l.sql(`
 		with b as (
 			select *, min(phase) filter (where done_at is null) over () as now
@@ -137,11 +143,19 @@ func (l Ledger) Look(ctx context.Context, q pg.Querier) (Progress, error) {
 			count(*) filter (where phase = now and done_at is not null),
 			coalesce(sum(case when done_at is null then estimate else events end), 0)::bigint,
 			coalesce(sum(events), 0)::bigint,
-			coalesce(sum(rows), 0)::bigint
+			coalesce(sum(rows), 0)::bigint,
+			coalesce(bool_or(phase = 1), false)
 		from b`), l.Migration, int(PhaseDone)).
-		Scan(&p.Phase, &p.Batches, &p.BatchesDone, &p.Events, &p.EventsDone, &p.Rows)
+		Scan(&p.Phase, &p.Batches, &p.BatchesDone, &p.Events, &p.EventsDone, &p.Rows, &replayed)
 	if err != nil {
 		return Progress{}, fmt.Errorf("reading the progress of migration %d: %w", l.Migration, err)
+	}
+	if p.Lane, err = l.LookAtLane(ctx, q); err != nil || p.Lane == nil {
+		return p, err
+	}
+	p.Rows += p.Lane.Rows
+	if !replayed { // else the lane's events are among those of the batches
+		p.Events, p.EventsDone = p.Lane.Events, p.Lane.Events
 	}
 	return p, nil
 }

@@ -107,7 +107,11 @@ func (p *parts) begin(ctx context.Context, patient bool) error {
 		if err != nil {
 			return err
 		}
-		return p.here().Prepare(ctx, tx, append(slices.Clone(ranges), last), p.merged, nil, nil)
+		parts := append(slices.Clone(ranges), last)
+		if len(p.job.Projections.Parallel().Projectors()) == 0 {
+			parts = nil
+		}
+		return p.here().Prepare(ctx, tx, parts, p.merged, nil, nil)
 	})
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/viewschema/projector/internal/pg"
 )
 
-// Run claims and works through the batches until none is left, whoever else does the same. When it returns nil, all
-// batches are done, those of other processes included. The first error ends this process's work; batches that it had in
+// Run claims and works through the batches until none is left, and brings the lane to the cut, whoever else does the same. When
+// it returns nil, all batches are done, those of other processes included, and the lane is there. The first error ends this process's work; batches that it had in
 // flight are rolled back and pending again, and what is done stays done.
 func (j *Job) Run(ctx context.Context) (Progress, error) {
 	m := newMeter(j)
@@ -24,7 +24,7 @@ func (j *Job) Run(ctx context.Context) (Progress, error) {
 	stop := m.start(ctx)
 	err := errPending
 	for errors.Is(err, errPending) {
-		if err = j.replay(ctx, m); err == nil {
+		if err = j.fill(ctx, m); err == nil {
 			err = j.parallel(ctx, func(ctx context.Context) error { return j.finishTables(ctx, m) })
 		}
 	}
@@ -34,10 +34,27 @@ func (j *Job) Run(ctx context.Context) (Progress, error) {
 // errPending is that a batch of the store is pending after all were done: a server that has taken over lacks its commit.
 var errPending = errors.New("a batch that was done is pending again")
 
+// fill has the batches of the store and the lane worked on side by side.
+func (j *Job) fill(ctx context.Context, m *meter) error {
+	pool := pond.NewPool(2)
+	defer pool.StopAndWait()
+	group := pool.NewGroupContext(ctx)
+	if j.hasBatches() {
+		group.SubmitErr(func() error { return j.replay(group.Context(), m) })
+	}
+	if j.hasLane() {
+		group.SubmitErr(func() error {
+			_, err := j.advanceLane(group.Context(), 0, func() { m.tell(group.Context(), 0) }, Building, Built)
+			return err
+		})
+	}
+	return wait(ctx, group)
+}
+
 // replay has readers read the events and workers apply them, each on connections of its own: while a worker stores the rows
 // of one batch, the server already reads and sorts what comes next.
 func (j *Job) replay(ctx context.Context, m *meter) error {
-	if j.Projections.OnlySQL() {
+	if j.Projections.Parallel().OnlySQL() {
 		return j.compute(ctx, m)
 	}
 	passes, err := j.newPasses(ctx)
@@ -48,7 +65,7 @@ func (j *Job) replay(ctx context.Context, m *meter) error {
 	if err != nil {
 		return err
 	}
-	feeds := make(chan *feed)
+	set, feeds := j.Projections.Parallel(), make(chan *feed)
 	reading := atomic.Int32{}
 	reading.Store(int32(readers))
 	pool := pond.NewPool(readers + workers)
@@ -67,7 +84,7 @@ func (j *Job) replay(ctx context.Context, m *meter) error {
 	}
 	for range workers {
 		group.SubmitErr(func() error {
-			w := &worker{job: j, passes: passes, meter: m, run: j.Projections.RebuildPartial(), queries: NewQueries(j.Projections, j.Source)}
+			w := &worker{job: j, passes: passes, meter: m, run: set.RebuildPartial(), queries: NewQueries(set, j.Source)}
 			return w.replay(group.Context(), feeds)
 		})
 	}

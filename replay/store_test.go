@@ -173,9 +173,11 @@ group by aggregate_id;
 type tables string
 
 const (
-	inGo   tables = "in Go"   // tallies, and halves
-	inSQL  tables = "in SQL"  // tallies
-	inBoth tables = "in both" // tallies in Go, and the same rows in SQL: twins; and halves
+	inGo   tables = "in Go"           // tallies, and halves
+	inSQL  tables = "in SQL"          // tallies
+	inBoth tables = "in both"         // tallies in Go, and the same rows in SQL: twins; and halves
+	inLane tables = "in the lane"     // lines, in the order of the store
+	beside tables = "beside the lane" // tallies in Go, and lines
 
 	// Without halves, from which what a parked aggregate has added cannot be taken out.
 	aloneInGo   tables = "alone in Go"
@@ -185,7 +187,7 @@ const (
 // adds says whether there are halves.
 func (in tables) adds() bool { return in == inGo || in == inBoth }
 
-// made lists all tables of a migration, the side table of halves included.
+// made lists the tables of a migration that are replayed by aggregate, and the side table of halves.
 func (in tables) made() []string {
 	all := in.names()
 	if in.adds() {
@@ -196,8 +198,11 @@ func (in tables) made() []string {
 
 // names lists those with a row for each aggregate.
 func (in tables) names() []string {
-	if in == inBoth || in == aloneInBoth {
+	switch in {
+	case inBoth, aloneInBoth:
 		return []string{"tallies", "twins"}
+	case inLane:
+		return nil
 	}
 	return []string{"tallies"}
 }
@@ -225,6 +230,13 @@ func (in tables) definition() viewschema.Definition {
 		d.Projectors = append(d.Projectors, inSQLNamed("tallies"))
 	case inBoth, aloneInBoth:
 		d.Projectors = append(d.Projectors, inSQLNamed("twins"))
+	case inLane:
+		d.Projectors = []*projections.Projector{linesProjector}
+	case beside:
+		d.Projectors = append(d.Projectors, linesProjector)
+	}
+	if in.hasLane() {
+		views["lines.sql"] = &fstest.MapFile{Data: []byte(linesSQL)}
 	}
 	for _, p := range d.Projectors {
 		d.Versions[1] = append(d.Versions[1], projector.Replay(p))
@@ -324,6 +336,11 @@ func newWorld(t *testing.T, k kind, in tables) *world {
 	}
 	for _, target := range w.projections.Totals() {
 		if _, err := w.admin.Exec(ctx, strings.ReplaceAll(halvesSQL, "%SUFFIX%", "_1")+"; "+target.CreatePartial()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if in.hasLane() {
+		if _, err := w.admin.Exec(ctx, strings.ReplaceAll(linesSQL, "%SUFFIX%", "_1")); err != nil {
 			t.Fatal(err)
 		}
 	}

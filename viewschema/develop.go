@@ -94,11 +94,14 @@ func (s *Schema) replayInto(ctx context.Context, tx, store pgx.Tx, source *event
 	if err != nil {
 		return err
 	}
-	parts, err := source.Split(ctx, store, replay.BatchSize(set, layout, events, 1))
-	if err != nil {
-		return err
+	parallel := set.Parallel()
+	var parts []eventstore.Part
+	if len(parallel.Projectors()) > 0 {
+		if parts, err = source.Split(ctx, store, replay.BatchSize(parallel, layout, events, 1)); err != nil {
+			return err
+		}
 	}
-	run, queries := set.Rebuild(), replay.NewQueries(set, source)
+	run, queries := parallel.Rebuild(), replay.NewQueries(parallel, source)
 	var done atomic.Int64
 	began := time.Now()
 	stop := replay.Report(ctx, s.opts.Progress, func() replay.Progress {
@@ -111,7 +114,7 @@ func (s *Schema) replayInto(ctx context.Context, tx, store pgx.Tx, source *event
 			return err
 		}
 		sel := eventstore.Selection{Range: part.Range}
-		if err := replaySelection(ctx, store, source, sel, set, run, &done); err != nil {
+		if err := replaySelection(ctx, store, source, sel, parallel, run, &done); err != nil {
 			return err
 		}
 		rows, err := run.Flush()
@@ -124,7 +127,12 @@ func (s *Schema) replayInto(ctx context.Context, tx, store pgx.Tx, source *event
 		}
 		result.Rows += rows + computed
 	}
-	result.Events = done.Load()
+	inOrder, err := replay.NewInOrder(set, source).Apply(ctx, tx, store, eventstore.Selection{})
+	if err != nil {
+		return err
+	}
+	result.Rows += inOrder.Rows
+	result.Events = max(done.Load(), inOrder.Events)
 	return nil
 }
 

@@ -34,6 +34,9 @@ func (s *Schema) fingerprint(ctx context.Context, q pg.Querier) (fingerprint, er
 			}
 		}
 		f["projector "+p.Name] = fmt.Sprintf("revision %d, tables %s", p.Revision, strings.Join(tables, ", "))
+		if p.Order != projections.ByAggregate {
+			f["projector "+p.Name] += fmt.Sprintf(", order %v", p.Order)
+		}
 	}
 	for name, file := range s.def.files {
 		f["file "+name] = fmt.Sprintf("sha256 %x", sha256.Sum256([]byte(file.text)))

@@ -135,7 +135,7 @@ func TestOtherMigrationIsRefused(t *testing.T) {
 	d := version2()
 	changed := *bank.Accounts
 	changed.Revision = 2
-	d.Projectors = []*projections.Projector{&changed, bank.Transactions}
+	d.Projectors = []*projections.Projector{&changed, bank.Transactions, bank.Transfers}
 	for name, step := range steps(open(t, db, d)) {
 		err := step(t.Context())
 		if !errors.Is(err, viewschema.ErrChanged) || !strings.Contains(err.Error(), "projector accounts") || !strings.Contains(err.Error(), "migrate abort") {

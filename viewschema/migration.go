@@ -122,11 +122,7 @@ func (s *Schema) job(m *migration, source *eventstore.Reader, plan *Plan) *repla
 		OnError:   s.opts.OnError,
 		MaxParked: s.opts.MaxParked,
 		Index: func(ctx context.Context, tx pgx.Tx, table string) error {
-			f := s.def.files[table+".indexes.sql"]
-			if err := s.runFile(ctx, tx, f, suffix); err != nil {
-				return err
-			}
-			return s.checkStrays(ctx, tx, f, []string{table}, suffix)
+			return s.makeIndexes(ctx, tx, s.def.files[table+".indexes.sql"], []string{table}, suffix)
 		},
 		Analyze: func(ctx context.Context, tx pgx.Tx, table string) error {
 			_, err := tx.Exec(ctx, "analyze "+pg.Table(s.def.Schema, table+suffix))
@@ -135,4 +131,12 @@ func (s *Schema) job(m *migration, source *eventstore.Reader, plan *Plan) *repla
 		Log:      s.opts.Log,
 		Progress: s.opts.Progress,
 	}
+}
+
+// makeIndexes runs a table's file of indexes. made are the tables that tx may have made.
+func (s *Schema) makeIndexes(ctx context.Context, tx pgx.Tx, f sqlFile, made []string, suffix string) error {
+	if err := s.runFile(ctx, tx, f, suffix); err != nil {
+		return err
+	}
+	return s.checkStrays(ctx, tx, f, made, suffix)
 }

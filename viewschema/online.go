@@ -211,6 +211,13 @@ func (s *Schema) survey(ctx context.Context, plan *Plan, source *eventstore.Read
 	if cut, err = s.firstCut(ctx, source); err != nil {
 		return cut, nil, err
 	}
+	if err := s.checkOrders(plan, source, cut.Reason); err != nil {
+		return cut, nil, err
+	}
+	parallel := s.projections(plan, "").Parallel()
+	if len(parallel.Projectors()) == 0 {
+		return cut, nil, nil
+	}
 	events, err := source.Estimate(ctx, s.events)
 	if err != nil {
 		return cut, nil, err
@@ -219,7 +226,7 @@ func (s *Schema) survey(ctx context.Context, plan *Plan, source *eventstore.Read
 	if err != nil {
 		return cut, nil, err
 	}
-	parts, err = source.Split(ctx, s.events, replay.BatchSize(s.projections(plan, ""), layout, events, s.opts.Workers))
+	parts, err = source.Split(ctx, s.events, replay.BatchSize(parallel, layout, events, s.opts.Workers))
 	return cut, parts, err
 }
 
@@ -253,6 +260,13 @@ func (s *Schema) makeTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migra
 	if err := s.createTables(ctx, tx, names(plan.replayed()), suffix); err != nil {
 		return err
 	}
+	for _, t := range s.indexedFirst(plan) {
+		if f, ok := s.def.files[t+".indexes.sql"]; ok {
+			if err := s.makeIndexes(ctx, tx, f, names(plan.replayed()), suffix); err != nil {
+				return err
+			}
+		}
+	}
 	if err := s.shield(ctx, tx, plan.replayed()); err != nil {
 		return err
 	}
@@ -282,7 +296,10 @@ func (s *Schema) shield(ctx context.Context, tx pgx.Tx, tables []TableChange) er
 
 // fits checks that the set's models and queries have the columns of its tables.
 func fits(ctx context.Context, tx pgx.Tx, set *projections.Set, source *eventstore.Reader) error {
-	err := errors.Join(set.Rebuild().Begin(ctx, tx, nil), replay.NewQueries(set, source).Bind(ctx, tx))
+	err := replay.NewQueries(set, source).Bind(ctx, tx)
+	for _, part := range append(set.Ordered(), set.Parallel()) {
+		err = errors.Join(part.Rebuild().Begin(ctx, tx, nil), err)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDefinition, err)
 	}
@@ -372,12 +389,16 @@ func names(tables []TableChange) []string {
 	return list
 }
 
-// indexed returns the replayed tables that have a file of indexes, but for those that had to have them from the beginning.
+// indexedFirst returns the tables whose indexes are made while they are empty: rows are looked up in them, or added to, from the
+// beginning.
+func (s *Schema) indexedFirst(plan *Plan) []string { return append(s.ordered(plan), s.merged(plan)...) }
+
+// indexed returns the other tables that are replayed and have a file of indexes.
 func (s *Schema) indexed(plan *Plan) []string {
 	var list []string
-	merged := s.merged(plan)
+	first := s.indexedFirst(plan)
 	for _, t := range names(plan.replayed()) {
-		if _, ok := s.def.files[t+".indexes.sql"]; ok && !slices.Contains(merged, t) {
+		if _, ok := s.def.files[t+".indexes.sql"]; ok && !slices.Contains(first, t) {
 			list = append(list, t)
 		}
 	}
@@ -393,7 +414,7 @@ func (s *Schema) exists(ctx context.Context, q pg.Querier, name string) (exists 
 	return exists, nil
 }
 
-// built marks the migration as built, once all batches are done. Another process may have done so.
+// built marks the migration as built, once all batches are done and the lane has come to the cut. Another process may have done so.
 func (s *Schema) built(ctx context.Context, job *replay.Job) error {
 	err := job.Retry(ctx, pg.PointBuilt, func(tx pgx.Tx) error {
 		if err := boundLocks(ctx, tx); err != nil {
@@ -404,7 +425,8 @@ func (s *Schema) built(ctx context.Context, job *replay.Job) error {
 			set state = 'built', built_at = now()
 			where id = $1
 			  and state = 'building'
-			  and not exists (select from %SCHEMA%.projector_batches b where b.migration_id = m.id and b.done_at is null)`), job.Migration)
+			  and not exists (select from %SCHEMA%.projector_batches b where b.migration_id = m.id and b.done_at is null)
+			  and not exists (select from %SCHEMA%.projector_lanes l where l.migration_id = m.id and l.position < m.cut)`), job.Migration)
 		return err
 	})
 	if err != nil {

@@ -17,6 +17,7 @@ type Plan struct {
 	From       int           `json:"from"`
 	To         int           `json:"to"`
 	Projectors []string      `json:"projectors"` // that are replayed
+	Lane       []string      `json:"lane"`       // those of them that are replayed in the order of the store
 	Tables     []TableChange `json:"tables"`
 	Omitted    []string      `json:"omitted"` // changes that the plan does not need, and why
 	Events     int64         `json:"events"`  // about how many events the store holds
@@ -73,7 +74,7 @@ func (p *Plan) replayed() []TableChange {
 // for it. It is made from <table>.sql, which has the newest shape, so alters of it are left out, and so are alters of tables
 // that are dropped later.
 func (c *definition) reduce(from int) (*Plan, error) {
-	p := &Plan{From: from, To: c.Versions.Target(), Projectors: []string{}, Tables: []TableChange{}, Omitted: []string{}}
+	p := &Plan{From: from, To: c.Versions.Target(), Projectors: []string{}, Lane: []string{}, Tables: []TableChange{}, Omitted: []string{}}
 	replayedBy, droppedBy := map[string]int{}, map[string]int{}
 	c.eachChange(func(version int, ch projector.Change, name string) {
 		switch {

@@ -46,12 +46,13 @@ func (s *Schema) look(ctx context.Context, plan *Plan) error {
 	if plan.Events, err = source.Estimate(ctx, s.events); err != nil {
 		return err
 	}
-	if len(plan.Projectors) > 0 {
+	plan.Lane = s.lane(plan)
+	if parallel := s.projections(plan, "").Parallel(); len(parallel.Projectors()) > 0 {
 		layout, err := source.Layout(ctx, s.events)
 		if err != nil {
 			return err
 		}
-		plan.Batches = int(max(1, plan.Events/replay.BatchSize(s.projections(plan, ""), layout, plan.Events, s.opts.Workers)))
+		plan.Batches = int(max(1, plan.Events/replay.BatchSize(parallel, layout, plan.Events, s.opts.Workers)))
 		plan.Reading = &Reading{Passes: min(plan.Batches, replay.Passes(layout, s.opts.Workers)), Layout: layout}
 	}
 	if plan.Types, err = s.types(ctx, source, plan, s.opts.StrictTypes); err != nil {
@@ -78,7 +79,10 @@ func (s *Schema) look(ctx context.Context, plan *Plan) error {
 		plan.Hazards = append(plan.Hazards, Hazard{Blocks: StageOnline, Text: foreign})
 	}
 	reason, err := source.Distrust(ctx, s.events)
-	if err == nil && reason != "" && len(plan.Projectors) > 0 {
+	if err == nil {
+		err = plan.refusedBy(StageOnline, s.checkOrders(plan, source, reason))
+	}
+	if err == nil && reason != "" && len(plan.Projectors) > len(plan.Lane) {
 		plan.Hazards = append(plan.Hazards, Hazard{Text: "no cut can be settled: " + reason + "; the ledger will have a row for every event"})
 	}
 	return err

@@ -20,20 +20,20 @@ import (
 	"github.com/viewschema/projector/viewschema"
 )
 
-// branch is a row that accounts share, declared as if it were the row of one.
-type branch struct {
+// wrongBranch is a row that accounts share, declared as if it were the row of one.
+type wrongBranch struct {
 	bun.BaseModel `bun:"table:branches"`
 	Name          string    `bun:"name,pk"`
 	Account       uuid.UUID `bun:"account" view:"aggregate"`
 }
 
-var branches = projections.NewRows(func(b *branch) string { return b.Name })
+var wrongRows = projections.NewRows(func(b *wrongBranch) string { return b.Name })
 
 // wrongBranches has its primary key in one file or the other.
 func wrongBranches(table, indexes string) viewschema.Definition {
-	p := &projections.Projector{Name: "branches", Tables: []projections.Table{branches}, Handlers: []projections.Handler{
+	p := &projections.Projector{Name: "branches", Tables: []projections.Table{wrongRows}, Handlers: []projections.Handler{
 		projections.On(func(s *projections.Store, e projections.Event[bank.Opened]) error {
-			return branches.Put(s, branch{Name: e.Data.Branch, Account: e.AggregateID.UUID()})
+			return wrongRows.Put(s, wrongBranch{Name: e.Data.Branch, Account: e.AggregateID.UUID()})
 		}),
 	}}
 	return viewschema.Definition{

@@ -35,6 +35,7 @@ type MigrationStatus struct {
 	CutReason   string       `json:"cut_reason"` // why the first cut was 0
 	Ledger      int64        `json:"ledger"`     // replayed ids above the cut
 	Tail        int64        `json:"tail"`       // events that the new tables lack; only when built
+	Lane        *replay.Lane `json:"lane"`       // nil: no projector is replayed in the order of the store
 	Workers     []string     `json:"workers"`    // that hold a batch
 	Rollback    bool         `json:"rollback"`   // to the version before, whose tables are the archived ones
 	Changed     string       `json:"changed"`    // how this definition differs from the one that began; empty: it does not
@@ -114,7 +115,7 @@ func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationS
 	}
 	st := &MigrationStatus{
 		From: m.from, To: m.to, State: m.state, Phase: p.Phase.String(), Batches: p.Batches, BatchesDone: p.BatchesDone,
-		Events: p.Events, EventsDone: p.EventsDone, Rows: p.Rows, Rollback: m.rollback,
+		Events: p.Events, EventsDone: p.EventsDone, Rows: p.Rows, Lane: p.Lane, Rollback: m.rollback,
 	}
 	err = s.db.QueryRow(ctx, s.sql(`
 		select m.cut, m.cut_reason, m.created_at,

@@ -28,20 +28,8 @@ func (s *Schema) merged(plan *Plan) (list []string) {
 	return list
 }
 
-// makeSideTables makes the indexes of accumulating tables, which rows are added to by, and the side tables of their batches.
-// It comes after all files have run, which would otherwise seem to have made these tables.
+// makeSideTables makes the side tables of accumulating tables, for the partial rows of batches. It comes after all files have run, which would otherwise seem to have made these tables.
 func (s *Schema) makeSideTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migration) error {
-	tables := names(plan.replayed())
-	for _, t := range s.projections(plan, versionSuffix(plan.To)).Totals() {
-		if f, ok := s.def.files[t.Table+".indexes.sql"]; ok {
-			if err := s.runFile(ctx, tx, f, versionSuffix(plan.To)); err != nil {
-				return err
-			}
-			if err := s.checkStrays(ctx, tx, f, tables, versionSuffix(plan.To)); err != nil {
-				return err
-			}
-		}
-	}
 	for _, t := range s.projections(plan, versionSuffix(plan.To)).Totals() {
 		if _, err := tx.Exec(ctx, t.CreatePartial()); err != nil {
 			return fmt.Errorf("making the side table of %s: %w", t.Title, err)

@@ -1,6 +1,10 @@
 package bank
 
-import "github.com/viewschema/projector/projections"
+import (
+	"github.com/google/uuid"
+
+	"github.com/viewschema/projector/projections"
+)
 
 // The events, as the application stores them. Amounts are in the currency's smallest unit.
 type (
@@ -27,15 +31,18 @@ type (
 		Counterparty string `json:"counterparty"`
 		Description  string `json:"description"`
 	}
-	// TransferSent takes money out for another account of the bank; a TransferReceived there goes with it.
+	// TransferSent takes money out for another account of the bank; a TransferReceived there, with the same
+	// id, goes with it.
 	TransferSent struct {
-		Amount int64  `json:"amount"`
-		To     string `json:"to_iban"`
+		Transfer uuid.UUID `json:"transfer_id"`
+		Amount   int64     `json:"amount"`
+		To       string    `json:"to_iban"`
 	}
 	// TransferReceived brings money in from another account of the bank.
 	TransferReceived struct {
-		Amount int64  `json:"amount"`
-		From   string `json:"from_iban"`
+		Transfer uuid.UUID `json:"transfer_id"`
+		Amount   int64     `json:"amount"`
+		From     string    `json:"from_iban"`
 	}
 	// Closed ends the account.
 	Closed struct{}

@@ -61,6 +61,9 @@ func (s *Store) append(ctx context.Context, tx pgx.Tx, events []projections.New)
 	if err := viewschema.Guard(ctx, tx, viewschema.DefaultSchema, release.Version); err != nil {
 		return err
 	}
+	if err := release.Projections.TakeTurn(ctx, projections.Pgx(tx), events...); err != nil { // before positions are drawn
+		return err
+	}
 	for i := range events {
 		e := &events[i]
 		data, err := json.Marshal(e.Data)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -96,9 +97,10 @@ func (c *Customers) Act() []projections.New {
 	i := c.random.IntN(n)
 	from, to := &c.accounts[i], &c.accounts[(i+1+c.random.IntN(n-1))%n]
 	amount := c.amount()
+	id := uuid.NewSHA1(from.id, strconv.AppendInt(nil, from.seq, 10)) // no other event of the account has this number
 	return []projections.New{
-		from.event("TransferSent", TransferSent{Amount: amount, To: to.iban}),
-		to.event("TransferReceived", TransferReceived{Amount: amount, From: from.iban}),
+		from.event("TransferSent", TransferSent{Transfer: id, Amount: amount, To: to.iban}),
+		to.event("TransferReceived", TransferReceived{Transfer: id, Amount: amount, From: from.iban}),
 	}
 }
 

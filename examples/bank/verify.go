@@ -36,10 +36,18 @@ func Verify(ctx context.Context, conn *pgx.Conn, version int, tables ...string) 
 		"accounts":      "id, owner, iban, currency, branch, balance, version, opened_at",
 		"transactions":  "event_id, account_id, seq, kind, amount, balance, description, at",
 		"branch_totals": "branch, currency, accounts, balance, turnover",
+		"transfers":     "id, from_account, to_iban, to_account, amount, sent_at, received_at",
 	}
 	if version == 1 {
 		columns["accounts"] = "id, owner, balance"
 		delete(columns, "branch_totals")
+	}
+	var exists bool // not before version 2, nor without the order of the store
+	if err := tx.QueryRow(ctx, "select to_regclass('view_schema.transfers') is not null").Scan(&exists); err != nil {
+		return nil, err
+	}
+	if !exists || version == 1 {
+		delete(columns, "transfers")
 	}
 	if len(tables) == 0 {
 		tables = slices.Sorted(maps.Keys(columns))
@@ -56,7 +64,7 @@ func Verify(ctx context.Context, conn *pgx.Conn, version int, tables ...string) 
 }
 
 // replay fills temporary tables with the rows that the view tables should have. Rows of transactions leave as they are
-// made; open accounts and branches stay in memory.
+// made, those of transfers when they arrive; open accounts, branches, and transfers on their way stay in memory.
 func replay(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
 		create temporary table expected_accounts (
@@ -65,43 +73,53 @@ func replay(ctx context.Context, tx pgx.Tx) error {
 		create temporary table expected_transactions (
 			event_id bigint, account_id uuid, seq bigint, kind text, amount bigint, balance bigint, description text, at timestamptz
 		) on commit drop;
-		create temporary table expected_branch_totals (branch text, currency text, accounts bigint, balance bigint, turnover bigint) on commit drop`)
+		create temporary table expected_branch_totals (branch text, currency text, accounts bigint, balance bigint, turnover bigint) on commit drop;
+		create temporary table expected_transfers (
+			id uuid, from_account uuid, to_iban text, to_account uuid, amount bigint, sent_at timestamptz, received_at timestamptz
+		) on commit drop`)
 	if err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, "declare history cursor for select position, aggregate_id, sequence_number, event_type, data, created_at from events order by position"); err != nil {
 		return err
 	}
-	h := history{open: map[uuid.UUID]*Account{}, branches: map[[2]string]*BranchTotal{}}
+	h := &history{open: map[uuid.UUID]*Account{}, branches: map[[2]string]*BranchTotal{}, sent: map[uuid.UUID]*Transfer{}}
 	for {
-		movements, events, err := h.fold(ctx, tx)
+		h.movements, h.arrived = nil, nil
+		events, err := h.fold(ctx, tx)
 		if err != nil {
 			return err
 		}
 		if events == 0 {
 			break
 		}
-		_, err = tx.CopyFrom(ctx, pgx.Identifier{"expected_transactions"},
-			[]string{"event_id", "account_id", "seq", "kind", "amount", "balance", "description", "at"}, pgx.CopyFromRows(movements))
-		if err != nil {
+		if err := expect(ctx, tx, "transactions", h.movements, "event_id", "account_id", "seq", "kind", "amount", "balance", "description", "at"); err != nil {
+			return err
+		}
+		if err := h.expectTransfers(ctx, tx, h.arrived); err != nil {
 			return err
 		}
 	}
-	var rows [][]any
-	for _, a := range h.open {
-		rows = append(rows, []any{a.ID, a.Owner, a.IBAN, a.Currency, a.Branch, a.Balance, a.Version, a.OpenedAt})
+	if err := h.expectTransfers(ctx, tx, slices.Collect(maps.Values(h.sent))); err != nil {
+		return err
 	}
-	_, err = tx.CopyFrom(ctx, pgx.Identifier{"expected_accounts"},
-		[]string{"id", "owner", "iban", "currency", "branch", "balance", "version", "opened_at"}, pgx.CopyFromRows(rows))
+	var accounts, branches [][]any
+	for _, a := range h.open {
+		accounts = append(accounts, []any{a.ID, a.Owner, a.IBAN, a.Currency, a.Branch, a.Balance, a.Version, a.OpenedAt})
+	}
+	for _, b := range h.branches {
+		branches = append(branches, []any{b.Branch, b.Currency, b.Accounts, b.Balance, b.Turnover})
+	}
+	err = expect(ctx, tx, "accounts", accounts, "id", "owner", "iban", "currency", "branch", "balance", "version", "opened_at")
 	if err != nil {
 		return err
 	}
-	var totals [][]any
-	for _, b := range h.branches {
-		totals = append(totals, []any{b.Branch, b.Currency, b.Accounts, b.Balance, b.Turnover})
-	}
-	_, err = tx.CopyFrom(ctx, pgx.Identifier{"expected_branch_totals"},
-		[]string{"branch", "currency", "accounts", "balance", "turnover"}, pgx.CopyFromRows(totals))
+	return expect(ctx, tx, "branch_totals", branches, "branch", "currency", "accounts", "balance", "turnover")
+}
+
+// expect stores rows that a view table should have.
+func expect(ctx context.Context, tx pgx.Tx, table string, rows [][]any, columns ...string) error {
+	_, err := tx.CopyFrom(ctx, pgx.Identifier{"expected_" + table}, columns, pgx.CopyFromRows(rows))
 	return err
 }
 
@@ -109,9 +127,13 @@ func replay(ctx context.Context, tx pgx.Tx) error {
 type history struct {
 	open     map[uuid.UUID]*Account
 	branches map[[2]string]*BranchTotal
+	sent     map[uuid.UUID]*Transfer // and not arrived
+
+	movements [][]any // rows of the last events
+	arrived   []*Transfer
 }
 
-func (h history) branch(a *Account) *BranchTotal {
+func (h *history) branch(a *Account) *BranchTotal {
 	key := [2]string{a.Branch, a.Currency}
 	if h.branches[key] == nil {
 		h.branches[key] = &BranchTotal{Branch: a.Branch, Currency: a.Currency}
@@ -119,11 +141,19 @@ func (h history) branch(a *Account) *BranchTotal {
 	return h.branches[key]
 }
 
+func (h *history) expectTransfers(ctx context.Context, tx pgx.Tx, transfers []*Transfer) error {
+	var rows [][]any
+	for _, t := range transfers {
+		rows = append(rows, []any{t.ID, t.FromAccount, t.ToIBAN, t.ToAccount, t.Amount, t.SentAt, t.ReceivedAt})
+	}
+	return expect(ctx, tx, "transfers", rows, "id", "from_account", "to_iban", "to_account", "amount", "sent_at", "received_at")
+}
+
 // fold applies the next events of the history.
-func (h history) fold(ctx context.Context, tx pgx.Tx) (movements [][]any, events int, err error) {
+func (h *history) fold(ctx context.Context, tx pgx.Tx) (events int, err error) {
 	rows, err := tx.Query(ctx, "fetch 20000 from history")
 	if err != nil {
-		return nil, 0, err
+		return 0, err
 	}
 	var e struct {
 		Transaction
@@ -140,11 +170,12 @@ func (h history) fold(ctx context.Context, tx pgx.Tx) (movements [][]any, events
 		number, _ := raw["amount"].(float64)
 		amount := int64(number)
 		a := h.open[e.AccountID]
+		transfer, _ := uuid.Parse(text("transfer_id")) // no other event has one
 		move := func(kind string, amount int64, description string) {
 			a.Balance += amount
 			h.branch(a).Balance += amount
 			h.branch(a).Turnover += max(amount, -amount)
-			movements = append(movements, []any{e.EventID, e.AccountID, e.Sequence, kind, amount, a.Balance, description, e.At})
+			h.movements = append(h.movements, []any{e.EventID, e.AccountID, e.Sequence, kind, amount, a.Balance, description, e.At})
 		}
 		switch e.kind {
 		case "AccountOpened":
@@ -159,8 +190,15 @@ func (h history) fold(ctx context.Context, tx pgx.Tx) (movements [][]any, events
 			move("withdrawal", -amount, text("description"))
 		case "TransferSent":
 			move("transfer", -amount, "to "+text("to_iban"))
+			h.sent[transfer] = &Transfer{ID: transfer, FromAccount: e.AccountID, ToIBAN: text("to_iban"), Amount: amount, SentAt: e.At}
 		case "TransferReceived":
 			move("transfer", amount, "from "+text("from_iban"))
+			if t := h.sent[transfer]; t != nil { // its sender can be missing where a test leaves accounts out
+				to, at := e.AccountID, e.At
+				t.ToAccount, t.ReceivedAt = &to, &at
+				h.arrived = append(h.arrived, t)
+				delete(h.sent, transfer)
+			}
 		case "AccountClosed":
 			h.branch(a).Accounts--
 			h.branch(a).Balance -= a.Balance
@@ -171,7 +209,7 @@ func (h history) fold(ctx context.Context, tx pgx.Tx) (movements [][]any, events
 		a.Version = e.Sequence
 		return nil
 	})
-	return movements, events, err
+	return events, err
 }
 
 // compare counts the rows that only one of the two tables has.

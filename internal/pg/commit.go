@@ -19,6 +19,7 @@ const (
 	PointBatch        Point = "batch"         // rows, ledger entries and done mark of a batch
 	PointBuilt        Point = "built"         // the end of the building
 	PointList         Point = "list"          // what there is to do or was done; writes nothing
+	PointLane         Point = "lane"          // rows and position of a slice of the ordered lane
 	PointGroup        Point = "group"         // rows and ledger entries of a group of a catch-up
 	PointPark         Point = "park"          // aggregates that are left out, with their errors
 	PointRetry        Point = "retry"         // rows and ledger entries of an aggregate that was parked
@@ -36,8 +37,8 @@ const (
 
 // Points are all of them, in the order in which a migration comes to them.
 var Points = []Point{
-	PointInit, PointBegin, PointBatch, PointBuilt, PointList, PointGroup, PointPark, PointRetry, PointCut, PointCutover, PointAborting, PointAbort, PointCreateTables, PointReplay,
-	PointTakeBack, PointClean, PointPrepare, PointFill,
+	PointInit, PointBegin, PointBatch, PointLane, PointBuilt, PointList, PointGroup, PointPark, PointRetry, PointCut, PointCutover, PointAborting, PointAbort,
+	PointCreateTables, PointReplay, PointTakeBack, PointClean, PointPrepare, PointFill,
 }
 
 // Moment is before or after a commit.

@@ -123,6 +123,9 @@ func (d *databaseTables) pool() *pgxpool.Pool { return d.db }
 
 func (d *databaseTables) project(ctx context.Context, events []projections.New, payloads [][]byte) error {
 	return pgx.BeginFunc(ctx, d.db, func(tx pgx.Tx) error {
+		if err := d.goSet.TakeTurn(ctx, projections.Pgx(tx), events...); err != nil {
+			return err
+		}
 		appended, err := appendEncoded(ctx, d.store.In(tx), events, payloads)
 		if err != nil {
 			return err

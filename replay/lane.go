@@ -1,0 +1,250 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/projections"
+)
+
+// Lane is how far the ordered lane is.
+type Lane struct {
+	Position int64 `json:"position"` // every event at or below it is in the tables, and none above
+	Cut      int64 `json:"cut"`      // how far it goes until the migration is built
+	Events   int64 `json:"events"`   // applied
+	Rows     int64 `json:"rows"`     // written
+}
+
+// laneSlice is about how many events of the lane are applied in one transaction: what a crash costs at most. Their rows are in
+// memory at once.
+const laneSlice = 2_000
+
+// hasLane says whether some of the projectors are replayed in the order of the store.
+func (j *Job) hasLane() bool { return len(j.Projections.Ordered()) > 0 }
+
+// hasBatches says whether some of the projectors are replayed by aggregate. Without them, there is nothing in the ledger.
+func (j *Job) hasBatches() bool { return len(j.Projections.Parallel().Projectors()) > 0 }
+
+// InOrder applies events to ordered projectors, in the order of the store. It is for one goroutine at a time.
+type InOrder struct {
+	source *eventstore.Reader
+	types  []string
+	runs   []orderedRun
+}
+
+type orderedRun struct {
+	*projections.Run
+	order projections.Order
+}
+
+// NewInOrder makes the runs of the set's ordered projectors, which may be none.
+func NewInOrder(set *projections.Set, source *eventstore.Reader) *InOrder {
+	o := &InOrder{source: source, types: []string{}}
+	for _, part := range set.Ordered() {
+		o.types = append(o.types, part.Types()...)
+		o.runs = append(o.runs, orderedRun{part.CatchUp(), part.Order()})
+	}
+	return o
+}
+
+// Applied is what was applied.
+type Applied struct {
+	Events, Rows int64
+	Last         int64 // the position of the last event, 0 if there was none
+}
+
+// Apply applies the events of the selection, which store reads, to the tables, which tx writes; they may be one transaction. It
+// needs memory for the rows of some thousand events at a time.
+func (o *InOrder) Apply(ctx context.Context, tx, store pgx.Tx, sel eventstore.Selection) (Applied, error) {
+	sel.ByPosition, sel.Types, sel.AllAbove = true, o.types, 1<<63-1
+	var done Applied
+	if len(o.runs) == 0 {
+		return done, nil
+	}
+	for events, err := range o.source.Chunks(ctx, store, sel, laneSlice) {
+		if err != nil {
+			return done, err
+		}
+		for _, r := range o.runs {
+			rows, err := r.apply(ctx, tx, events)
+			if err != nil {
+				return done, err
+			}
+			done.Rows += rows
+		}
+		done.Events += int64(len(events))
+		done.Last = events[len(events)-1].Position
+	}
+	return done, nil
+}
+
+func (r orderedRun) apply(ctx context.Context, tx pgx.Tx, events []projections.Raw) (rows int64, err error) {
+	var partitions []projections.ID
+	if r.order == projections.ByPartition {
+		seen := map[projections.ID]bool{}
+		for i := range events {
+			if id := events[i].Partition; !id.IsZero() && !seen[id] {
+				seen[id] = true
+				partitions = append(partitions, id)
+			}
+		}
+	}
+	if err := r.Begin(ctx, tx, partitions); err != nil {
+		return 0, err
+	}
+	for i := range events {
+		if err := r.Apply(&events[i]); err != nil {
+			return 0, err
+		}
+	}
+	return r.Flush()
+}
+
+// advanceLane brings the lane to the limit, or, if that is 0, to the migration's cut. Other processes may do the same: the lock of
+// the lane's row makes one at a time go on, from where the one before it has come to. The limit has to be settled: a position that
+// is passed is never looked at again.
+func (j *Job) advanceLane(ctx context.Context, limit int64, told func(), states ...State) (Applied, error) {
+	var sum Applied
+	if !j.hasLane() {
+		return sum, nil
+	}
+	size := int64(laneSlice)
+	if j.groupSize > 0 {
+		size = j.groupSize
+	}
+	// Without an index on the positions, each statement sorts all that is left: then there is one.
+	events, _ := j.events()
+	switch indexed, err := j.Source.Indexed(ctx, events); {
+	case err != nil:
+		return sum, err
+	case !indexed:
+		size = 0
+	}
+	in := NewInOrder(j.Projections, j.Source)
+	for {
+		var done Applied
+		arrived := false
+		err := j.Retry(ctx, pg.PointLane, func(tx pgx.Tx) (err error) {
+			upTo, err := j.enter(ctx, tx, states...)
+			if err != nil {
+				return err
+			}
+			if limit > 0 {
+				upTo = limit
+			}
+			done, arrived, err = j.laneSlice(ctx, tx, in, upTo, size)
+			return err
+		})
+		if err != nil {
+			return sum, fmt.Errorf("replaying version %d in the order of the store: %w", j.Version, err)
+		}
+		sum.Events += done.Events
+		sum.Rows += done.Rows
+		if arrived {
+			return sum, nil
+		}
+		told()
+	}
+}
+
+// laneSlice applies the next events up to a position, at most so many if size is not 0. A crash anywhere in it leaves the lane where
+// it was.
+func (j *Job) laneSlice(ctx context.Context, tx pgx.Tx, in *InOrder, upTo, size int64) (done Applied, arrived bool, err error) {
+	position, err := j.lockLane(ctx, tx)
+	if err != nil || position >= upTo {
+		return done, true, err
+	}
+	done, err = j.applyLane(ctx, tx, in, eventstore.Selection{After: position, UpTo: upTo, Limit: size})
+	if err != nil {
+		return done, false, err
+	}
+	to := upTo
+	if size > 0 && done.Events >= size {
+		to = done.Last
+	}
+	return done, to == upTo, j.moveLane(ctx, tx, to, done)
+}
+
+func (j *Job) applyLane(ctx context.Context, tx pgx.Tx, in *InOrder, sel eventstore.Selection) (done Applied, err error) {
+	err = j.eventsTx(ctx, tx, func(events pgx.Tx) error {
+		done, err = in.Apply(ctx, tx, events, sel)
+		return err
+	})
+	return done, err
+}
+
+// finishLane applies all that the lane lacks, while the caller holds off writers.
+func (j *Job) finishLane(ctx context.Context, tx pgx.Tx) (done Applied, err error) {
+	if !j.hasLane() {
+		return done, nil
+	}
+	position, err := j.lockLane(ctx, tx)
+	if err != nil {
+		return done, err
+	}
+	var highest int64
+	err = j.eventsTx(ctx, tx, func(events pgx.Tx) (err error) {
+		highest, err = j.Source.Highest(ctx, events) // also of events that nobody handles
+		return err
+	})
+	if err != nil {
+		return done, err
+	}
+	done, err = j.applyLane(ctx, tx, NewInOrder(j.Projections, j.Source), eventstore.Selection{After: position})
+	if err != nil {
+		return done, err
+	}
+	return done, j.moveLane(ctx, tx, max(position, highest, done.Last), done)
+}
+
+// lockLane locks the lane's row until the transaction ends, and returns the position.
+func (l Ledger) lockLane(ctx context.Context, tx pgx.Tx) (position int64, err error) {
+	err = tx.QueryRow(ctx, l.sql("select position from %SCHEMA%.projector_lanes where migration_id = $1 for update"), l.Migration).Scan(&position)
+	if err != nil {
+		return 0, fmt.Errorf("locking the lane of migration %d: %w", l.Migration, err)
+	}
+	return position, nil
+}
+
+func (l Ledger) moveLane(ctx context.Context, tx pgx.Tx, position int64, done Applied) error {
+	_, err := tx.Exec(ctx, l.sql(`
+		update %SCHEMA%.projector_lanes
+		set position = $2, events = events + $3, rows = rows + $4,
+			worker = pg_catalog.format('%s (pid %s)', nullif(current_setting('application_name'), ''), pg_backend_pid())
+		where migration_id = $1`), l.Migration, position, done.Events, done.Rows)
+	if err != nil {
+		return fmt.Errorf("moving the lane to %d: %w", position, err)
+	}
+	return nil
+}
+
+// hasReplayed says whether the migration replays projectors by aggregate.
+func (l Ledger) hasReplayed(ctx context.Context, q pg.Querier) (replayed bool, err error) {
+	err = q.QueryRow(ctx, l.sql("select exists (select from %SCHEMA%.projector_batches where migration_id = $1 and phase = $2)"),
+		l.Migration, int(PhaseReplay)).Scan(&replayed)
+	if err != nil {
+		return false, fmt.Errorf("looking for batches: %w", err)
+	}
+	return replayed, nil
+}
+
+// LookAtLane reads how far the lane is; nil if the migration has none.
+func (l Ledger) LookAtLane(ctx context.Context, q pg.Querier) (*Lane, error) {
+	var lane Lane
+	err := q.QueryRow(ctx, l.sql(`
+		select l.position, m.cut, l.events, l.rows
+		from %SCHEMA%.projector_lanes l join %SCHEMA%.projector_migrations m on m.id = l.migration_id
+		where m.id = $1`), l.Migration).Scan(&lane.Position, &lane.Cut, &lane.Events, &lane.Rows)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading the lane of migration %d: %w", l.Migration, err)
+	}
+	return &lane, nil
+}
