@@ -146,7 +146,7 @@ func (t *totals[R]) write(ctx context.Context, conn *pgx.Conn) (int64, error) {
 	if len(t.updates) == 0 {
 		return 0, nil
 	}
-	tag, err := conn.PgConn().ExecParams(ctx, t.by.addTo(t.relation, "unnest($1)"), [][]byte{t.rowArray()},
+	tag, err := conn.PgConn().ExecParams(ctx, t.by.addTo(t.relation, "pg_catalog.unnest($1)"), [][]byte{t.rowArray()},
 		[]uint32{t.plan.shape[0].Rows}, binaryFormat, nil).Close()
 	if err != nil {
 		return 0, t.by.failed(t.name, err)
