@@ -109,7 +109,7 @@ func TestErrorsReadWell(t *testing.T) {
 		{
 			name: "foreign row", is: projections.ErrForeign,
 			projector: custom(func(s *projections.Store, _ projections.Meta) error { return accounts.Create(s, account{ID: bob}) }),
-			want:      "accounts b0b00000-0000-4000-8000-000000000000: the row belongs to another aggregate",
+			want:      "accounts b0b00000-0000-4000-8000-000000000000: the row belongs to another aggregate; a projector sees one aggregate at a time: declare",
 		},
 		{
 			name: "exists", is: projections.ErrExists,

@@ -37,7 +37,8 @@ func (s *Set) Totals() (list []TotalsTarget) {
 				partial := partialPrefix + t.TableName()
 				side, _ := s.relation(partial)
 				list = append(list, TotalsTarget{
-					Table: t.TableName(), Projector: p.Name, Relation: relation, Title: title, Partial: partial + s.suffix, side: side, rules: t.rules(),
+					Table: t.TableName(), Projector: p.Name, Relation: relation, Title: title,
+					Partial: partial + s.suffix, side: side, rules: t.rules(),
 				})
 			}
 		}
@@ -75,7 +76,9 @@ func (t TotalsTarget) Merge() string { return t.rules.addTo(t.Relation, t.side) 
 
 // sums says whether the column adds up.
 func (a *accumulation) sums(c *column) bool {
-	return slices.ContainsFunc(a.columns, func(of accumulated) bool { return of.column == c && (of.rule == ruleSum || of.rule == ruleCount) })
+	return slices.ContainsFunc(a.columns, func(of accumulated) bool {
+		return of.column == c && (of.rule == ruleSum || of.rule == ruleCount)
+	})
 }
 
 // addTo is the one statement by which rows get into an accumulating table: those of the source with one key are put
@@ -117,18 +120,18 @@ func (c *accumulated) sqlParts(position *column) (of, set string) {
 	name := c.sql()
 	row, order := "projector_row."+name, ""
 	if (c.rule == ruleMin || c.rule == ruleMax) && c.text() {
-		order = ` collate "C"`
+		order = ` collate pg_catalog."C"`
 	}
 	switch c.rule {
 	case ruleMin:
-		return fmt.Sprintf("min(%s%s)", row, order), fmt.Sprintf("least(t.%[1]s%[2]s, excluded.%[1]s)", name, order)
+		return fmt.Sprintf("pg_catalog.min(%s%s)", row, order), fmt.Sprintf("least(t.%[1]s%[2]s, excluded.%[1]s)", name, order)
 	case ruleMax, rulePosition:
-		return fmt.Sprintf("max(%s%s)", row, order), fmt.Sprintf("greatest(t.%[1]s%[2]s, excluded.%[1]s)", name, order)
+		return fmt.Sprintf("pg_catalog.max(%s%s)", row, order), fmt.Sprintf("greatest(t.%[1]s%[2]s, excluded.%[1]s)", name, order)
 	case ruleLast: // the row as one value: an array of arrays would be another thing
-		return fmt.Sprintf("((array_agg(projector_row order by projector_row.%s desc))[1]).%s", position.sql(), name),
+		return fmt.Sprintf("((pg_catalog.array_agg(projector_row order by projector_row.%s desc))[1]).%s", position.sql(), name),
 			fmt.Sprintf("case when excluded.%[2]s >= t.%[2]s then excluded.%[1]s else t.%[1]s end", name, position.sql())
 	}
-	return fmt.Sprintf("sum(%s)", row), fmt.Sprintf("t.%[1]s + excluded.%[1]s", name)
+	return fmt.Sprintf("pg_catalog.sum(%s)", row), fmt.Sprintf("t.%[1]s + excluded.%[1]s", name)
 }
 
 // failed says what PostgreSQL has against adding to the table.
