@@ -102,6 +102,9 @@ func (r reading) counts(padded bool) string {
 	if r.Batches > 0 {
 		text += "  " + of(int64(r.BatchesDone), int64(r.Batches), "batches")
 	}
+	if l := r.Lane; l != nil && l.Position < l.Cut {
+		text += fmt.Sprintf("  lane at %s of %s", number(l.Position), number(l.Cut))
+	}
 	return text
 }
 

@@ -41,7 +41,7 @@ func TestPlanText(t *testing.T) {
 	t.Parallel()
 	full := &viewschema.Plan{
 		From: 3, To: 5,
-		Projectors: []string{"accounts"},
+		Projectors: []string{"accounts", "transfers"}, Lane: []string{"transfers"},
 		Tables: []viewschema.TableChange{
 			{Table: "accounts", Kind: projector.KindReplay, Projector: "accounts", Built: "accounts_5", Archived: "accounts_3", Files: []string{"accounts.sql", "accounts.indexes.sql"}},
 			{Table: "branches", Kind: projector.KindReplay, Projector: "branches", Built: "branches_5", Query: "queries/branches.sql", Files: []string{"branches.sql"}},
@@ -78,7 +78,7 @@ func TestStatusText(t *testing.T) {
 		Schema: "view_schema", Current: 1, Target: 2,
 		Migration: &viewschema.MigrationStatus{
 			From: 1, To: 2, State: replay.Building, Phase: "replay", Batches: 16, BatchesDone: 7, Events: 100_000, EventsDone: 43_112,
-			Rows: 12_300, Cut: 41_000, Ledger: 12, Created: start,
+			Rows: 12_300, Cut: 41_000, Ledger: 12, Lane: &replay.Lane{Position: 20_500, Cut: 41_000, Events: 1_200, Rows: 1}, Created: start,
 			Workers: []string{"batch 8: projector, pid 123, since 12:00:01", "batch 9: projector, pid 124, since 12:00:02"},
 		},
 		Tables: []viewschema.TableStatus{{Table: "accounts", Role: "live", Bytes: 800}, {Table: "accounts_2", Role: "built", Bytes: 5 << 30}},

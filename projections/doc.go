@@ -56,6 +56,24 @@
 // Events that were stored with other payloads or under other names are a matter of their type: [Version], [Upcast], [FormerName] and
 // others are options of [JSON] and [Decode]. Handlers see the newest payload and the newest name alone.
 //
+// # Other orders
+//
+// Some rows are no aggregate's: a transfer is sent by one account and received by another. A projector with the [Order]
+// ByPosition gets all events in the order of the store, one after the other, and sees all rows of its tables. They need no column
+// with an aggregate's id, and [ErrForeign] does not occur. Tables are not loaded: handlers ask for rows by their key, or by the
+// group of an [Index], and these are loaded. So the key has to be a column, or a struct of columns, and so does the group; both
+// should have an index in SQL, which for such tables is made before their rows. [Rows.All] and its like are [ErrAllRows].
+//
+// To load the rows of some thousand events with few queries, handlers are called several times with an event, and all calls but
+// the last are undone. They depend on the event and the rows alone, so they cannot tell.
+//
+// A projector with the order ByPartition gets events in the order of the store, too, and sees the rows that share the event's
+// [Meta].Partition: what is said of the aggregate above holds for the partition. The field tagged view:"aggregate" has the
+// partition's id. Events without a partition are not for it.
+//
+// The price is the parallelism: in a rebuild one worker at a time goes through the events of such projectors, and live, the
+// transactions that append such events have to wait for each other before they do: see [Set.TakeTurn].
+//
 // # SQL tables
 //
 // A table can be filled by a query instead: a [SQLTable] among a projector's tables. It has no handlers, and neither a [Run]

@@ -146,14 +146,14 @@ func TestTakeTurn(t *testing.T) {
 		return tx
 	}
 	first, second := begin(pgx.TxOptions{}), begin(pgx.TxOptions{})
-	ada, björn := event(0, seating{"upsert", "IC 1", 1, "Ada"}), event(0, seating{"upsert", "IC 1", 1, "Björn"})
+	ada, berta := event(0, seating{"upsert", "IC 1", 1, "Ada"}), event(0, seating{"upsert", "IC 1", 1, "Berta"})
 	if err := set.TakeTurn(t.Context(), projections.Pgx(first), ada); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := second.Exec(t.Context(), "set local lock_timeout = '1ms'; savepoint s"); err != nil {
 		t.Fatal(err)
 	}
-	if err := set.TakeTurn(t.Context(), projections.Pgx(second), björn); err == nil || !strings.Contains(err.Error(), "waiting for the turn") {
+	if err := set.TakeTurn(t.Context(), projections.Pgx(second), berta); err == nil || !strings.Contains(err.Error(), "waiting for the turn") {
 		t.Fatalf("two transactions have the turn: %v", err)
 	}
 	if _, err := second.Exec(t.Context(), "rollback to s"); err != nil {
@@ -162,19 +162,19 @@ func TestTakeTurn(t *testing.T) {
 	if err := set.TakeTurn(t.Context(), projections.Pgx(second)); err != nil {
 		t.Errorf("without an event of an ordered projector: %v", err)
 	}
-	if err := set.Project(t.Context(), projections.Pgx(second), björn); !errors.Is(err, projections.ErrTurn) || !strings.Contains(err.Error(), "call Set.TakeTurn") {
+	if err := set.Project(t.Context(), projections.Pgx(second), berta); !errors.Is(err, projections.ErrTurn) || !strings.Contains(err.Error(), "call Set.TakeTurn") {
 		t.Errorf("projected out of turn: %v", err)
 	}
 	ada.Position = 1
 	if err := errors.Join(set.Project(t.Context(), projections.Pgx(first), ada), first.Commit(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	björn.Position = 2
-	if err := errors.Join(set.TakeTurn(t.Context(), projections.Pgx(second), björn),
-		set.Project(t.Context(), projections.Pgx(second), björn), second.Commit(t.Context())); err != nil {
+	berta.Position = 2
+	if err := errors.Join(set.TakeTurn(t.Context(), projections.Pgx(second), berta),
+		set.Project(t.Context(), projections.Pgx(second), berta), second.Commit(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	if got := text(t, pool, "select concat_ws(' ', holder, since, visits) from places"); got != "Björn 2 2" {
+	if got := text(t, pool, "select concat_ws(' ', holder, since, visits) from places"); got != "Berta 2 2" {
 		t.Error(got)
 	}
 	snapshot := begin(pgx.TxOptions{IsoLevel: pgx.RepeatableRead})

@@ -19,11 +19,11 @@ const (
 	// handlers see the rows of the event's aggregate only.
 	ByAggregate Order = iota
 	// ByPosition gives all events in the order of the store, one after the other, and handlers see all rows. The store has to
-	// be one whose positions can be settled.
+	// be one whose positions can be settled. See Set.TakeTurn for what an application has to do that projects such events.
 	ByPosition
-	// ByPartition gives the events that share a Meta.Partition in the order of the store. Partitions are replayed in parallel,
-	// unaware of each other: handlers see the rows of the event's partition only. The store has to be one whose positions can be
-	// settled, and its mapping has to name the partition.
+	// ByPartition gives the events that share a Meta.Partition in the order of the store. Handlers see the rows of the event's
+	// partition only. The store has to be one whose positions can be settled, and its mapping has to name the partition. As
+	// ByPosition, one worker at a time replays the events; other than there, the rows of a partition are loaded at once.
 	ByPartition
 )
 

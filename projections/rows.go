@@ -12,7 +12,7 @@ import (
 // one column tagged view:"aggregate", which holds the id of the aggregate that the row belongs to (an only primary key
 // that is a UUID or a string needs no tag).
 //
-// All methods see the rows of the event's aggregate only, and work on copies: rows passed in and returned are the caller's,
+// All methods see the rows of the event's aggregate only (see Order for others), and work on copies: rows passed in and returned are the caller's,
 // except that maps and slices in them are shared and must not be changed in place outside of a function passed to Update.
 // A failed method has changed nothing.
 type Rows[K comparable, R any] struct {

@@ -73,9 +73,33 @@
 // ledger lacks of the aggregate, as applying it would: another pass that is about to apply some of it fails, and finds the
 // aggregate parked when it tries again.
 //
+// # The lane
+//
+// Projectors with an order other than projections.ByAggregate are replayed in the lane: one worker at a time applies their events
+// in the order of positions, beside the workers of the batches, and never goes past a settled cut. Below it no event can come any
+// more, so one position is the lane's whole ledger: the tables hold the events at or below it, and no others. It is a row of
+// projector_lanes. A slice of the lane is a transaction that takes the migration's row FOR KEY SHARE, then locks the lane's row,
+// reads the position from it, applies the events that come next, and moves the position. Any number of processes may try; whoever
+// waits for the row goes on from where it finds the position. A crash costs one slice.
+//
+// Until the migration is built, the lane goes up to its first cut, and the migration is not built before. A catch-up settles the
+// new cut, brings the lane there and only then moves the cut, so that the lane is never behind it; if the new cut is not settled,
+// the lane stays where it is. The cutover applies all that is left, with writers held off: no event that is not visible then
+// can come from a transaction that is open.
+//
+// An event that commits late, below a position that the lane has passed, would be lost, and could not be made up for, since it
+// should have been applied before others. Of the ledger of the batches, a cut of 0 only makes a long one. So a store whose
+// positions cannot be settled, or in which several events share one, is refused before such a migration begins, and so is a first
+// cut that writers keep from being settled.
+//
+// A slice is read with one statement, from the position on and with a limit, which an index on the positions answers. Without one
+// it would be a sort of the whole store for each slice: then the lane is one slice.
+//
+// Live, the order of the store has to be the order in which transactions project: see projections.Set.TakeTurn.
+//
 // # Locks
 //
 // Every transaction that works for a migration first takes its row FOR KEY SHARE and reads its state and its cut from it.
 // Whoever changes these takes FOR UPDATE, and so waits for work under way and is waited for. There is no other lock in the
-// work path but the claimed batch, and the rows of parked aggregates.
+// work path but the claimed batch, the lane, and the rows of parked aggregates.
 package replay

@@ -205,7 +205,7 @@ func (s *soak) verify(version int) (rows int64) {
 
 // dropArchived drops what the version left behind, as an operator does by hand.
 func (s *soak) dropArchived(version int) {
-	_, err := s.db.Exec(s.Context(), fmt.Sprintf("drop table view_schema.accounts_%d; drop table if exists view_schema.transactions_%[1]d", version))
+	_, err := s.db.Exec(s.Context(), fmt.Sprintf("drop table view_schema.accounts_%d; drop table if exists view_schema.transactions_%[1]d, view_schema.transfers_%[1]d", version))
 	if err != nil {
 		s.Fatal(err)
 	}
