@@ -14,7 +14,7 @@ import (
 func withObstacle() viewschema.Definition {
 	d := version2()
 	files := fstest.MapFS{}
-	for _, name := range []string{"accounts.sql", "accounts.indexes.sql", "transactions.sql", "transactions.indexes.sql"} {
+	for _, name := range []string{"accounts.sql", "accounts.indexes.sql", "transactions.sql", "transactions.indexes.sql", "transfers.sql", "transfers.indexes.sql"} {
 		text, err := fs.ReadFile(views.FS, name)
 		if err != nil {
 			panic(err) // they are embedded
