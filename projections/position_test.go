@@ -327,3 +327,56 @@ func TestOrdersAreChecked(t *testing.T) {
 		}
 	}
 }
+
+// A partition takes the place of the aggregate: what the events of one see is its rows, whatever aggregates they are of.
+func TestByPartition(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Database(t, setupBank)
+	p := &projections.Projector{
+		Name: "customers", Order: projections.ByPartition, Tables: []projections.Table{accounts},
+		Handlers: []projections.Handler{
+			projections.On(func(s *projections.Store, e projections.Event[deposited]) error {
+				return accounts.Upsert(s, e.Partition.UUID(), func(a *account, _ bool) {
+					a.ID, a.IBAN, a.Balance, a.Version = e.Partition.UUID(), e.Partition.String(), a.Balance+e.Data.Amount, e.Position
+				})
+			}),
+			projections.On(func(s *projections.Store, e projections.Event[closed]) error {
+				return accounts.Delete(s, e.AggregateID.UUID())
+			}),
+		},
+	}
+	set, err := projections.NewSet(bankEvents, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := func(partition uuid.UUID, e *projections.Raw) *projections.Raw {
+		e.Partition = projections.UUID(partition)
+		return e
+	}
+	customer, other := uuid.UUID{7}, uuid.UUID{8}
+	batch := func(events ...*projections.Raw) error {
+		return pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+			run := set.CatchUp()
+			err := run.Begin(t.Context(), tx, []projections.ID{projections.UUID(customer), projections.UUID(other)})
+			for _, e := range events {
+				err = errors.Join(err, run.Apply(e))
+			}
+			if err != nil {
+				return err
+			}
+			_, err = run.Flush()
+			return err
+		})
+	}
+	if err := batch(
+		of(customer, ev(1, ada, 1, "MoneyDeposited", `{"amount":3}`)), of(other, ev(2, ada, 2, "MoneyDeposited", `{"amount":50}`)),
+		of(customer, ev(3, bob, 1, "MoneyDeposited", `{"amount":4}`)), ev(4, bob, 2, "MoneyDeposited", `{"amount":100}`)); err != nil {
+		t.Fatal(err)
+	}
+	if got := text(t, pool, "select string_agg(balance || ' ' || version, ', ' order by id) from accounts"); got != "7 3, 50 2" {
+		t.Error(got)
+	}
+	if err := batch(of(customer, ev(5, other, 1, "AccountClosed", "{}"))); !errors.Is(err, projections.ErrForeign) {
+		t.Errorf("a row of another partition was reached: %v", err)
+	}
+}

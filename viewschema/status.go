@@ -36,7 +36,7 @@ type MigrationStatus struct {
 	Ledger      int64        `json:"ledger"`     // replayed ids above the cut
 	Tail        int64        `json:"tail"`       // events that the new tables lack; only when built
 	Lane        *replay.Lane `json:"lane"`       // nil: no projector is replayed in the order of the store
-	Workers     []string     `json:"workers"`    // that hold a batch
+	Workers     []string     `json:"workers"`    // that hold a batch or the lane
 	Rollback    bool         `json:"rollback"`   // to the version before, whose tables are the archived ones
 	Changed     string       `json:"changed"`    // how this definition differs from the one that began; empty: it does not
 	Created     time.Time    `json:"created"`
@@ -148,17 +148,20 @@ func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationS
 	return st, nil
 }
 
-// holders finds who works on the migration without taking a lock: a worker that has claimed a batch is the xmax of its
+// holders finds who works on the migration without taking a lock: a worker that has claimed a batch, or the lane, is the xmax of its
 // row, and holds the lock of that transaction id.
 func (s *Schema) holders(ctx context.Context, m *migration) ([]string, error) {
 	rows, err := s.db.Query(ctx, s.sql(`
-		select pg_catalog.format('batch %s: %s, pid %s, since %s', b.number, coalesce(nullif(a.application_name, ''), 'no application name'), a.pid,
-			to_char(a.xact_start, 'HH24:MI:SS'))
-		from %SCHEMA%.projector_batches b
-		join pg_catalog.pg_locks l on l.locktype = 'transactionid' and l.granted and l.transactionid = b.xmax
+		select pg_catalog.format('%s: %s, pid %s, since %s', coalesce('batch ' || w.number, 'lane'),
+			coalesce(nullif(a.application_name, ''), 'no application name'), a.pid, to_char(a.xact_start, 'HH24:MI:SS'))
+		from (
+			select number, xmax as holder from %SCHEMA%.projector_batches where migration_id = $1 and done_at is null
+			union all
+			select null, xmax from %SCHEMA%.projector_lanes where migration_id = $1
+		) w
+		join pg_catalog.pg_locks l on l.locktype = 'transactionid' and l.granted and l.transactionid = w.holder
 		join pg_catalog.pg_stat_activity a on a.pid = l.pid
-		where b.migration_id = $1 and b.done_at is null
-		order by b.number`), m.Migration)
+		order by w.number`), m.Migration)
 	if err != nil {
 		return nil, fmt.Errorf("looking for workers: %w", err)
 	}

@@ -29,13 +29,20 @@ import (
 // asBank makes the test binary the command line of the bank's second release; its value names a definition.
 const asBank = "CRASHTEST_AS_BANK"
 
-var definitions = map[string]func() viewschema.Definition{"plain": version2, "obstacle": withObstacle, "SQL": inSQL, "obstacle in SQL": obstacleInSQL, "former": former}
+var definitions = map[string]func() viewschema.Definition{"plain": version2, "obstacle": withObstacle, "SQL": inSQL, "obstacle in SQL": obstacleInSQL, "former": former, "alone": alone}
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv(asBank); name != "" {
 		cli.Main(definitions[name]())
 	}
 	pgtest.Main(m)
+}
+
+// alone is a second version of the first release's tables, to which each account adds its rows and no others.
+func alone() viewschema.Definition {
+	d := v1.Definition
+	d.Versions = projector.Versions{1: d.Versions[1], 2: d.Versions[1]}
+	return d
 }
 
 func former() viewschema.Definition { return v1.Definition }

@@ -14,7 +14,11 @@ import (
 func withObstacle() viewschema.Definition {
 	d := version2()
 	files := fstest.MapFS{}
-	for _, name := range []string{"accounts.sql", "accounts.indexes.sql", "branch_totals.sql", "transactions.sql", "transactions.indexes.sql"} {
+	names, err := fs.Glob(views.FS, "*.sql")
+	if err != nil {
+		panic(err)
+	}
+	for _, name := range names {
 		text, err := fs.ReadFile(views.FS, name)
 		if err != nil {
 			panic(err) // they are embedded
