@@ -91,7 +91,7 @@ func (p *program) watch(c *urfave.Context) error {
 	for first := true; ; first = false {
 		err := round(c)
 		switch {
-		case c.Context.Err() != nil:
+		case c.Err() != nil:
 			return context.Cause(c.Context)
 		case err == nil:
 			quiet, told = true, ""
@@ -102,7 +102,7 @@ func (p *program) watch(c *urfave.Context) error {
 			p.tell(err.Error(), several(err), exitCode(c.Context, err))
 		}
 		select {
-		case <-c.Context.Done():
+		case <-c.Done():
 			return context.Cause(c.Context)
 		case <-time.After(watchEvery):
 		}

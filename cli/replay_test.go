@@ -25,7 +25,8 @@ func TestWatch(t *testing.T) {
 	load := func(string) (cli.Config, error) {
 		d := v1.Definition
 		d.Views = os.DirFS(folder)
-		return cli.Config{Definition: d}, nil
+		_, err := os.Stat(folder)
+		return cli.Config{Definition: d}, err
 	}
 	run := func(ctx context.Context, stdout, stderr io.Writer, args ...string) int {
 		getenv := func(name string) string { return map[string]string{"DATABASE_URL": url}[name] }

@@ -87,10 +87,10 @@ func (r *reader) write(t *testing.T, file, body string) {
 // the test's, and the module is this one and not the published one.
 func (r *reader) do(t *testing.T, command, want string) {
 	t.Helper()
-	switch {
-	case command == "mkdir shop && cd shop", command == "export DATABASE_URL=postgres://localhost/shop":
+	switch command {
+	case "mkdir shop && cd shop", "export DATABASE_URL=postgres://localhost/shop":
 		return
-	case command == "go get github.com/viewschema/projector":
+	case "go get github.com/viewschema/projector":
 		command = "go mod edit -require=github.com/viewschema/projector@v0.0.0 -replace=github.com/viewschema/projector=" + r.module
 	}
 	if background, ok := strings.CutSuffix(command, " &"); ok {

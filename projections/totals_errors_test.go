@@ -71,8 +71,10 @@ func TestTotalsTables(t *testing.T) {
 	}
 	for name, test := range map[string]struct{ sql, want string }{
 		"no key": {"alter table counts drop constraint counts_pkey", `table live.counts: no primary key or unique index has the columns ("place") and no others, and rows are added to by these: add it to counts.sql or counts.indexes.sql`},
-		"no keys": {"alter table counts drop constraint counts_pkey; alter table tallies drop constraint tallies_pkey",
-			`table live.tallies: no primary key or unique index has the columns ("place", "day") and no others`},
+		"no keys": {
+			"alter table counts drop constraint counts_pkey; alter table tallies drop constraint tallies_pkey",
+			`table live.tallies: no primary key or unique index has the columns ("place", "day") and no others`,
+		},
 		"float":     {"alter table tallies alter big type float8", "table live.tallies: column big is double precision, which has no sum of field Big of projections_test.tally, a int64"},
 		"enum":      {"create type size as enum ('small', 'large'); alter table tallies alter high type size using 'small'", "column high is size, which has no max of field High"},
 		"no column": {"alter table tallies drop n", "no column n, which is field N"},

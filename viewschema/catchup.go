@@ -27,7 +27,7 @@ func (s *Schema) CatchUp(ctx context.Context) (Result, error) {
 	job := s.job(m, source, plan)
 	pass, err := job.CatchUp(ctx, eventstore.Wait{Limit: catchUpWait})
 	if err != nil {
-		return Result{}, advise(err, "migrate catchup")
+		return Result{}, s.advise(err, "migrate catchup")
 	}
 	parked, err := s.parkedNow(ctx, job)
 	if err != nil {

@@ -55,7 +55,11 @@ func TestDoctor(t *testing.T) {
 	if _, err := conn.Exec(t.Context(), "begin; create table left_behind (id int); prepare transaction '"+prepared+"'", pgx.QueryExecModeSimpleProtocol); err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Exec(context.WithoutCancel(t.Context()), "rollback prepared '"+prepared+"'")
+	t.Cleanup(func() {
+		if _, err := db.Exec(context.WithoutCancel(t.Context()), "rollback prepared '"+prepared+"'"); err != nil {
+			t.Error(err)
+		}
+	})
 
 	found, err := open(t, db, version2()).Examine(t.Context(), 0)
 	if err != nil {

@@ -83,7 +83,7 @@ func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
 	if m.state == replay.Building {
 		p, err := job.Run(ctx)
 		if err != nil {
-			return Result{}, advise(err, "migrate online")
+			return Result{}, s.advise(err, "migrate online")
 		}
 		result.Times = p.Times
 		if err := s.built(ctx, job); err != nil {
@@ -96,18 +96,31 @@ func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
 }
 
 // advise says what to type when an event cannot be projected in a command, or a query fails for what is in the events.
-func advise(err error, command string) error {
-	if errors.Is(err, replay.ErrMostParked) {
+func (s *Schema) advise(err error, command string) error {
+	const untouched = "the live tables are untouched: "
+	failed, ok := errors.AsType[*projections.EventError](err)
+	switch {
+	case errors.Is(err, replay.ErrMostParked):
 		return err
-	}
-	if _, ok := errors.AsType[*projections.EventError](err); ok {
-		return fmt.Errorf("%w; the live tables are untouched: mend the event and type %s, mend the code and type migrate abort and migrate online, or leave its aggregate out with %s --on-error=park",
-			err, command, command)
+	case errors.Is(err, projections.ErrTotals):
+		return fmt.Errorf("%w; %smend the event and type %s, or type migrate abort and migrate online --on-error=park, which leaves its aggregate out from the beginning",
+			err, untouched, command)
+	case ok && s.isOrdered(failed.Projector):
+		return fmt.Errorf("%w; %smend the event and type %s, or mend the code and type migrate abort and migrate online; no event can be left out of the order of the store",
+			err, untouched, command)
+	case ok:
+		return fmt.Errorf("%w; %smend the event and type %s, mend the code and type migrate abort and migrate online, or leave its aggregate out with %s --on-error=park",
+			err, untouched, command, command)
 	}
 	if _, ok := errors.AsType[*replay.QueryError](err); ok && !pg.IsRetryable(err) && !pg.IsConnectionLost(err) {
-		return fmt.Errorf("%w\nthe live tables are untouched: mend the event and type %s, or mend the query and type migrate abort and migrate online", err, command)
+		return fmt.Errorf("%w\n%smend the event and type %s, or mend the query and type migrate abort and migrate online", err, untouched, command)
 	}
 	return err
+}
+
+// isOrdered says whether the projector of this name is replayed in the order of the store.
+func (s *Schema) isOrdered(name string) bool {
+	return slices.ContainsFunc(s.def.Projectors, func(p *projections.Projector) bool { return p.Name == name && p.Order != projections.ByAggregate })
 }
 
 func (s *Schema) checkDirection(current int) error {

@@ -35,7 +35,7 @@ func (s *Schema) Rollback(ctx context.Context) (Result, error) {
 	}
 	switch {
 	case m == nil:
-		if m, err = s.takeBack(ctx); err != nil {
+		if err := s.takeBack(ctx); err != nil {
 			return Result{}, err
 		}
 	case !m.rollback || m.to != s.Target():
@@ -60,19 +60,19 @@ func (s *Schema) Rollback(ctx context.Context) (Result, error) {
 
 // takeBack begins the rollback: it records the migration and the tables, and moves the ledger to it. A crash leaves all or
 // nothing of it.
-func (s *Schema) takeBack(ctx context.Context) (*migration, error) {
+func (s *Schema) takeBack(ctx context.Context) error {
 	last, err := s.lastMigration(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.checkFormer(ctx, last); err != nil {
-		return nil, err
+		return err
 	}
 	now, err := s.fingerprint(ctx, s.db)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	m := &migration{Ledger: replay.Ledger{Schema: s.def.Schema}}
+	var id int64
 	err = s.inTx(ctx, pg.PointTakeBack, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, s.sql(`
 			insert into %SCHEMA%.projector_migrations (from_version, to_version, state, cut, cut_reason, fingerprint, built_at, takes_back)
@@ -80,14 +80,14 @@ func (s *Schema) takeBack(ctx context.Context) (*migration, error) {
 			from %SCHEMA%.projector_migrations
 			where id = $1 and state = 'active'
 			for update
-			returning id`), last.Migration, now).Scan(&m.Migration)
+			returning id`), last.Migration, now).Scan(&id)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return fmt.Errorf("%w: another process has cut over meanwhile; type: status", ErrState)
 		}
 		if err != nil {
 			return err
 		}
-		if err := s.moveLedger(ctx, tx, last.Migration, m.Migration); err != nil {
+		if err := s.moveLedger(ctx, tx, last.Migration, id); err != nil {
 			return err
 		}
 		// What the version before was cut over without is not in its tables still.
@@ -96,7 +96,7 @@ func (s *Schema) takeBack(ctx context.Context) (*migration, error) {
 			select $1, p.aggregate_id, p.position, p.sequence, p.event_type, p.projector, p.error, p.parked_at
 			from %SCHEMA%.projector_parked_events p
 			where p.migration_id = (select id from %SCHEMA%.projector_migrations where state = 'archived' and to_version = $2 order by id desc limit 1)`),
-			m.Migration, last.from)
+			id, last.from)
 		if err != nil {
 			return fmt.Errorf("inheriting the parked aggregates: %w", err)
 		}
@@ -107,7 +107,7 @@ func (s *Schema) takeBack(ctx context.Context) (*migration, error) {
 			}
 			_, err := tx.Exec(ctx, s.sql(`
 				insert into %SCHEMA%.projector_tables (migration_id, table_name, change, projector, built_name)
-				values ($1, $2, $3, $4, nullif($5, ''))`), m.Migration, t.name, change, s.ownerOf(t.name), built)
+				values ($1, $2, $3, $4, nullif($5, ''))`), id, t.name, change, s.ownerOf(t.name), built)
 			if err != nil {
 				return fmt.Errorf("recording table %s: %w", t.name, err)
 			}
@@ -120,13 +120,13 @@ func (s *Schema) takeBack(ctx context.Context) (*migration, error) {
 		return nil
 	})
 	if _, constraint, ok := pg.UniqueViolation(err); ok && constraint == "projector_one_migration" {
-		return nil, fmt.Errorf("%w: it was begun just now; type: status", ErrOtherMigration)
+		return fmt.Errorf("%w: it was begun just now; type: status", ErrOtherMigration)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("beginning the rollback to version %d: %w", s.Target(), err)
+		return fmt.Errorf("beginning the rollback to version %d: %w", s.Target(), err)
 	}
 	s.opts.Log.Info().Int("from", last.to).Int("to", last.from).Msg("rollback begun")
-	return m, nil
+	return nil
 }
 
 // moveLedger gives one migration's ledger to another one. The cut of the first is not touched.
