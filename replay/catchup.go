@@ -89,7 +89,7 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 
 // add counts what the lane has got. Its events are not counted twice.
 func (p *Pass) add(j *Job, done Applied) {
-	if !j.hasBatches() {
+	if !j.HasBatches() {
 		p.Events += done.Events
 	}
 	p.Rows += done.Rows
@@ -97,7 +97,7 @@ func (p *Pass) add(j *Job, done Applied) {
 
 // applyLacking applies what the ledger lacks.
 func (j *Job) applyLacking(ctx context.Context, p *Pass) error {
-	if !j.hasBatches() {
+	if !j.HasBatches() {
 		return nil
 	}
 	err := j.applyGroups(ctx, p)
@@ -137,7 +137,7 @@ func (j *Job) lost(ctx context.Context, tx pgx.Tx, old, cut int64) (lost int64, 
 		return 0, err
 	case lane != nil && lane.Position < cut:
 		return 1, nil
-	case !j.hasBatches():
+	case !j.HasBatches():
 		return 0, nil
 	}
 	lacks, err := j.lacks(ctx, tx, old, nil)
@@ -274,7 +274,7 @@ func (j *Job) Finish(ctx context.Context, tx pgx.Tx, cut int64) (Pass, error) {
 	began := time.Now()
 	var p Pass
 	var err error
-	if j.hasBatches() {
+	if j.HasBatches() {
 		p, err = j.apply(ctx, tx, j.catchUpTables(), cut, nil)
 	}
 	if err == nil {

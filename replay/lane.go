@@ -27,8 +27,8 @@ const laneSlice = 2_000
 // hasLane says whether some of the projectors are replayed in the order of the store.
 func (j *Job) hasLane() bool { return len(j.Projections.Ordered()) > 0 }
 
-// hasBatches says whether some of the projectors are replayed by aggregate. Without them, there is nothing in the ledger.
-func (j *Job) hasBatches() bool { return len(j.Projections.Parallel().Projectors()) > 0 }
+// HasBatches says whether some of the projectors are replayed by aggregate. Without them, there is nothing in the ledger.
+func (j *Job) HasBatches() bool { return len(j.Projections.Parallel().Projectors()) > 0 }
 
 // InOrder applies events to ordered projectors, in the order of the store. It is for one goroutine at a time.
 type InOrder struct {
@@ -241,7 +241,7 @@ func (l Ledger) LookAtLane(ctx context.Context, q pg.Querier) (*Lane, error) {
 		from %SCHEMA%.projector_lanes l join %SCHEMA%.projector_migrations m on m.id = l.migration_id
 		where m.id = $1`), l.Migration).Scan(&lane.Position, &lane.Cut, &lane.Events, &lane.Rows)
 	switch {
-	case errors.Is(err, pgx.ErrNoRows):
+	case errors.Is(err, pgx.ErrNoRows), pg.IsUndefined(err): // the bookkeeping of an older Projector has no lanes
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("reading the lane of migration %d: %w", l.Migration, err)

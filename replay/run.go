@@ -39,7 +39,7 @@ func (j *Job) fill(ctx context.Context, m *meter) error {
 	pool := pond.NewPool(2)
 	defer pool.StopAndWait()
 	group := pool.NewGroupContext(ctx)
-	if j.hasBatches() {
+	if j.HasBatches() {
 		group.SubmitErr(func() error { return j.replay(group.Context(), m) })
 	}
 	if j.hasLane() {

@@ -13,7 +13,7 @@ import (
 func TestCleanForgetsTheLedger(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, atVersion1)
-	d := bank.Definition
+	d := bank.WithoutTransfers()
 	d.Source.Positions = eventstore.PositionsDrawnAhead
 	s := open(t, db, d)
 	online(t, s)

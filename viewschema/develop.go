@@ -73,7 +73,7 @@ func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
 		if err := fits(ctx, tx, s.def.set.In(s.def.Schema, ""), source); err != nil {
 			return err
 		}
-		return s.activate(ctx, tx, m)
+		return s.activate(ctx, tx, m, false)
 	})
 	if _, constraint, ok := pg.UniqueViolation(err); ok && constraint == "projector_one_migration" {
 		return Result{}, fmt.Errorf("%w; finish it, or type: migrate abort", ErrOtherMigration)

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/rs/zerolog"
 
+	"github.com/viewschema/projector/examples/bank"
 	v1 "github.com/viewschema/projector/examples/bank/v1"
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/internal/pgtest"
@@ -60,6 +61,13 @@ func mend(t *testing.T, db *pgxpool.Pool, aggregates []string) {
 	t.Helper()
 	execute(t, db, `
 		update events e set data = u.data from unspoiled u where u.position = e.position and e.aggregate_id::text = any ($1)`, aggregates)
+}
+
+// byAggregate is version 2 without the transfers, from whose order no event can be left out.
+func byAggregate() viewschema.Definition {
+	d := bank.WithoutTransfers()
+	d.Versions = d.Versions.UpTo(2)
+	return d
 }
 
 // deposit appends an event to open accounts.
@@ -207,7 +215,7 @@ func TestPark(t *testing.T) {
 func TestParkWithTotals(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, poisonedStore)
-	s, err := viewschema.Open(db, version2(), viewschema.Options{OnError: replay.Park, WithParked: true})
+	s, err := viewschema.Open(db, byAggregate(), viewschema.Options{OnError: replay.Park, WithParked: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +272,7 @@ func TestParkHasABound(t *testing.T) {
 func TestCutoverDoesNotPark(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, poisonedStore)
-	s, err := viewschema.Open(db, version2(), viewschema.Options{OnError: replay.Park, WithParked: true})
+	s, err := viewschema.Open(db, byAggregate(), viewschema.Options{OnError: replay.Park, WithParked: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +294,7 @@ func TestCutoverDoesNotPark(t *testing.T) {
 func TestRetryIsRefused(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, poisonedStore)
-	s, err := viewschema.Open(db, version2(), viewschema.Options{OnError: replay.Park})
+	s, err := viewschema.Open(db, byAggregate(), viewschema.Options{OnError: replay.Park})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -307,7 +315,7 @@ func TestRetryIsRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	d := version2()
+	d := byAggregate()
 	changed := *d.Projectors[0]
 	changed.Revision++
 	d.Projectors = slices.Clone(d.Projectors)

@@ -151,6 +151,11 @@ func tablesOf(ps []*projections.Projector) (tables []string) {
 
 // replayAggregates makes the rows of some aggregates anew. What other aggregates have in the tables stays.
 func replayAggregates(ctx context.Context, tx, events pgx.Tx, source *eventstore.Reader, set *projections.Set, ids []projections.ID, result *Result) error {
+	for _, p := range set.Projectors() {
+		if p.Order != projections.ByAggregate {
+			return fmt.Errorf("%w: projector %s is replayed in the order of the store, and not by aggregate; name others with --only", ErrRefused, p.Name)
+		}
+	}
 	run := set.CatchUp()
 	if err := run.Begin(ctx, tx, ids); err != nil {
 		return err

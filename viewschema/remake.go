@@ -117,6 +117,13 @@ func (s *Schema) remake(ctx context.Context, tx, events pgx.Tx, source *eventsto
 	if err := s.createTables(ctx, tx, names(plan.Tables), suffix); err != nil {
 		return err
 	}
+	for _, t := range plan.Tables { // before the rows: some are looked up, or added to
+		if f, ok := s.def.files[t.Table+".indexes.sql"]; ok {
+			if err := s.runFile(ctx, tx, f, suffix); err != nil {
+				return err
+			}
+		}
+	}
 	if err := s.shield(ctx, tx, plan.Tables); err != nil {
 		return err
 	}
@@ -126,13 +133,6 @@ func (s *Schema) remake(ctx context.Context, tx, events pgx.Tx, source *eventsto
 	}
 	if err := s.replayInto(ctx, tx, events, source, set, result); err != nil {
 		return err
-	}
-	for _, t := range plan.Tables {
-		if f, ok := s.def.files[t.Table+".indexes.sql"]; ok {
-			if err := s.runFile(ctx, tx, f, suffix); err != nil {
-				return err
-			}
-		}
 	}
 	all, err := s.checkCutover(ctx, tx, plan)
 	if err != nil {

@@ -87,6 +87,9 @@ func (s *Schema) takeBack(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := s.inheritLane(ctx, tx, last, id); err != nil {
+			return err
+		}
 		if err := s.moveLedger(ctx, tx, last.Migration, id); err != nil {
 			return err
 		}
@@ -129,6 +132,27 @@ func (s *Schema) takeBack(ctx context.Context) error {
 	return nil
 }
 
+// inheritLane makes the lane of a rollback that brings tables back which are replayed in the order of the store. All that there was
+// when they were archived is in them, since writers were held off then.
+func (s *Schema) inheritLane(ctx context.Context, tx pgx.Tx, last *lastMigration, to int64) error {
+	ordered := func(t formerTable) bool {
+		p := s.def.owners[t.name]
+		return t.archived != "" && p != nil && p.Order != projections.ByAggregate
+	}
+	if !slices.ContainsFunc(last.tables, ordered) {
+		return nil
+	}
+	_, err := tx.Exec(ctx, s.sql(`
+		insert into %SCHEMA%.projector_lanes (migration_id, position)
+		select $2, coalesce($3, greatest(m.cut, (select max(position) from %SCHEMA%.projector_replayed_ids where migration_id = m.id)))
+		from %SCHEMA%.projector_migrations m
+		where m.id = $1`), last.Migration, to, last.lane)
+	if err != nil {
+		return fmt.Errorf("inheriting the lane: %w", err)
+	}
+	return nil
+}
+
 // moveLedger gives one migration's ledger to another one. The cut of the first is not touched.
 func (s *Schema) moveLedger(ctx context.Context, tx pgx.Tx, from, to int64) error {
 	if _, err := tx.Exec(ctx, s.sql("update %SCHEMA%.projector_replayed_ids set migration_id = $2 where migration_id = $1"), from, to); err != nil {
@@ -150,6 +174,13 @@ func (s *Schema) giveBack(ctx context.Context, tx pgx.Tx, m *migration) error {
 	if err != nil {
 		return fmt.Errorf("giving the ledger back: %w", err)
 	}
+	_, err = tx.Exec(ctx, s.sql(`
+		insert into %SCHEMA%.projector_lanes (migration_id, position)
+		select $2, position from %SCHEMA%.projector_lanes where migration_id = $1
+		on conflict (migration_id) do update set position = excluded.position`), m.Migration, last)
+	if err != nil {
+		return fmt.Errorf("giving the lane back: %w", err)
+	}
 	return s.moveLedger(ctx, tx, m.Migration, last)
 }
 
@@ -163,8 +194,10 @@ func (s *Schema) ownerOf(table string) *string {
 // lastMigration is the active one, with what became of its tables.
 type lastMigration struct {
 	migration
-	before fingerprint // of the version before it; nil: no record is left
-	tables []formerTable
+	before   fingerprint // of the version before it; nil: no record is left
+	complete bool        // its ledger had every event when it was cut over, and so had the tables that it archived
+	lane     *int64      // the position to which these were replayed in the order of the store; nil: see complete
+	tables   []formerTable
 }
 
 type formerTable struct {
@@ -179,10 +212,11 @@ func (s *Schema) lastMigration(ctx context.Context) (*lastMigration, error) {
 	last := &lastMigration{}
 	last.Schema = s.def.Schema
 	err := s.db.QueryRow(ctx, s.sql(`
-		select m.id, m.from_version, m.to_version,
+		select m.id, m.from_version, m.to_version, m.complete,
+			(select l.position from %SCHEMA%.projector_lanes l where l.migration_id = m.id),
 			(select p.fingerprint from %SCHEMA%.projector_migrations p where p.state = 'archived' and p.to_version = m.from_version order by p.id desc limit 1)
 		from %SCHEMA%.projector_migrations m
-		where m.state = 'active'`)).Scan(&last.Migration, &last.from, &last.to, &last.before)
+		where m.state = 'active'`)).Scan(&last.Migration, &last.from, &last.to, &last.complete, &last.lane, &last.before)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows), pg.IsUndefined(err):
 		return nil, fmt.Errorf("%w: the database is at no version yet", ErrRefused)
@@ -225,6 +259,8 @@ func (s *Schema) checkFormer(ctx context.Context, last *lastMigration) error {
 			r.add("table %s is gone, which version %d had; the way on is a next version", t.archived, last.from)
 		case t.archived != "" && s.def.owners[t.name] == nil:
 			r.add("no projector of this definition owns table %s, which version %d had", t.name, last.from)
+		case t.archived != "" && !last.complete && (last.lane == nil || s.def.owners[t.name].Order == projections.ByAggregate):
+			r.add("version %d has replayed no projector by aggregate, so it has no record of which events table %s holds; the way on is a next version", last.to, t.archived)
 		}
 		former[t.name] = t.archived != ""
 	}

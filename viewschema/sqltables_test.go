@@ -59,7 +59,7 @@ func TestBankInSQL(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			stop := writers(t, db, 3, seed, v1.Definition, version2())
+			stop := writers(t, db, 3, seed, v1.Definition, byAggregate())
 			s := open(t, db, bankIn(tables...))
 			plan, err := s.Plan(t.Context())
 			if err != nil {

@@ -125,7 +125,7 @@ func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationS
 	if err != nil {
 		return nil, fmt.Errorf("reading migration %d: %w", m.Migration, err)
 	}
-	if st.Workers, err = s.holders(ctx, m); err != nil {
+	if st.Workers, err = s.holders(ctx, m, st.Lane != nil); err != nil {
 		return nil, err
 	}
 	now, err := s.fingerprint(ctx, s.db)
@@ -150,14 +150,17 @@ func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationS
 
 // holders finds who works on the migration without taking a lock: a worker that has claimed a batch, or the lane, is the xmax of its
 // row, and holds the lock of that transaction id.
-func (s *Schema) holders(ctx context.Context, m *migration) ([]string, error) {
+func (s *Schema) holders(ctx context.Context, m *migration, lane bool) ([]string, error) {
+	inLane := ""
+	if lane {
+		inLane = "union all select null, xmax from %SCHEMA%.projector_lanes where migration_id = $1"
+	}
 	rows, err := s.db.Query(ctx, s.sql(`
 		select pg_catalog.format('%s: %s, pid %s, since %s', coalesce('batch ' || w.number, 'lane'),
 			coalesce(nullif(a.application_name, ''), 'no application name'), a.pid, to_char(a.xact_start, 'HH24:MI:SS'))
 		from (
 			select number, xmax as holder from %SCHEMA%.projector_batches where migration_id = $1 and done_at is null
-			union all
-			select null, xmax from %SCHEMA%.projector_lanes where migration_id = $1
+			`+inLane+`
 		) w
 		join pg_catalog.pg_locks l on l.locktype = 'transactionid' and l.granted and l.transactionid = w.holder
 		join pg_catalog.pg_stat_activity a on a.pid = l.pid

@@ -58,7 +58,7 @@ func (c *cutover) swap(ctx context.Context, tx, events pgx.Tx) (asked time.Time,
 	if err := c.changeTables(ctx, tx, c.m, c.plan, all); err != nil {
 		return asked, pass, err
 	}
-	if err := c.activate(ctx, tx, c.m); err != nil {
+	if err := c.activate(ctx, tx, c.m, len(c.plan.Projectors) > 0 && c.job.HasBatches()); err != nil {
 		return asked, pass, err
 	}
 	return asked, pass, c.prove(ctx, tx, events)
@@ -260,9 +260,9 @@ func (s *Schema) publish(ctx context.Context, tx pgx.Tx, t TableChange, archived
 	return s.revokeAll(ctx, tx, t.Archived) // its policies are gone; and nobody has to find it by mistake
 }
 
-// activate records the version and opens its guard. The ledger stays: at this moment it tells for the old tables, too,
-// which events they hold.
-func (s *Schema) activate(ctx context.Context, tx pgx.Tx, m *migration) error {
+// activate records the version and opens its guard. The ledger stays: if it is complete, it tells at this moment for the old tables,
+// too, which events they hold.
+func (s *Schema) activate(ctx context.Context, tx pgx.Tx, m *migration, complete bool) error {
 	_, err := tx.Exec(ctx, s.sql("update %SCHEMA%.projector_migrations set state = 'archived' where state = 'active'"))
 	if err != nil {
 		return fmt.Errorf("archiving version %d: %w", m.from, err)
@@ -270,8 +270,8 @@ func (s *Schema) activate(ctx context.Context, tx pgx.Tx, m *migration) error {
 	// now() is when the transaction began, which is when the cutover asked for its first lock.
 	_, err = tx.Exec(ctx, s.sql(`
 		update %SCHEMA%.projector_migrations
-		set state = 'active', active_at = clock_timestamp(), held_off = clock_timestamp() - now()
-		where id = $1`), m.Migration)
+		set state = 'active', active_at = clock_timestamp(), held_off = clock_timestamp() - now(), complete = $2
+		where id = $1`), m.Migration, complete)
 	if err != nil {
 		return fmt.Errorf("recording version %d: %w", m.to, err)
 	}
