@@ -145,7 +145,7 @@ func TestInterleavingsParked(t *testing.T) {
 	for _, test := range []struct {
 		in   tables
 		kind kind
-	}{{aloneInGo, plain}, {aloneInGo, shared}, {aloneInGo, elsewhere}, {aloneInBoth, partitioned}} {
+	}{{aloneInGo, shared}, {aloneInGo, elsewhere}, {aloneInBoth, partitioned}} {
 		t.Run(fmt.Sprintf("%s %s", test.in, test.kind), func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, test.kind, test.in)

@@ -106,17 +106,18 @@ func (m *migration) checkLane(ctx context.Context, events, before []stored, cut 
 // whether it is settled or not, with one that reads before it locks its row, and with a position that is committed by itself.
 func TestInterleavingsInOrder(t *testing.T) {
 	t.Parallel()
-	for _, in := range []tables{inLane, beside} {
-		for _, k := range []kind{plain, partitioned, ordered, elsewhere} {
-			t.Run(fmt.Sprintf("%s %s", in, k), func(t *testing.T) {
-				t.Parallel()
-				w := newWorld(t, k, in)
-				rapid.Check(t, func(t *rapid.T) {
-					if err := w.interleave(scripts.Draw(t, "script"), func(string) {}); err != nil {
-						t.Fatal(err)
-					}
-				})
+	for _, test := range []struct {
+		in   tables
+		kind kind
+	}{{inLane, plain}, {inLane, ordered}, {beside, partitioned}, {beside, elsewhere}} {
+		t.Run(fmt.Sprintf("%s %s", test.in, test.kind), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, test.kind, test.in)
+			rapid.Check(t, func(t *rapid.T) {
+				if err := w.interleave(scripts.Draw(t, "script"), func(string) {}); err != nil {
+					t.Fatal(err)
+				}
 			})
-		}
+		})
 	}
 }
