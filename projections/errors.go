@@ -81,3 +81,6 @@ func tableError(table string, err error) error {
 
 // ErrTotals is Run.Forget's: the set has an accumulating table.
 var ErrTotals = errors.New("its rows are put together from all aggregates, and what one of them has added cannot be taken out")
+
+// ErrPartition is Project's: a projector with the order ByPartition handles an event that does not say which partition it is of.
+var ErrPartition = errors.New("Meta.Partition is not set: it has to be what the mapping's partition makes of the event, or NoPartition if that is NULL")

@@ -19,7 +19,12 @@ const (
 	noID idKind = iota
 	uuidID
 	textID
+	noPartition
 )
+
+// NoPartition is the Meta.Partition of a new event that is of no partition, of which the store's mapping makes NULL. The zero ID
+// means that nobody has said which it is of.
+var NoPartition = ID{kind: noPartition}
 
 // UUID makes an ID from any 16-byte UUID type.
 func UUID[U ~[16]byte](u U) ID { return ID{kind: uuidID, uuid: u} }

@@ -73,8 +73,8 @@ type New struct {
 // Project applies events to the tables, in the order given, in the application's transaction: what a catch-up would do with
 // them, except that payloads come as the application has them and not out of a decoder. Events that nobody handles are
 // skipped; a payload or type that the set does not know is an error, and so is a set with SQL tables, ErrSQLTable, and a
-// transaction that has not taken its turn, ErrTurn: see TakeTurn. After an
-// error the transaction has to be rolled back.
+// transaction that has not taken its turn, ErrTurn: see TakeTurn. For projectors with the order ByPartition, the application fills in
+// Meta.Partition; if it does not, that is ErrPartition. After an error the transaction has to be rolled back.
 func (s *Set) Project(ctx context.Context, tx DB, events ...New) error {
 	if tables := s.SQLTables(); len(tables) > 0 {
 		return fmt.Errorf("%w: %s of projector %s; project a set without it, see Set.Only, and let the application write the table itself",
@@ -146,6 +146,9 @@ func (s *Set) prepare(events []New) (handled []New, used map[int]bool, aggregate
 		id := e.AggregateID
 		if s.Order() == ByPartition {
 			if id = e.Partition; id.IsZero() {
+				return nil, nil, nil, fmt.Errorf("event %d (%s, aggregate %s, sequence %d): %w", e.Position, e.Type, e.AggregateID, e.Sequence, ErrPartition)
+			}
+			if id == NoPartition {
 				continue
 			}
 		}

@@ -12,6 +12,9 @@ var ErrNotParked = errors.New("the aggregate is not parked")
 // ErrMostParked is returned when more aggregates would be parked than may be. None of those that it is about is.
 var ErrMostParked = errors.New("too many aggregates would be parked")
 
+// ErrInOrder is returned when the lane cannot go on: nothing can be left out of the order of the store.
+var ErrInOrder = errors.New("in the order of the store")
+
 // ErrAggregates is returned when a row of a SQL table does not derive from the events of one aggregate, whose id it has.
 // Nothing of the transaction is left then.
 var ErrAggregates = errors.New("each row of a SQL table has to derive from the events of one aggregate")

@@ -141,7 +141,7 @@ func (j *Job) advanceLane(ctx context.Context, limit int64, told func(), states 
 			return err
 		})
 		if err != nil {
-			return sum, fmt.Errorf("replaying version %d in the order of the store: %w", j.Version, err)
+			return sum, fmt.Errorf("replaying version %d %w: %w", j.Version, ErrInOrder, err)
 		}
 		sum.Events += done.Events
 		sum.Rows += done.Rows

@@ -138,5 +138,6 @@ func (f fingerprint) ofRelease() fingerprint {
 	same := maps.Clone(f)
 	delete(same, "build")
 	delete(same, "database")
+	maps.DeleteFunc(same, func(part, _ string) bool { return strings.HasPrefix(part, filledPart) })
 	return same
 }

@@ -98,14 +98,14 @@ func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
 // advise says what to type when an event cannot be projected in a command, or a query fails for what is in the events.
 func (s *Schema) advise(err error, command string) error {
 	const untouched = "the live tables are untouched: "
-	failed, ok := errors.AsType[*projections.EventError](err)
+	_, ok := errors.AsType[*projections.EventError](err)
 	switch {
 	case errors.Is(err, replay.ErrMostParked):
 		return err
 	case errors.Is(err, projections.ErrTotals):
 		return fmt.Errorf("%w; %smend the event and type %s, or type migrate abort and migrate online --on-error=park, which leaves its aggregate out from the beginning",
 			err, untouched, command)
-	case ok && s.isOrdered(failed.Projector):
+	case ok && errors.Is(err, replay.ErrInOrder):
 		return fmt.Errorf("%w; %smend the event and type %s, or mend the code and type migrate abort and migrate online; no event can be left out of the order of the store",
 			err, untouched, command)
 	case ok:
@@ -116,11 +116,6 @@ func (s *Schema) advise(err error, command string) error {
 		return fmt.Errorf("%w\n%smend the event and type %s, or mend the query and type migrate abort and migrate online", err, untouched, command)
 	}
 	return err
-}
-
-// isOrdered says whether the projector of this name is replayed in the order of the store.
-func (s *Schema) isOrdered(name string) bool {
-	return slices.ContainsFunc(s.def.Projectors, func(p *projections.Projector) bool { return p.Name == name && p.Order != projections.ByAggregate })
 }
 
 func (s *Schema) checkDirection(current int) error {

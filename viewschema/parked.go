@@ -72,8 +72,8 @@ func (s *Schema) RetryParked(ctx context.Context, aggregates ...string) ([]Retri
 		all = append(all, p.Aggregate)
 	}
 	if len(all) == 0 && live > 0 {
-		return nil, fmt.Errorf("%w: the %d parked aggregates are left out of the live version, whose tables the application writes; mend the events, and replay the projectors with a new version",
-			ErrState, live)
+		return nil, fmt.Errorf("%w: the live version leaves out %s, and the application writes its tables; mend the events, and replay the projectors with a new version",
+			ErrState, parkedAggregates(live))
 	}
 	if len(aggregates) == 0 {
 		aggregates = all
@@ -81,6 +81,10 @@ func (s *Schema) RetryParked(ctx context.Context, aggregates ...string) ([]Retri
 	m, plan, err := s.builtMigration(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if m.rollback {
+		return nil, fmt.Errorf("%w: version %d was cut over without the parked aggregates, and a rollback brings it back as it was; mend the events, and replay the projectors with a new version",
+			ErrState, m.to)
 	}
 	source, err := s.source(ctx)
 	if err != nil {
@@ -146,7 +150,52 @@ func (s *Schema) refuseParked(m *migration, n int) error {
 		return nil
 	}
 	r := &refusal{}
-	r.add("version %d leaves out %d parked aggregates; see: events parked; mend their events and type: events retry; or cut over without them: migrate offline --with-parked",
-		m.to, n)
+	if m.rollback {
+		r.add("version %d leaves out %s; see: events parked; to go back to it all the same, type: rollback --with-parked", m.to, parkedAggregates(n))
+		return r
+	}
+	r.add("version %d leaves out %s; see: events parked; mend their events and type: events retry; or cut over without them: migrate offline --with-parked",
+		m.to, parkedAggregates(n))
 	return r
+}
+
+func parkedAggregates(n int) string {
+	if n == 1 {
+		return "1 parked aggregate"
+	}
+	return fmt.Sprintf("%d parked aggregates", n)
+}
+
+// keepParked has a version that is being cut over to leave out, too, what the live version leaves out of tables that stay live.
+func (s *Schema) keepParked(ctx context.Context, tx pgx.Tx, m *migration) error {
+	_, err := tx.Exec(ctx, s.sql(`
+		insert into %SCHEMA%.projector_parked_events (migration_id, aggregate_id, position, sequence, event_type, projector, error, parked_at)
+		select $1, p.aggregate_id, p.position, p.sequence, p.event_type, p.projector, p.error, p.parked_at
+		from %SCHEMA%.projector_parked_events p
+		join %SCHEMA%.projector_migrations l on l.id = p.migration_id and l.state = 'active'
+		where exists (
+			select
+			from %SCHEMA%.projector_tables t
+			join pg_catalog.pg_class c on c.relname = t.table_name and c.relnamespace = $2::text::regnamespace
+			where t.change = 'replay'
+			  and t.migration_id <= l.id
+			  and not exists (
+				select from %SCHEMA%.projector_tables n
+				where n.migration_id = $1 and n.table_name = t.table_name and n.change in ('replay', 'drop')))
+		on conflict do nothing`), m.Migration, pgx.Identifier{s.def.Schema}.Sanitize())
+	if err != nil {
+		return fmt.Errorf("keeping the parked aggregates: %w", err)
+	}
+	return nil
+}
+
+// forgetParked forgets the parked aggregates of the live version, all of whose tables have just been replayed from all events.
+func (s *Schema) forgetParked(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, s.sql(`
+		delete from %SCHEMA%.projector_parked_events
+		where migration_id = (select id from %SCHEMA%.projector_migrations where state = 'active')`))
+	if err != nil {
+		return fmt.Errorf("forgetting the parked aggregates: %w", err)
+	}
+	return nil
 }

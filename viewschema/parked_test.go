@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/rs/zerolog"
 
+	"github.com/viewschema/projector"
 	"github.com/viewschema/projector/examples/bank"
 	v1 "github.com/viewschema/projector/examples/bank/v1"
 	"github.com/viewschema/projector/internal/pg"
@@ -236,6 +237,51 @@ func TestParkWithTotals(t *testing.T) {
 	offline(t, s)
 	execute(t, db, "delete from events where aggregate_id::text = any ($1)", early[6:])
 	verify(t, db, 2)
+}
+
+// What is left out of a table stays listed for as long as the table is live, whatever other tables a later version replays, and can
+// not be retried by a rollback. A replay of everything makes an end of it.
+func TestParkedStayListed(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, poisonedStore)
+	versions := projector.Versions{1: {projector.Replay(v1.Accounts, bank.Transactions)}, 2: {projector.Replay(bank.Transactions)}}
+	at := func(version int, o viewschema.Options) *viewschema.Schema {
+		d := v1.Definition
+		d.Versions = versions.UpTo(version)
+		s, err := viewschema.Open(db, d, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	ids := poison(t, db, 2, 0)
+	first, second := at(1, viewschema.Options{OnError: replay.Park, WithParked: true}), at(2, viewschema.Options{OnError: replay.Park, WithParked: true})
+	for _, s := range []*viewschema.Schema{first, second} {
+		online(t, s)
+		offline(t, s)
+		if got := listed(t, s); !slices.Equal(got, sorted(ids)) {
+			t.Errorf("listed are %v, poisoned %v", got, ids)
+		}
+	}
+	strict := at(1, viewschema.Options{})
+	if _, err := strict.Rollback(t.Context()); !errors.Is(err, viewschema.ErrRefused) || !strings.Contains(err.Error(), "leaves out 2 parked aggregates; see: events parked; to go back to it all the same, type: rollback --with-parked") {
+		t.Errorf("a rollback: %v", err)
+	}
+	mend(t, db, ids)
+	if _, err := strict.RetryParked(t.Context()); !errors.Is(err, viewschema.ErrState) {
+		t.Errorf("a retry in a rollback: %v", err)
+	}
+	rollBack(t, first)
+	if got := listed(t, strict); !slices.Equal(got, sorted(ids)) {
+		t.Errorf("after the rollback, %v are listed, poisoned %v", got, ids)
+	}
+	if _, err := strict.ReplayAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := listed(t, strict); len(got) > 0 {
+		t.Errorf("after a replay of everything, %v are listed", got)
+	}
+	verify(t, db, 1)
 }
 
 // So many aggregates that the code must be wrong are not parked.

@@ -34,7 +34,18 @@ func (s *Schema) Plan(ctx context.Context) (*Plan, error) {
 	if err := s.look(ctx, plan); err != nil {
 		return nil, err
 	}
-	return plan, s.hazards(ctx, plan)
+	if err := s.hazards(ctx, plan); err != nil {
+		return nil, err
+	}
+	for i := range plan.Tables { // of a new table, nothing is archived
+		t := &plan.Tables[i]
+		if live, err := s.exists(ctx, s.db, t.Table); err != nil {
+			return nil, err
+		} else if !live {
+			t.Archived = ""
+		}
+	}
+	return plan, nil
 }
 
 // look fills in what the event store tells.

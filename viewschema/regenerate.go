@@ -55,7 +55,10 @@ func (s *Schema) ReplayPart(ctx context.Context, part Part) (Result, error) {
 			if _, err := tx.Exec(ctx, "truncate table "+strings.Join(quoted, ", ")+" restart identity"); err != nil {
 				return fmt.Errorf("emptying the view tables: %w", err)
 			}
-			return s.replayInto(ctx, tx, events, source, set, result)
+			if err := s.replayInto(ctx, tx, events, source, set, result); err != nil || len(part.Projectors) > 0 {
+				return err
+			}
+			return s.forgetParked(ctx, tx)
 		})
 	})
 }

@@ -58,6 +58,9 @@ func (c *cutover) swap(ctx context.Context, tx, events pgx.Tx) (asked time.Time,
 	if err := c.changeTables(ctx, tx, c.m, c.plan, all); err != nil {
 		return asked, pass, err
 	}
+	if err := c.keepParked(ctx, tx, c.m); err != nil {
+		return asked, pass, err
+	}
 	if err := c.activate(ctx, tx, c.m, len(c.plan.Projectors) > 0 && c.job.HasBatches()); err != nil {
 		return asked, pass, err
 	}

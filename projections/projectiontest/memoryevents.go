@@ -60,7 +60,7 @@ func (m *MemoryEvents) add(e *projections.New) error {
 	m.events = append(m.events, projections.Raw{
 		Position: e.Position, AggregateID: e.AggregateID, Sequence: e.Sequence, Type: []byte(e.Type), Time: e.Time,
 		Data: slices.Clone(data), Metadata: slices.Clone(e.Metadata),
-		AggregateType: e.AggregateType, SchemaVersion: e.SchemaVersion, Tenant: e.Tenant, Partition: e.Partition,
+		AggregateType: e.AggregateType, SchemaVersion: e.SchemaVersion, Tenant: e.Tenant, Partition: partitionOf(*e),
 	})
 	return nil
 }
@@ -92,4 +92,12 @@ func (m *MemoryEvents) Read(_ context.Context, after int64, aggregates ...projec
 func owned(e projections.Raw) projections.Raw {
 	e.Type, e.Data, e.Metadata = slices.Clone(e.Type), slices.Clone(e.Data), slices.Clone(e.Metadata)
 	return e
+}
+
+// partitionOf is what a mapping would make of the event.
+func partitionOf(e projections.New) projections.ID {
+	if e.Partition == projections.NoPartition {
+		return projections.ID{}
+	}
+	return e.Partition
 }

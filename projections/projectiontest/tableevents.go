@@ -66,8 +66,9 @@ func (t *TableEvents) In(tx pgx.Tx) *TableEvents {
 
 // tableColumn is a column as the catalog has it.
 type tableColumn struct {
-	Type  string // as SQL names it
-	Drawn bool   // has a default or is an identity
+	Type     string // as SQL names it
+	Drawn    bool   // has a default or is an identity
+	Computed bool   // generated always as
 }
 
 // bind makes the insert of the mapping's columns.
@@ -87,10 +88,10 @@ func (t *TableEvents) bind(ctx context.Context, tx pgx.Tx) error {
 		return refuse("it is a view")
 	}
 	for _, f := range tableFields(m) {
-		if f.column == "" {
+		c, ok := columns[f.column]
+		if f.column == "" || f.column == m.Partition && (c.Computed || strings.HasPrefix(f.column, "(")) { // what the store makes of the event
 			continue
 		}
-		c, ok := columns[f.column]
 		if !ok {
 			return refuse("%s is no column of it", f.column)
 		}
@@ -169,7 +170,7 @@ func tableFields(m eventstore.Mapping) []tableField {
 
 func tableColumns(ctx context.Context, tx pgx.Tx, relation string) (columns map[string]tableColumn, isTable bool, err error) {
 	rows, err := tx.Query(ctx, `
-		select a.attname::text, format_type(a.atttypid, a.atttypmod), a.atthasdef or a.attidentity <> '', c.relkind in ('r', 'p')
+		select a.attname::text, format_type(a.atttypid, a.atttypmod), a.atthasdef or a.attidentity <> '', a.attgenerated <> '', c.relkind in ('r', 'p')
 		from pg_catalog.pg_class c
 		join pg_catalog.pg_attribute a on a.attrelid = c.oid
 		where c.oid = $1::regclass and a.attnum > 0 and not a.attisdropped`, relation)
@@ -179,7 +180,7 @@ func tableColumns(ctx context.Context, tx pgx.Tx, relation string) (columns map[
 	columns = map[string]tableColumn{}
 	var name string
 	var c tableColumn
-	_, err = pgx.ForEachRow(rows, []any{&name, &c.Type, &c.Drawn, &isTable}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&name, &c.Type, &c.Drawn, &c.Computed, &isTable}, func() error {
 		columns[name] = c
 		return nil
 	})
@@ -290,7 +291,7 @@ func checkMapped(m eventstore.Mapping, e projections.New) error {
 		{"metadata", m.Metadata, e.Metadata != nil},
 		{"a schema version", m.SchemaVersion, e.SchemaVersion != ""},
 		{"a tenant", m.Tenant, e.Tenant != ""},
-		{"a partition", m.Partition, !e.Partition.IsZero()},
+		{"a partition", m.Partition, !e.Partition.IsZero() && e.Partition != projections.NoPartition},
 	} {
 		if f.has && f.column == "" {
 			return fmt.Errorf("append %s: the event has %s, and the mapping of the event table names no column for it", e.Type, f.what)
