@@ -109,7 +109,9 @@ func TestLockLostElsewhere(t *testing.T) {
 				var ended bool
 				err := events.QueryRow(context.WithoutCancel(t.Context()), `
 					select bool_and(pg_terminate_backend(pid, 5000))
-					from pg_locks where relation = 'events'::regclass and mode = 'ShareRowExclusiveLock' and granted`).Scan(&ended)
+					from pg_locks
+					where database = (select oid from pg_database where datname = current_database()) -- copies of a database have the same ids
+					  and relation = 'events'::regclass and mode = 'ShareRowExclusiveLock' and granted`).Scan(&ended)
 				if err != nil || !ended {
 					t.Errorf("ended %v: %v", ended, err)
 				}
