@@ -144,9 +144,10 @@ func (p *program) migrate() []*urfave.Command {
 			Action: p.action(catchUp),
 		},
 		{
-			Name:   "offline",
-			Usage:  "the cutover: the last events, the new names, the new version, in one transaction",
-			Flags:  cutoverFlags(),
+			Name:  "offline",
+			Usage: "the cutover: the last events, the new names, the new version, in one transaction",
+			Flags: append(cutoverFlags(),
+				&urfave.BoolFlag{DisableDefaultText: true, Name: "with-parked", Usage: "cut over although parked aggregates are left out; live projections of their events will not find their rows"}),
 			Action: p.action(cutover((*viewschema.Schema).MigrateOffline)),
 		},
 		{
@@ -162,7 +163,6 @@ func cutoverFlags() []urfave.Flag {
 		&urfave.DurationFlag{Name: "lock-wait", Value: time.Minute, Usage: "how long to try to get the locks"},
 		&urfave.DurationFlag{Name: "pause-budget", Value: 500 * time.Millisecond, Usage: "how long to hold off writers for a try; kept below deadlock_timeout"},
 		&urfave.BoolFlag{DisableDefaultText: true, Name: "maintenance", Usage: "all writers are stopped: do not lock the event table, and roll back if an event comes"},
-		&urfave.BoolFlag{DisableDefaultText: true, Name: "with-parked", Usage: "cut over although parked aggregates are left out; live projections of their events will not find their rows"},
 	}
 }
 

@@ -104,7 +104,7 @@ func (a *accumulation) addColumn(c *column) {
 		}
 		a.position = c
 	default:
-		m.refuse("column %s: unknown tag view:%q", c.name, c.tag)
+		m.refuse("column %s: unknown tag view:%q: it is sum, count, min, max, last or position", c.name, c.tag)
 	}
 	if c.nullzero && of.rule != ruleLast {
 		m.refuse("column %s is tagged nullzero, and zero is a %s like others: take it away; for values that may be missing take a pointer", c.name, of.rule)

@@ -128,7 +128,7 @@ func (m *model) noteAggregate(c *column) {
 	switch {
 	case c.tag == "":
 	case c.tag != "aggregate":
-		m.refuse("column %s: unknown tag view:%q", c.name, c.tag)
+		m.refuse("column %s: unknown tag view:%q: it is aggregate, and those of totals are for NewTotals", c.name, c.tag)
 	case m.aggregate != nil:
 		m.refuse("columns %s and %s are both tagged view:\"aggregate\"", m.aggregate.name, c.name)
 	case !holdsID(c.typ) || c.numbered:

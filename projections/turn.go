@@ -12,7 +12,8 @@ const turnLock = 0x7475726e // "turn"
 
 // TakeTurn makes the transaction wait for its turn, until it ends, if a projector with the order ByPosition or ByPartition
 // handles one of the events. Such projectors get events in the order of the store, so the transactions that append the events
-// have to project them in that order. The application calls TakeTurn before it appends them: whoever has the turn draws
+// have to project them in that order. The application calls TakeTurn before it appends them, and before viewschema.Guard, for which a
+// cutover waits, so that the cutover does not wait for the turns, too: whoever has the turn draws
 // positions above those of all who had it before, and sees what they have projected. Only Data and Type of the events matter
 // here. Project then checks that the turn was taken.
 //

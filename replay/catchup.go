@@ -22,6 +22,8 @@ type Pass struct {
 	Settled bool  // false: open writers outlasted the wait and the old cut stands; Open names them
 	Open    string
 	Elapsed time.Duration
+	// Finish: the events of the store that the lane went over, by position, and how many there were just before.
+	LaneFrom, LaneTo, LaneEvents int64
 	// Applying is the part of Elapsed in which events were looked for and applied.
 	Applying time.Duration
 }
@@ -236,7 +238,8 @@ func (t tables) apply(ctx context.Context, tx pgx.Tx, aggregates []projections.I
 }
 
 // Tail counts the events that the ledger, which q reads, lacks, or the lane, if those are more. It takes no lock, so a catch-up
-// that ends meanwhile may be counted in part. The projectors of the job do not matter.
+// that ends meanwhile may be counted in part. A job without projectors, for a status, goes by
+// the bookkeeping.
 func (j *Job) Tail(ctx context.Context, q pg.Querier) (tail int64, err error) {
 	store := q
 	if db, elsewhere := j.events(); elsewhere {
@@ -250,8 +253,7 @@ func (j *Job) Tail(ctx context.Context, q pg.Querier) (tail int64, err error) {
 		if tail, err = j.Source.Count(ctx, store, eventstore.Selection{After: lane.Position}); err != nil {
 			return 0, err
 		}
-		replayed, err := j.hasReplayed(ctx, q)
-		if !replayed || err != nil {
+		if kept, err := j.keepsLedger(ctx, q); !kept || err != nil {
 			return tail, err
 		}
 	}
@@ -278,9 +280,7 @@ func (j *Job) Finish(ctx context.Context, tx pgx.Tx, cut int64) (Pass, error) {
 		p, err = j.apply(ctx, tx, j.catchUpTables(), cut, nil)
 	}
 	if err == nil {
-		var done Applied
-		done, err = j.finishLane(ctx, tx)
-		p.add(j, done)
+		err = j.finishLane(ctx, tx, &p)
 	}
 	if err != nil {
 		return p, fmt.Errorf("catching up version %d: %w", j.Version, err)

@@ -179,27 +179,31 @@ func (j *Job) applyLane(ctx context.Context, tx pgx.Tx, in *InOrder, sel eventst
 }
 
 // finishLane applies all that the lane lacks, while the caller holds off writers.
-func (j *Job) finishLane(ctx context.Context, tx pgx.Tx) (done Applied, err error) {
+func (j *Job) finishLane(ctx context.Context, tx pgx.Tx, p *Pass) error {
 	if !j.hasLane() {
-		return done, nil
+		return nil
 	}
-	position, err := j.lockLane(ctx, tx)
-	if err != nil {
-		return done, err
+	var err error
+	if p.LaneFrom, err = j.lockLane(ctx, tx); err != nil {
+		return err
 	}
 	var highest int64
 	err = j.eventsTx(ctx, tx, func(events pgx.Tx) (err error) {
-		highest, err = j.Source.Highest(ctx, events) // also of events that nobody handles
+		if highest, err = j.Source.Highest(ctx, events); err == nil { // also of events that nobody handles
+			p.LaneEvents, err = j.Source.Count(ctx, events, eventstore.Selection{After: p.LaneFrom, UpTo: highest})
+		}
 		return err
 	})
 	if err != nil {
-		return done, err
+		return err
 	}
-	done, err = j.applyLane(ctx, tx, NewInOrder(j.Projections, j.Source), eventstore.Selection{After: position})
+	done, err := j.applyLane(ctx, tx, NewInOrder(j.Projections, j.Source), eventstore.Selection{After: p.LaneFrom})
 	if err != nil {
-		return done, err
+		return err
 	}
-	return done, j.moveLane(ctx, tx, max(position, highest, done.Last), done)
+	p.LaneTo = max(p.LaneFrom, highest, done.Last)
+	p.add(j, done)
+	return j.moveLane(ctx, tx, p.LaneTo, done)
 }
 
 // lockLane locks the lane's row until the transaction ends, and returns the position.
@@ -223,14 +227,19 @@ func (l Ledger) moveLane(ctx context.Context, tx pgx.Tx, position int64, done Ap
 	return nil
 }
 
-// hasReplayed says whether the migration replays projectors by aggregate.
-func (l Ledger) hasReplayed(ctx context.Context, q pg.Querier) (replayed bool, err error) {
-	err = q.QueryRow(ctx, l.sql("select exists (select from %SCHEMA%.projector_batches where migration_id = $1 and phase = $2)"),
-		l.Migration, int(PhaseReplay)).Scan(&replayed)
+// keepsLedger says whether the migration replays projectors by aggregate, whose events are in the ledger.
+func (j *Job) keepsLedger(ctx context.Context, q pg.Querier) (kept bool, err error) {
+	if j.Projections != nil {
+		return j.HasBatches(), nil
+	}
+	err = q.QueryRow(ctx, j.sql(`
+		select takes_back is not null or exists (select from %SCHEMA%.projector_batches b where b.migration_id = m.id and b.phase = $2)
+		from %SCHEMA%.projector_migrations m
+		where id = $1`), j.Migration, int(PhaseReplay)).Scan(&kept)
 	if err != nil {
 		return false, fmt.Errorf("looking for batches: %w", err)
 	}
-	return replayed, nil
+	return kept, nil
 }
 
 // LookAtLane reads how far the lane is; nil if the migration has none.

@@ -24,7 +24,8 @@ type belonging struct {
 // Definitions are PostgreSQL's own, which are printed with the schemas of all names that are not on the search path: hence the
 // empty one. They are taken before the tables are renamed, and so name the new table when they are run after that. What the
 // table's SQL files have made already, by the same name, is left out. Triggers and policies leave the archived table: should it be
-// caught up, to take the cutover back, no trigger runs a second time for an event.
+// caught up, to take the cutover back, no trigger runs a second time for an event. Row security stays on there: without a policy, it
+// shows nothing to anybody but the owner. A rollback brings it back only if the table has it that is live by then.
 func (s *Schema) belongings(ctx context.Context, tx pgx.Tx, plan *Plan) (all []belonging, err error) {
 	var path string
 	if err := tx.QueryRow(ctx, "select current_setting('search_path')").Scan(&path); err != nil {
@@ -34,7 +35,7 @@ func (s *Schema) belongings(ctx context.Context, tx pgx.Tx, plan *Plan) (all []b
 		return nil, err
 	}
 	for _, t := range plan.replayed() {
-		rows, err := tx.Query(ctx, belongingsQuery, pg.Table(s.def.Schema, t.Table), pg.Table(s.def.Schema, t.Built), pg.Table(s.def.Schema, t.Archived))
+		rows, err := tx.Query(ctx, belongingsQuery, pg.Table(s.def.Schema, t.Table), pg.Table(s.def.Schema, t.Built), pg.Table(s.def.Schema, t.Archived), plan.back)
 		if err != nil {
 			return nil, fmt.Errorf("listing what belongs to %s: %w", t.Table, err)
 		}
@@ -83,10 +84,11 @@ with live as (
 	select 2, 0, 0, format('row security of %s', l.name),
 		case when l.relrowsecurity then array[format('alter table %s enable row level security', l.name)] else '{}' end
 			|| case when l.relforcerowsecurity then array[format('alter table %s force row level security', l.name)] else '{}' end
-			|| array[format('alter table %s disable row level security, no force row level security', $3::text)],
+			|| case when not l.relrowsecurity then array[format('alter table %s disable row level security', l.name)] else '{}' end
+			|| array[format('alter table %s no force row level security', $3::text)],
 		null, '', l.oid, l.built
 	from live l
-	where l.relrowsecurity or l.relforcerowsecurity
+	where l.relrowsecurity or l.relforcerowsecurity or $4 and (select c.relrowsecurity from pg_class c where c.oid = l.built)
 	union all
 	select 3, 'pg_statistic_ext'::regclass, e.oid, format('statistics %I.%I', n.nspname, e.stxname), array[pg_get_statisticsobjdef(e.oid)]
 			|| case when obj_description(e.oid, 'pg_statistic_ext') is not null
@@ -110,6 +112,8 @@ with live as (
 		array[format('create or replace view %s%s as %s', v.oid::regclass, case when v.reloptions is not null then format(' with (%s)', array_to_string(v.reloptions, ', ')) end,
 			pg_get_viewdef(v.oid))],
 		case when not pg_has_role(v.relowner, 'usage') then format('it belongs to %I, and our role is not a member of that', pg_get_userbyid(v.relowner))
+			when exists (select from pg_attribute a join pg_class c on c.reltype = a.atttypid where a.attrelid = v.oid and c.oid = l.oid)
+				then 'it has a column that is a row of the table'
 			when not has_schema_privilege(v.relnamespace, 'create') then format('our role may not create in schema %s', v.relnamespace::regnamespace) end,
 		format('alter view %s owner to %I', v.oid::regclass, pg_get_userbyid(v.relowner)), l.oid, l.built
 	from live l

@@ -51,6 +51,8 @@ func (s *Schema) builtMigration(ctx context.Context) (*migration, *Plan, error) 
 		return nil, nil, err
 	case m == nil:
 		return nil, nil, fmt.Errorf("%w: no migration to version %d is under way; begin with: migrate online", ErrState, s.Target())
+	case m.rollback:
+		return nil, nil, fmt.Errorf("%w: a rollback to version %d; go on with: rollback, or give it up: migrate abort", ErrOtherMigration, m.to)
 	case m.state == replay.Building:
 		return nil, nil, fmt.Errorf("%w: the migration to version %d is still building; go on with: migrate online", ErrState, m.to)
 	}

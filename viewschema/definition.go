@@ -94,12 +94,20 @@ func (c *definition) checkVersions() (errs []error) {
 	for _, p := range c.Projectors {
 		projectors[p.Name] = true
 	}
-	dropped := map[string]bool{}
+	dropped, replayed := map[string]bool{}, map[string]bool{}
 	c.eachChange(func(_ int, ch projector.Change, name string) {
-		if ch.Kind() == projector.KindDrop {
+		switch ch.Kind() {
+		case projector.KindDrop:
 			dropped[name] = true
+		case projector.KindReplay:
+			replayed[name] = true
 		}
 	})
+	for _, p := range c.Projectors {
+		if !replayed[p.Name] {
+			errs = append(errs, fmt.Errorf("no version replays projector %s, so its tables would never be made: add it to one", p.Name))
+		}
+	}
 	c.eachChange(func(version int, ch projector.Change, name string) {
 		_, owned := c.owners[name]
 		switch {

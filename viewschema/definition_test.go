@@ -153,7 +153,7 @@ func TestPlanReduction(t *testing.T) {
 		4: {replayA, projector.Drop(old)},
 		5: {alter("accounts")},
 	}
-	d := bank.Definition
+	d := bank.WithoutTransfers()
 	d.Views = files(map[string]string{
 		"transactions_2.sql": "alter table transactions add a int", "transactions_3.sql": "alter table transactions add b int",
 		"accounts_5.sql": "alter table accounts add a int",

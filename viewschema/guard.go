@@ -13,8 +13,8 @@ import (
 
 // Guard begins a transaction that writes view tables: it returns ErrVersion unless version is the current one, and keeps it
 // current until the transaction ends. Old code so cannot write into new tables, and neither can a snapshot that is older
-// than the cutover, which would see them incomplete. It has to be the transaction's first statement, costs one round trip,
-// and writes nothing. After ErrVersion the transaction can only be rolled back. An empty schema means DefaultSchema.
+// than the cutover, which would see them incomplete. It has to be the transaction's first statement, but for projections.Set.TakeTurn: who waits
+// for a turn behind the guard would keep a cutover from it. It costs one round trip and writes nothing. After ErrVersion the transaction can only be rolled back. An empty schema means DefaultSchema.
 func Guard(ctx context.Context, tx pgx.Tx, schema string, version int) error {
 	_, err := tx.Exec(ctx, GuardQuery(schema, version))
 	return guardError(err, version)

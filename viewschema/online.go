@@ -295,9 +295,27 @@ func (s *Schema) shield(ctx context.Context, tx pgx.Tx, tables []TableChange) er
 		if !live {
 			continue
 		}
-		if err := s.revokeAll(ctx, tx, t.Built); err != nil {
+		if err := s.shieldOne(ctx, tx, t.Table, t.Built); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// shieldOne takes all rights on a table away, and has row security hide its rows if it hides those of the live one: some may read
+// every table of the server.
+func (s *Schema) shieldOne(ctx context.Context, tx pgx.Tx, live, table string) error {
+	if err := s.revokeAll(ctx, tx, table); err != nil {
+		return err
+	}
+	var secured bool
+	err := tx.QueryRow(ctx, "select coalesce((select relrowsecurity from pg_catalog.pg_class where oid = to_regclass($1)), false)", pg.Table(s.def.Schema, live)).
+		Scan(&secured)
+	if err == nil && secured {
+		_, err = tx.Exec(ctx, "alter table "+pg.Table(s.def.Schema, table)+" enable row level security")
+	}
+	if err != nil {
+		return fmt.Errorf("securing the rows of %s: %w", table, err)
 	}
 	return nil
 }
@@ -399,7 +417,11 @@ func names(tables []TableChange) []string {
 
 // indexedFirst returns the tables whose indexes are made while they are empty: rows are looked up in them, or added to, from the
 // beginning.
-func (s *Schema) indexedFirst(plan *Plan) []string { return append(s.ordered(plan), s.merged(plan)...) }
+func (s *Schema) indexedFirst(plan *Plan) []string {
+	list := append(s.ordered(plan), s.merged(plan)...)
+	slices.Sort(list)
+	return slices.Compact(list)
+}
 
 // indexed returns the other tables that are replayed and have a file of indexes.
 func (s *Schema) indexed(plan *Plan) []string {

@@ -38,7 +38,7 @@ func (s *Schema) checkOrders(plan *Plan, source *eventstore.Reader, reason strin
 	for _, part := range s.projections(plan, "").Ordered() {
 		for _, p := range part.Projectors() {
 			if reason != "" {
-				r.add("projector %s has the order %v, and the store has none that can be relied on: %s", p.Name, p.Order, reason)
+				r.add("projector %s has the order %v, and the store has none that can be relied on: %s; a projector with the order ByAggregate, and tables of totals, need none", p.Name, p.Order, reason)
 			}
 			if p.Order == projections.ByPartition && !source.Partitioned() {
 				r.add("projector %s has the order %v, and the source names no partition: set Partition to a column or an expression that is uuid or text", p.Name, p.Order)

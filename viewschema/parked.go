@@ -82,10 +82,6 @@ func (s *Schema) RetryParked(ctx context.Context, aggregates ...string) ([]Retri
 	if err != nil {
 		return nil, err
 	}
-	if m.rollback {
-		return nil, fmt.Errorf("%w: version %d was cut over without the parked aggregates, and a rollback brings it back as it was; mend the events, and replay the projectors with a new version",
-			ErrState, m.to)
-	}
 	source, err := s.source(ctx)
 	if err != nil {
 		return nil, err
@@ -150,10 +146,6 @@ func (s *Schema) refuseParked(m *migration, n int) error {
 		return nil
 	}
 	r := &refusal{}
-	if m.rollback {
-		r.add("version %d leaves out %s; see: events parked; to go back to it all the same, type: rollback --with-parked", m.to, parkedAggregates(n))
-		return r
-	}
 	r.add("version %d leaves out %s; see: events parked; mend their events and type: events retry; or cut over without them: migrate offline --with-parked",
 		m.to, parkedAggregates(n))
 	return r

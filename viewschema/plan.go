@@ -25,7 +25,8 @@ type Plan struct {
 	Reading    *Reading      `json:"reading,omitempty"`
 	Types
 	Hazards  []Hazard     `json:"hazards"`
-	Carried  []string     `json:"carried"`   // what hangs on the live tables and is made anew in the cutover
+	Carried  []string     `json:"carried"` // what hangs on the live tables and is made anew in the cutover
+	back     bool         // a rollback
 	UnderWay replay.State `json:"under_way"` // of a migration to this target that was begun; empty: none was
 }
 

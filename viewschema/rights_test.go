@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	v1 "github.com/viewschema/projector/examples/bank/v1"
 	"github.com/viewschema/projector/internal/pgtest"
 	"github.com/viewschema/projector/viewschema"
 )
@@ -48,6 +51,48 @@ func TestNobodyGainsOrLosesAccess(t *testing.T) {
 	}
 	if !may(clerk, "accounts", "balance") || may(clerk, "accounts", "iban") {
 		t.Error("the column grants did not come along as they were")
+	}
+}
+
+// Rows that row security hides are hidden on the way to a cutover and after it, also from roles that may read everything.
+func TestRowsStayHidden(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	auditor := fmt.Sprintf("auditor_%d", rand.Uint64())
+	mustExec(t, db, "create role "+auditor+" login; grant pg_read_all_data to "+auditor+"; alter table view_schema.accounts enable row level security")
+	t.Cleanup(func() {
+		if _, err := db.Exec(context.WithoutCancel(t.Context()), "drop role "+auditor); err != nil {
+			t.Error(err)
+		}
+	})
+	config := db.Config()
+	config.ConnConfig.User = auditor
+	theirs, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	hidden := func(tables ...string) {
+		t.Helper()
+		for _, table := range tables {
+			if n := scalar[int64](t, theirs, "select count(*) from view_schema."+table); n != 0 {
+				t.Errorf("the auditor sees %d rows of %s", n, table)
+			}
+		}
+	}
+	hidden("accounts")
+	s := open(t, db, version2())
+	online(t, s)
+	hidden("accounts", "accounts_2")
+	offline(t, s)
+	hidden("accounts", "accounts_1")
+	verify(t, db, 2)
+	rollBack(t, open(t, db, v1.Definition))
+	hidden("accounts", "accounts_2")
+	mustExec(t, db, "alter table view_schema.accounts disable row level security")
+	rollBack(t, s)
+	if n := scalar[int64](t, theirs, "select count(*) from view_schema.accounts"); n == 0 {
+		t.Error("row security came back that the live table did not have")
 	}
 }
 

@@ -22,8 +22,8 @@ import (
 // It is a migration that begins as built. While it is under way, CatchUp and MigrateOffline know nothing of it: Rollback goes on
 // with it, and Abort ends it, and leaves the archived tables, and the ledger that tells which events they have.
 //
-// Errors are those of MigrateOffline. ErrRefused beforehand: the last migration altered tables in place, its archived tables are
-// gone, or the definition's target is not the version before. ErrChanged: the definition is not the one that version had.
+// Errors are those of MigrateOffline. ErrRefused beforehand: the last migration altered tables in place, or replayed none; its
+// archived tables are gone; the definition's target is not the version before, or the definition not the one that version had.
 func (s *Schema) Rollback(ctx context.Context) (Result, error) {
 	began := time.Now()
 	if err := s.ensureInit(ctx, false); err != nil {
@@ -92,16 +92,6 @@ func (s *Schema) takeBack(ctx context.Context) error {
 		}
 		if err := s.moveLedger(ctx, tx, last.Migration, id); err != nil {
 			return err
-		}
-		// What the version before was cut over without is not in its tables still.
-		_, err = tx.Exec(ctx, s.sql(`
-			insert into %SCHEMA%.projector_parked_events (migration_id, aggregate_id, position, sequence, event_type, projector, error, parked_at)
-			select $1, p.aggregate_id, p.position, p.sequence, p.event_type, p.projector, p.error, p.parked_at
-			from %SCHEMA%.projector_parked_events p
-			where p.migration_id = (select id from %SCHEMA%.projector_migrations where state = 'archived' and to_version = $2 order by id desc limit 1)`),
-			id, last.from)
-		if err != nil {
-			return fmt.Errorf("inheriting the parked aggregates: %w", err)
 		}
 		for _, t := range last.tables {
 			change, built := projector.KindReplay, t.archived
@@ -196,6 +186,7 @@ type lastMigration struct {
 	migration
 	before   fingerprint // of the version before it; nil: no record is left
 	complete bool        // its ledger had every event when it was cut over, and so had the tables that it archived
+	parked   int         // aggregates that the version before left out
 	lane     *int64      // the position to which these were replayed in the order of the store; nil: see complete
 	tables   []formerTable
 }
@@ -212,11 +203,13 @@ func (s *Schema) lastMigration(ctx context.Context) (*lastMigration, error) {
 	last := &lastMigration{}
 	last.Schema = s.def.Schema
 	err := s.db.QueryRow(ctx, s.sql(`
-		select m.id, m.from_version, m.to_version, m.complete,
+		select m.id, m.from_version, m.to_version, m.complete, m.fingerprint,
+			(select count(*) from %SCHEMA%.projector_parked_events where migration_id = (
+				select p.id from %SCHEMA%.projector_migrations p where p.state = 'archived' and p.to_version = m.from_version order by p.id desc limit 1)),
 			(select l.position from %SCHEMA%.projector_lanes l where l.migration_id = m.id),
 			(select p.fingerprint from %SCHEMA%.projector_migrations p where p.state = 'archived' and p.to_version = m.from_version order by p.id desc limit 1)
 		from %SCHEMA%.projector_migrations m
-		where m.state = 'active'`)).Scan(&last.Migration, &last.from, &last.to, &last.complete, &last.lane, &last.before)
+		where m.state = 'active'`)).Scan(&last.Migration, &last.from, &last.to, &last.complete, &last.fingerprint, &last.parked, &last.lane, &last.before)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows), pg.IsUndefined(err):
 		return nil, fmt.Errorf("%w: the database is at no version yet", ErrRefused)
@@ -250,8 +243,16 @@ func (s *Schema) lastMigration(ctx context.Context) (*lastMigration, error) {
 // checkFormer refuses a rollback that could not bring the version before back as it was.
 func (s *Schema) checkFormer(ctx context.Context, last *lastMigration) error {
 	r := &refusal{}
+	if last.parked > 0 {
+		r.add("version %d left out %s, and there is no record of which tables they are missing in; the way on is a next version", last.from, parkedAggregates(last.parked))
+	}
 	former := map[string]bool{}
 	for _, t := range last.tables {
+		if t.archived != "" && !t.gone {
+			if err := s.checkTriggers(ctx, r, t); err != nil {
+				return err
+			}
+		}
 		switch {
 		case t.change == projector.KindAlter:
 			r.add("version %d altered table %s in place, which cannot be taken back; the way on is a next version", last.to, t.name)
@@ -282,8 +283,35 @@ func (s *Schema) checkFormer(ctx context.Context, last *lastMigration) error {
 	if err != nil {
 		return err
 	}
+	for _, part := range []string{"event mapping", "event table", "event database"} { // whose events the ledger has
+		if last.fingerprint[part] != now[part] {
+			r.add("the %s was another one for version %d, whose record of events is to be gone on with: %q, and it is %q; the way on is a next version",
+				part, last.to, last.fingerprint[part], now[part])
+		}
+	}
+	if err := r.orNil(); err != nil {
+		return err
+	}
 	if diff := last.before.ofRelease().diff(now.ofRelease()); last.before != nil && diff != "" {
-		return fmt.Errorf("%w of version %d: %s; use the release that had that version", ErrChanged, last.from, diff)
+		return fmt.Errorf("%w: this definition is not the one that version %d was made with: %s; use the release that had that version", ErrRefused, last.from, diff)
+	}
+	return nil
+}
+
+// checkTriggers refuses a table whose triggers would run again for the events that it is caught up with. Those that were made
+// beside its SQL files have left it when it was archived.
+func (s *Schema) checkTriggers(ctx context.Context, r *refusal, t formerTable) error {
+	rows, err := s.db.Query(ctx, "select tgname::text from pg_catalog.pg_trigger where tgrelid = $1::text::regclass and not tgisinternal and tgenabled <> 'D' order by 1",
+		pg.Table(s.def.Schema, t.archived))
+	if err != nil {
+		return fmt.Errorf("looking for the triggers of %s: %w", t.archived, err)
+	}
+	triggers, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("looking for the triggers of %s: %w", t.archived, err)
+	}
+	for _, name := range triggers {
+		r.add("trigger %s of %s would run again for the events that the table lacks; drop or disable it, and make it anew after the rollback", name, t.archived)
 	}
 	return nil
 }
@@ -298,7 +326,7 @@ func (s *Schema) planBack(ctx context.Context, m *migration) (*Plan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the tables of the rollback: %w", err)
 	}
-	plan := &Plan{From: m.from, To: m.to, Projectors: []string{}, Tables: []TableChange{}, Omitted: []string{}}
+	plan := &Plan{From: m.from, To: m.to, back: true, Projectors: []string{}, Tables: []TableChange{}, Omitted: []string{}}
 	var t TableChange
 	_, err = pgx.ForEachRow(rows, []any{&t.Table, &t.Kind, &t.Built}, func() error {
 		change := t

@@ -108,7 +108,7 @@ func TestRollbackIsRefused(t *testing.T) {
 		"an alter in place":       {bank.Definition, "", v1.Definition, viewschema.ErrRefused, "version 3 altered table transactions in place"},
 		"a table that is gone":    {version2(), "drop table view_schema.accounts_1", v1.Definition, viewschema.ErrRefused, "table accounts_1 is gone"},
 		"the release of today":    {version2(), "", version2(), viewschema.ErrRefused, "a rollback leads to version 1, and this definition's target is 2"},
-		"other code than then":    {version2(), "", revised(), viewschema.ErrChanged, "projector accounts was"},
+		"other code than then":    {version2(), "", revised(), viewschema.ErrRefused, "not the one that version 1 was made with: projector accounts was"},
 		"a view of a new column":  {version2(), "create view v as select iban from view_schema.accounts", v1.Definition, viewschema.ErrRefused, "it uses column iban"},
 		"a migration to the next": {version2(), "insert into view_schema.projector_migrations (from_version, to_version, state, fingerprint) values (2, 3, 'building', '{}')", v1.Definition, viewschema.ErrOtherMigration, "to version 3"},
 	} {
@@ -171,7 +171,8 @@ func TestRollbackIsAborted(t *testing.T) {
 		"migrate online of the next":    func() error { _, err := open(t, db, bank.Definition).MigrateOnline(t.Context()); return err },
 		"migrate offline of today's":    func() error { _, err := second.MigrateOffline(t.Context()); return wantNothing(err) },
 		"the rollback of another table": func() error { _, err := second.Rollback(t.Context()); return err },
-		"migrate catchup of the former": func() error { _, err := first.MigrateOffline(t.Context()); return err },
+		"migrate offline of the former": func() error { _, err := first.MigrateOffline(t.Context()); return err },
+		"migrate catchup of the former": func() error { _, err := first.CatchUp(t.Context()); return err },
 	} {
 		if err := run(); err == nil {
 			t.Errorf("%s went through", command)

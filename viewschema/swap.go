@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/viewschema/projector"
+	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/replay"
 )
@@ -64,7 +65,7 @@ func (c *cutover) swap(ctx context.Context, tx, events pgx.Tx) (asked time.Time,
 	if err := c.activate(ctx, tx, c.m, len(c.plan.Projectors) > 0 && c.job.HasBatches()); err != nil {
 		return asked, pass, err
 	}
-	return asked, pass, c.prove(ctx, tx, events)
+	return asked, pass, c.prove(ctx, tx, events, pass)
 }
 
 // bound makes the server give the locks back should this process hang or its machine be gone.
@@ -110,7 +111,7 @@ func (c *cutover) holdWriters(ctx context.Context, events pgx.Tx) error {
 // session is alive. In maintenance it looks that nobody writes, and that nothing was appended since the last events were read;
 // without the lock this is all that can be known: an application that is still running could append between here and the
 // commit.
-func (c *cutover) prove(ctx context.Context, tx, events pgx.Tx) error {
+func (c *cutover) prove(ctx context.Context, tx, events pgx.Tx, pass replay.Pass) error {
 	if !c.opts.Maintenance {
 		if !c.elsewhere() {
 			return nil
@@ -129,6 +130,13 @@ func (c *cutover) prove(ctx context.Context, tx, events pgx.Tx) error {
 	appended, err := c.job.Tail(ctx, tx)
 	if err != nil {
 		return err
+	}
+	if pass.LaneTo > pass.LaneFrom { // a late commit below the lane's position is no tail
+		now, err := c.job.Source.Count(ctx, events, eventstore.Selection{After: pass.LaneFrom, UpTo: pass.LaneTo})
+		if err != nil {
+			return err
+		}
+		appended = max(appended, now-pass.LaneEvents)
 	}
 	if appended > 0 {
 		return fmt.Errorf("%w: %d events were appended during the cutover; stop all writers first", ErrRefused, appended)

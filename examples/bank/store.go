@@ -58,10 +58,10 @@ func (s *Store) Append(ctx context.Context, events ...projections.New) error {
 
 func (s *Store) append(ctx context.Context, tx pgx.Tx, events []projections.New) error {
 	release := s.Releases[0]
-	if err := viewschema.Guard(ctx, tx, viewschema.DefaultSchema, release.Version); err != nil {
+	if err := release.Projections.TakeTurn(ctx, projections.Pgx(tx), events...); err != nil {
 		return err
 	}
-	if err := release.Projections.TakeTurn(ctx, projections.Pgx(tx), events...); err != nil { // before positions are drawn
+	if err := viewschema.Guard(ctx, tx, viewschema.DefaultSchema, release.Version); err != nil {
 		return err
 	}
 	for i := range events {
