@@ -23,6 +23,7 @@ type Run struct {
 	order    Order
 	loads    bool // a catch-up
 	parts    bool // a rebuild whose totals go to side tables
+	leaves   bool // totals alone
 	stores   []*Store
 	tables   []state // of all stores, in the order in which they are written
 	appliers map[string]applier
@@ -350,8 +351,12 @@ func (r *Run) Flush() (rows int64, err error) {
 	return r.flush()
 }
 
+// LeaveTotals makes the run leave accumulating tables as they are, whatever handlers add: for events that are in them already.
+func (r *Run) LeaveTotals() { r.leaves = true }
+
 // Forget deletes all rows of the aggregates that the batch began with, instead of Apply and Flush, and returns their number.
-// Applying all events of one of them makes its rows anew. Accumulating tables cannot forget: that is ErrTotals.
+// Applying all events of one of them makes its rows anew. Accumulating tables cannot forget: that is ErrTotals, unless they
+// are left.
 func (r *Run) Forget() (rows int64, err error) {
 	if r.broken != nil {
 		return 0, r.broken

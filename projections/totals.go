@@ -74,6 +74,9 @@ func (t *Totals[R]) open(s *Store) state {
 }
 
 func (t *totals[R]) add(row R) error {
+	if t.run.leaves {
+		return nil
+	}
 	t.added = row
 	added := unsafe.Pointer(&t.added)
 	if err := t.by.stamp(added, t.run.position); err != nil {
@@ -164,7 +167,12 @@ func (t *totals[R]) release() {
 	t.slab.reset()
 }
 
-func (t *totals[R]) forget() (int64, error) { return 0, fmt.Errorf("%s: %w", t.name, ErrTotals) }
+func (t *totals[R]) forget() (int64, error) {
+	if t.run.leaves {
+		return 0, nil
+	}
+	return 0, fmt.Errorf("%s: %w", t.name, ErrTotals)
+}
 
 func (t *totals[R]) reload() error {
 	t.release()

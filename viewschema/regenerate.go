@@ -28,8 +28,9 @@ type Part struct {
 func (s *Schema) ReplayAll(ctx context.Context) (Result, error) { return s.ReplayPart(ctx, Part{}) }
 
 // ReplayPart empties live view tables, or deletes from them the rows of some aggregates, and fills them again from the events,
-// in one transaction that holds off readers and writers: for development and tests. It returns ErrState if the database is not
-// at the target version, and ErrDefinition if the part has a name that the definition does not know.
+// in one transaction that holds off readers and writers: for development and tests. Rows that several aggregates make stay as they
+// are if some aggregates are replayed: those of totals, and of projectors with another order than ByAggregate. It returns ErrState
+// if the database is not at the target version, and ErrDefinition if the part has a name that the definition does not know.
 func (s *Schema) ReplayPart(ctx context.Context, part Part) (Result, error) {
 	ps, err := s.def.named(part.Projectors)
 	if err != nil {
@@ -39,6 +40,11 @@ func (s *Schema) ReplayPart(ctx context.Context, part Part) (Result, error) {
 		ids, err := parseIDs(source, part.Aggregates)
 		if err != nil {
 			return err
+		}
+		if ids != nil {
+			if ps, err = byAggregate(ps, len(part.Projectors) > 0); err != nil {
+				return err
+			}
 		}
 		set := s.def.set.Only(ps...).In(s.def.Schema, "")
 		return s.inBoth(ctx, pg.PointReplay, func(tx, events pgx.Tx) error {
@@ -61,6 +67,21 @@ func (s *Schema) ReplayPart(ctx context.Context, part Part) (Result, error) {
 			return s.forgetParked(ctx, tx)
 		})
 	})
+}
+
+// byAggregate leaves projectors out that are replayed in the order of the store, of which an aggregate has no rows of its own. Those
+// that were asked for by name are refused.
+func byAggregate(ps []*projections.Projector, named bool) ([]*projections.Projector, error) {
+	var left []*projections.Projector
+	for _, p := range ps {
+		switch {
+		case p.Order == projections.ByAggregate:
+			left = append(left, p)
+		case named:
+			return nil, fmt.Errorf("%w: projector %s is replayed in the order of the store, and not by aggregate; replay all of it, without --aggregate", ErrRefused, p.Name)
+		}
+	}
+	return left, nil
 }
 
 // live runs what works on the live tables of the target version.
@@ -152,19 +173,16 @@ func tablesOf(ps []*projections.Projector) (tables []string) {
 	return tables
 }
 
-// replayAggregates makes the rows of some aggregates anew. What other aggregates have in the tables stays.
+// replayAggregates makes the rows of some aggregates anew. What other aggregates have in the tables stays, and what they have added to
+// totals, in which their events are already.
 func replayAggregates(ctx context.Context, tx, events pgx.Tx, source *eventstore.Reader, set *projections.Set, ids []projections.ID, result *Result) error {
-	for _, p := range set.Projectors() {
-		if p.Order != projections.ByAggregate {
-			return fmt.Errorf("%w: projector %s is replayed in the order of the store, and not by aggregate; name others with --only", ErrRefused, p.Name)
-		}
-	}
 	run := set.CatchUp()
+	run.LeaveTotals()
 	if err := run.Begin(ctx, tx, ids); err != nil {
 		return err
 	}
 	if _, err := run.Forget(); err != nil {
-		return fmt.Errorf("%w: %w; replay the whole projector with --only", ErrRefused, err)
+		return err
 	}
 	if err := run.Begin(ctx, tx, ids); err != nil {
 		return err

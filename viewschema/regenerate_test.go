@@ -56,6 +56,24 @@ func TestReplayAnAggregate(t *testing.T) {
 	}
 }
 
+// Rows that several accounts make stay as they are when one of them is replayed.
+func TestReplayAnAggregateAmongOthers(t *testing.T) {
+	t.Parallel()
+	db, s := atVersion2(t, version2())
+	id := scalar[string](t, db, "select from_account::text from view_schema.transfers limit 1")
+	mustExec(t, db, "update view_schema.accounts set owner = 'nobody' where id = $1", id)
+	for _, part := range []viewschema.Part{{Aggregates: []string{id}}, {Projectors: []string{"accounts"}, Aggregates: []string{id}}} {
+		if _, err := s.ReplayPart(t.Context(), part); err != nil {
+			t.Fatal(err)
+		}
+		verify(t, db, 2)
+	}
+	_, err := s.ReplayPart(t.Context(), viewschema.Part{Projectors: []string{"transfers"}, Aggregates: []string{id}})
+	if !errors.Is(err, viewschema.ErrRefused) || !strings.Contains(err.Error(), "in the order of the store") {
+		t.Errorf("a projector by position: %v", err)
+	}
+}
+
 // A part that is named wrongly touches nothing.
 func TestReplayRefusesUnknownNames(t *testing.T) {
 	t.Parallel()
