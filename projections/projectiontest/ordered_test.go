@@ -1,6 +1,7 @@
 package projectiontest_test
 
 import (
+	"errors"
 	"testing"
 	"testing/fstest"
 
@@ -68,12 +69,27 @@ func TestOrders(t *testing.T) {
 	of := func(customer string, amount int64) projections.New {
 		return projections.New{Meta: projections.Meta{Partition: projections.Text(customer)}, Data: bank.Deposited{Amount: amount}}
 	}
+	nobodys := of("", 5)
+	nobodys.Partition = projections.NoPartition
 	both(t, "", func(t testing.TB, begin begin) {
 		test := begin(t, d, table)
 		test.Given(ben, of("x", 1), of("y", 2))
 		test.Given(anna, of("x", 3))
-		test.When(ben, of("y", 4), bank.Deposited{Amount: 5})
+		test.When(ben, of("y", 4), nobodys)
 		test.When(anna, of("x", 6))
 		test.Then(Last{Currency: "EUR", Amount: 6, Times: 6}, LastOf{Customer: "x", Amount: 6, Times: 3}, LastOf{Customer: "y", Amount: 4, Times: 2})
 	})
+}
+
+// An event that does not say which partition it is of would be of none in silence.
+func TestEventWithoutAPartition(t *testing.T) {
+	t.Parallel()
+	set, err := projections.NewSet([]projections.EventType{projections.JSON[bank.Deposited]("MoneyDeposited")}, ofCustomer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := projections.New{Meta: projections.Meta{Position: 1, AggregateID: projections.UUID(ben), Sequence: 1}, Data: bank.Deposited{Amount: 1}}
+	if err := set.Memory().Project(t.Context(), e); !errors.Is(err, projections.ErrPartition) {
+		t.Errorf("got %v", err)
+	}
 }
