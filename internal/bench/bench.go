@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"runtime"
 	"time"
 
@@ -49,12 +47,7 @@ type bench struct {
 // measure starts the server, measures the rows, and prints the report.
 func measure(ctx context.Context, o options, env func(string) string, stdout, stderr io.Writer) (err error) {
 	b := &bench{options: o, made: map[string]bool{}, pairs: map[int]*comparison{}, stderr: stderr, began: time.Now()}
-	temp, err := os.MkdirTemp(env("TMPDIR"), "projector-bench-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
-	if err := b.build(ctx, temp); err != nil {
+	if err := b.findWorkers(); err != nil {
 		return err
 	}
 	binaries, err := pglocal.Find(env)
@@ -94,19 +87,14 @@ func (b *bench) publish(stdout io.Writer) error {
 	return os.WriteFile(b.json, append(text, '\n'), 0o644)
 }
 
-// build makes the programs that are measured: the bank's command line, and this one again.
-func (b *bench) build(ctx context.Context, temp string) error {
+// findWorkers names the programs that are measured: this one again, as one of the definitions.
+func (b *bench) findWorkers() error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
+	b.bank = worker{program: self, as: "bank"}
 	b.uuids, b.texts, b.inSQL = worker{program: self, as: "uuid"}, worker{program: self, as: "text"}, worker{program: self, as: "SQL"}
-	b.bank = worker{program: filepath.Join(temp, "bank")}
-	out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", b.bank.program,
-		"github.com/viewschema/projector/examples/bank/cmd/bank").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("building the bank: %w\n%s", err, out)
-	}
 	return nil
 }
 

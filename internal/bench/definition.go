@@ -16,8 +16,10 @@ import (
 	"github.com/viewschema/projector/viewschema"
 )
 
-// definitions are the bank's with ids of any type, by the type of the column, and in SQL.
+// definitions are the bank's, without what is replayed in the order of the store, for which the floor has no phase; the same
+// with ids of any type, by the type of the column; and in SQL.
 var definitions = map[string]func() viewschema.Definition{
+	"bank": bank.WithoutTransfers,
 	"uuid": func() viewschema.Definition {
 		return definition("uuid", func(id projections.ID) uuid.UUID { return id.UUID() })
 	},
