@@ -1,0 +1,156 @@
+package viewschema
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/projections"
+	"github.com/viewschema/projector/replay"
+)
+
+// makeTables creates and records the tables that the plan replays, records those that it changes otherwise, and has the
+// projections check that their models and queries fit.
+func (s *Schema) makeTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migration, source *eventstore.Reader) error {
+	for _, t := range plan.Tables {
+		_, err := tx.Exec(ctx, s.sql(`
+			insert into %SCHEMA%.projector_tables (migration_id, table_name, change, projector, built_name)
+			values ($1, $2, $3, nullif($4, ''), nullif($5, ''))`), m.Migration, t.Table, t.Kind, t.Projector, t.Built)
+		if err != nil {
+			return fmt.Errorf("recording table %s: %w", t.Table, err)
+		}
+	}
+	suffix := versionSuffix(plan.To)
+	if err := s.createTables(ctx, tx, names(plan.replayed()), suffix); err != nil {
+		return err
+	}
+	for _, t := range s.indexedFirst(plan) {
+		if f, ok := s.def.files[t+".indexes.sql"]; ok {
+			if err := s.makeIndexes(ctx, tx, f, names(plan.replayed()), suffix); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.shield(ctx, tx, plan.replayed()); err != nil {
+		return err
+	}
+	if err := s.makeSideTables(ctx, tx, plan, m); err != nil {
+		return err
+	}
+	return fits(ctx, tx, s.projections(plan, suffix), source)
+}
+
+// shield takes all rights on new tables away that take the place of others: default privileges could give some to roles that
+// may not read the table that is live.
+func (s *Schema) shield(ctx context.Context, tx pgx.Tx, tables []TableChange) error {
+	for _, t := range tables {
+		live, err := s.exists(ctx, tx, t.Table)
+		if err != nil {
+			return err
+		}
+		if !live {
+			continue
+		}
+		if err := s.shieldOne(ctx, tx, t.Table, t.Built); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shieldOne takes all rights on a table away, and has row security hide its rows if it hides those of the live one: some may read
+// every table of the server.
+func (s *Schema) shieldOne(ctx context.Context, tx pgx.Tx, live, table string) error {
+	if err := s.revokeAll(ctx, tx, table); err != nil {
+		return err
+	}
+	var secured bool
+	err := tx.QueryRow(ctx, "select coalesce((select relrowsecurity from pg_catalog.pg_class where oid = to_regclass($1)), false)", pg.Table(s.def.Schema, live)).
+		Scan(&secured)
+	if err == nil && secured {
+		_, err = tx.Exec(ctx, "alter table "+pg.Table(s.def.Schema, table)+" enable row level security")
+	}
+	if err != nil {
+		return fmt.Errorf("securing the rows of %s: %w", table, err)
+	}
+	return nil
+}
+
+// fits checks that the set's models and queries have the columns of its tables.
+func fits(ctx context.Context, tx pgx.Tx, set *projections.Set, source *eventstore.Reader) error {
+	err := replay.NewQueries(set, source).Bind(ctx, tx)
+	for _, part := range append(set.Ordered(), set.Parallel()) {
+		err = errors.Join(part.Rebuild().Begin(ctx, tx, nil), err)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDefinition, err)
+	}
+	return nil
+}
+
+// createTables runs the tables' files.
+func (s *Schema) createTables(ctx context.Context, tx pgx.Tx, tables []string, suffix string) error {
+	for _, table := range tables {
+		f := s.def.files[table+".sql"]
+		if err := s.runFile(ctx, tx, f, suffix); err != nil {
+			if !pg.IsConnectionLost(err) && ctx.Err() == nil && !errors.Is(err, ErrDefinition) {
+				err = fmt.Errorf("%w: %w", ErrDefinition, err)
+			}
+			return err
+		}
+		exists, err := s.exists(ctx, tx, table+suffix)
+		if err != nil {
+			return err
+		}
+		if !exists {
+			return fmt.Errorf("%w: %s ran, but there is no table %s afterwards; leave schema names out of it", ErrDefinition, f.name, pg.Table(s.def.Schema, table+suffix))
+		}
+		if err := s.checkStrays(ctx, tx, f, tables, suffix); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkStrays refuses what a file has made besides the table and what is dropped with it: an abort would leave it behind,
+// and the cutover would leave it with the name that it has now. tables are those that tx may have made.
+func (s *Schema) checkStrays(ctx context.Context, tx pgx.Tx, f sqlFile, tables []string, suffix string) error {
+	made := make([]string, len(tables))
+	for i, t := range tables {
+		made[i] = pg.Table(s.def.Schema, t+suffix)
+	}
+	// Everything that lives in a schema depends on it, unless it is a part of something else that does. What we see although
+	// its transaction is in progress is ours; a savepoint has an id of its own, above the transaction's, which has age 0.
+	rows, err := tx.Query(ctx, `
+		with recursive ours (classid, objid) as (
+			select 'pg_class'::regclass::oid, to_regclass(t)::oid from pg_catalog.unnest($1::text[]) t
+			union
+			select d.classid, d.objid
+			from pg_catalog.pg_depend d join ours o on d.refclassid = o.classid and d.refobjid = o.objid
+			where d.deptype in ('a', 'i')
+		)
+		select pg_describe_object(d.classid, d.objid, 0)
+		from pg_catalog.pg_depend d
+		where d.refclassid = 'pg_namespace'::regclass
+		  and d.deptype = 'n'
+		  and case when age(d.xmin) <= 0 then pg_xact_status((pg_current_xact_id()::text::int8 - age(d.xmin))::text::xid8) = 'in progress' end
+		  and not exists (select from ours o where o.classid = d.classid and o.objid = d.objid)
+		order by 1`, made)
+	if err != nil {
+		return fmt.Errorf("looking for what %s has made: %w", f.name, err)
+	}
+	strays, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("looking for what %s has made: %w", f.name, err)
+	}
+	if len(strays) > 0 {
+		return fmt.Errorf("%w: %s makes %s, which is not dropped with its table; create it beforehand, outside of the view schema's files",
+			ErrDefinition, f.name, strings.Join(strays, ", "))
+	}
+	return nil
+}
