@@ -136,7 +136,7 @@ func (u *upgrade) dropSQL() string { return "drop index if exists " + pg.Table(u
 // column's, the sequence of a default is used with the rights of the inserting role.
 func (u *upgrade) numberSQL(grantees []string) []string {
 	sequence := pg.Table(u.schema, u.sequenceName)
-	literal := "'" + strings.ReplaceAll(sequence, "'", "''") + "'"
+	literal := pg.Literal(sequence)
 	list := []string{fmt.Sprintf("create sequence %s as bigint", sequence)}
 	if !u.owned { // a sequence can be owned only by a table of the same role
 		list = append(list, fmt.Sprintf("alter sequence %s owner to %s", sequence, quote(u.owner)))

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/viewschema/projector/examples/bank"
+	"github.com/viewschema/projector/internal/pg"
 )
 
 // floor is the least that PostgreSQL must do for what a rebuild of the bank makes: in as many sessions as there are workers,
@@ -81,7 +82,7 @@ func (f *floor) halve(ctx context.Context) error {
 // file is the quoted name of a file in the server's folder.
 func (f *floor) file(t viewTable, session int) string {
 	name := filepath.Join(f.server.Dir(), fmt.Sprintf("%s_%s_%d", f.database, t.name, session))
-	return "'" + strings.ReplaceAll(name, "'", "''") + "'"
+	return pg.Literal(name)
 }
 
 // run measures the phases. It leaves the tables in the schema floor.

@@ -24,6 +24,9 @@ func Table(schema, name string) string {
 	return pgx.Identifier{schema, name}.Sanitize()
 }
 
+// Literal quotes a text for statements that take no parameters. It relies on standard_conforming_strings, which is on by default.
+func Literal(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
+
 // SQLSTATEs that decide what happens next; see https://www.postgresql.org/docs/current/errcodes-appendix.html.
 const (
 	uniqueViolation      = "23505"

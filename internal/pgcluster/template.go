@@ -8,11 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/viewschema/projector/internal/pg"
 )
 
 // Template is a database that is filled once on a server, to be copied by the tests of many processes.
@@ -79,7 +80,7 @@ func (c *Cluster) describe(ctx context.Context, conn *pgxpool.Conn, t Template, 
 	if err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, "comment on database "+name+" is "+quote(string(text)))
+	_, err = conn.Exec(ctx, "comment on database "+name+" is "+pg.Literal(string(text)))
 	return err
 }
 
@@ -127,8 +128,6 @@ func (c *Cluster) make(ctx context.Context, t Template, name string) error {
 	}
 	return c.dropOutdated(ctx, conn, t, name, found)
 }
-
-func quote(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
 
 // templates returns the templates of our role.
 func templates(ctx context.Context, conn *pgxpool.Conn) (map[string]*note, error) {
