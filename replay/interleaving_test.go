@@ -105,13 +105,21 @@ func TestInterleavings(t *testing.T) {
 // with one of both kinds in REPEATABLE READ, and with the rows of a catch-up not deleted.
 func TestInterleavingsInSQL(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		in   tables
-		kind kind
-	}{{inSQL, plain}, {inSQL, shared}, {inBoth, partitioned}, {inBoth, shared}} {
-		t.Run(fmt.Sprintf("%s %s", test.in, test.kind), func(t *testing.T) {
+	interleaveIn(t, setting{inSQL, plain}, setting{inSQL, shared}, setting{inBoth, partitioned}, setting{inBoth, shared})
+}
+
+// setting is where an interleaving runs: what fills the tables, and in which kind of world.
+type setting struct {
+	in   tables
+	kind kind
+}
+
+// interleaveIn runs scripts in each of the settings.
+func interleaveIn(t *testing.T, settings ...setting) {
+	for _, s := range settings {
+		t.Run(fmt.Sprintf("%s %s", s.in, s.kind), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, test.kind, test.in)
+			w := newWorld(t, s.kind, s.in)
 			rapid.Check(t, func(t *rapid.T) {
 				if err := w.interleave(scripts.Draw(t, "script"), func(string) {}); err != nil {
 					t.Fatal(err)

@@ -9,7 +9,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/uptrace/bun"
-	"pgregory.net/rapid"
 
 	"github.com/viewschema/projector/projections"
 )
@@ -106,18 +105,5 @@ func (m *migration) checkLane(ctx context.Context, events, before []stored, cut 
 // whether it is settled or not, with one that reads before it locks its row, and with a position that is committed by itself.
 func TestInterleavingsInOrder(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		in   tables
-		kind kind
-	}{{inLane, plain}, {inLane, ordered}, {beside, partitioned}, {beside, elsewhere}} {
-		t.Run(fmt.Sprintf("%s %s", test.in, test.kind), func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t, test.kind, test.in)
-			rapid.Check(t, func(t *rapid.T) {
-				if err := w.interleave(scripts.Draw(t, "script"), func(string) {}); err != nil {
-					t.Fatal(err)
-				}
-			})
-		})
-	}
+	interleaveIn(t, setting{inLane, plain}, setting{inLane, ordered}, setting{beside, partitioned}, setting{beside, elsewhere})
 }

@@ -1,6 +1,7 @@
 package viewschema_test
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"strings"
@@ -159,21 +160,7 @@ func TestRollbackIsAborted(t *testing.T) {
 		traffic()
 	}
 	append1(1)
-	first, err := viewschema.Open(db, v1.Definition, viewschema.Options{LockWait: 200 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	reader, err := db.Begin(t.Context()) // keeps the cutover from its locks
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer reader.Rollback(t.Context())
-	if _, err := reader.Exec(t.Context(), "select from view_schema.accounts limit 1"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := first.Rollback(t.Context()); !errors.Is(err, viewschema.ErrLockWait) {
-		t.Fatalf("got %v", err)
-	}
+	first, reader := heldUp(t, db, v1.Definition, "accounts")
 	for command, run := range map[string]func() error{
 		"migrate online of the next":    func() error { _, err := open(t, db, bank.Definition).MigrateOnline(t.Context()); return err },
 		"migrate offline of today's":    func() error { _, err := second.MigrateOffline(t.Context()); return wantNothing(err) },
@@ -257,21 +244,7 @@ func TestRollbackOfOrderAndTotals(t *testing.T) {
 	offline(t, third)
 	traffic(gone)
 
-	hurried, err := viewschema.Open(db, version2(), viewschema.Options{LockWait: 200 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	reader, err := db.Begin(t.Context()) // keeps the cutover from its locks
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer reader.Rollback(t.Context())
-	if _, err := reader.Exec(t.Context(), "select from view_schema.transactions limit 1"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := hurried.Rollback(t.Context()); !errors.Is(err, viewschema.ErrLockWait) {
-		t.Fatalf("got %v", err)
-	}
+	_, reader := heldUp(t, db, version2(), "transactions")
 	if _, err := second.Abort(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -303,4 +276,25 @@ func TestRollbackWithoutALedger(t *testing.T) {
 	if after := dump(t, db); after != before {
 		t.Errorf("the schema has changed:\n%s", after)
 	}
+}
+
+// heldUp begins a rollback that a reader of a table keeps from its locks, and returns the reader, who is still there.
+func heldUp(t *testing.T, db *pgxpool.Pool, d viewschema.Definition, table string) (*viewschema.Schema, pgx.Tx) {
+	t.Helper()
+	s, err := viewschema.Open(db, d, viewschema.Options{LockWait: 200 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := db.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { reader.Rollback(context.WithoutCancel(t.Context())) })
+	if _, err := reader.Exec(t.Context(), "select from view_schema."+table+" limit 1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Rollback(t.Context()); !errors.Is(err, viewschema.ErrLockWait) {
+		t.Fatalf("got %v", err)
+	}
+	return s, reader
 }
