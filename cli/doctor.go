@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -18,7 +17,7 @@ func examine(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	report, err := eventtable.Check(ctx, cmp.Or(s.events, s.pool), s.definition.Source)
+	report, err := eventtable.Check(ctx, s.store(), s.definition.Source)
 	if err != nil {
 		return err
 	}

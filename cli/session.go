@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -114,3 +115,6 @@ func (s *session) answer(a answer) error {
 	}
 	return nil
 }
+
+// store is the database of the events.
+func (s *session) store() *pgxpool.Pool { return cmp.Or(s.events, s.pool) }
