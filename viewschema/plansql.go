@@ -20,10 +20,12 @@ func (s *Schema) SQL(p *Plan) []Statement {
 	for _, table := range names(p.replayed()) {
 		add(StageOnline, s.def.files[table+".sql"], suffix)
 	}
-	for _, t := range s.projections(p, suffix).Totals() {
-		if f, ok := s.def.files[t.Table+".indexes.sql"]; ok {
+	for _, table := range s.indexedFirst(p) {
+		if f, ok := s.def.files[table+".indexes.sql"]; ok {
 			add(StageOnline, f, suffix)
 		}
+	}
+	for _, t := range s.projections(p, suffix).Totals() {
 		list = append(list,
 			Statement{Stage: StageOnline, File: "side table of " + t.Table, SQL: t.CreatePartial() + ";"},
 			Statement{Stage: StageOnline, File: "merge of " + t.Table, SQL: t.Merge() + ";"})
