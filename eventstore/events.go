@@ -1,7 +1,6 @@
 package eventstore
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -202,9 +201,7 @@ func (r *Reader) Chunks(ctx context.Context, tx pgx.Tx, sel Selection, size int)
 		for full := true; full; {
 			chunk := make([]projections.Raw, 0, size)
 			_, _, err := r.rows(ctx, tx, fmt.Sprintf("fetch %d from projector_events", size), nil, c, func(e *Event, _ error) bool {
-				kept := e.Raw
-				kept.Type, kept.Data, kept.Metadata = bytes.Clone(e.Type), bytes.Clone(e.Data), bytes.Clone(e.Metadata)
-				chunk = append(chunk, kept)
+				chunk = append(chunk, e.Raw.Clone())
 				return true
 			})
 			if err != nil {

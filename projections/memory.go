@@ -1,7 +1,6 @@
 package projections
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -60,8 +59,7 @@ func (m *Memory) clear() {
 func (m *Memory) Apply(ctx context.Context, events ...*Raw) error {
 	owned := make([]Raw, len(events))
 	for i, e := range events {
-		owned[i] = *e
-		owned[i].Type, owned[i].Data, owned[i].Metadata = bytes.Clone(e.Type), bytes.Clone(e.Data), bytes.Clone(e.Metadata)
+		owned[i] = e.Clone()
 	}
 	return m.apply(ctx, func(r *Run) (batch []applied, err error) {
 		for i := range owned {

@@ -1,7 +1,6 @@
 package viewschema
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -148,9 +147,7 @@ func (d *determinism) read(ctx context.Context, tx pgx.Tx, sample int) error {
 			if err != nil {
 				return err
 			}
-			kept := e.Raw
-			kept.Type, kept.Data, kept.Metadata = bytes.Clone(e.Type), bytes.Clone(e.Data), bytes.Clone(e.Metadata)
-			d.events = append(d.events, kept)
+			d.events = append(d.events, e.Raw.Clone())
 		}
 		return nil
 	}

@@ -82,16 +82,10 @@ func (m *MemoryEvents) Read(_ context.Context, after int64, aggregates ...projec
 	var events []projections.Raw
 	for _, e := range m.events {
 		if e.Position > after && (len(aggregates) == 0 || slices.Contains(aggregates, e.AggregateID)) {
-			events = append(events, owned(e))
+			events = append(events, e.Clone())
 		}
 	}
 	return events, nil
-}
-
-// owned returns the event with bytes of its own.
-func owned(e projections.Raw) projections.Raw {
-	e.Type, e.Data, e.Metadata = slices.Clone(e.Type), slices.Clone(e.Data), slices.Clone(e.Metadata)
-	return e
 }
 
 // partitionOf is what a mapping would make of the event.

@@ -320,7 +320,7 @@ func (t *TableEvents) Read(ctx context.Context, after int64, aggregates ...proje
 			if err != nil {
 				return err
 			}
-			events = append(events, owned(e.Raw))
+			events = append(events, e.Raw.Clone())
 		}
 		return nil
 	})
