@@ -201,7 +201,7 @@ func (r *Reader) Chunks(ctx context.Context, tx pgx.Tx, sel Selection, size int)
 		for full := true; full; {
 			chunk := make([]projections.Raw, 0, size)
 			_, _, err := r.rows(ctx, tx, fmt.Sprintf("fetch %d from projector_events", size), nil, c, func(e *Event, _ error) bool {
-				chunk = append(chunk, e.Raw.Clone())
+				chunk = append(chunk, e.Clone())
 				return true
 			})
 			if err != nil {

@@ -147,7 +147,7 @@ func (d *determinism) read(ctx context.Context, tx pgx.Tx, sample int) error {
 			if err != nil {
 				return err
 			}
-			d.events = append(d.events, e.Raw.Clone())
+			d.events = append(d.events, e.Clone())
 		}
 		return nil
 	}

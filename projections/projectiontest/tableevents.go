@@ -320,7 +320,7 @@ func (t *TableEvents) Read(ctx context.Context, after int64, aggregates ...proje
 			if err != nil {
 				return err
 			}
-			events = append(events, e.Raw.Clone())
+			events = append(events, e.Clone())
 		}
 		return nil
 	})
