@@ -301,3 +301,22 @@ func TestPlanSQLOfTotals(t *testing.T) {
 		t.Errorf("%v, want %v", files, want)
 	}
 }
+
+// The tables of ordered projectors are loaded without their indexes like all others: the plan shows when those are made.
+func TestPlanSQLOfOrderedTables(t *testing.T) {
+	t.Parallel()
+	s := open(t, pgtest.Database(t, emptyStore), bank.Definition)
+	plan, err := s.Plan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []string
+	for _, statement := range s.SQL(plan) {
+		if strings.HasPrefix(statement.File, "transfers") {
+			files = append(files, statement.File)
+		}
+	}
+	if want := []string{"transfers.sql", "transfers.indexes.sql"}; !slices.Equal(files, want) {
+		t.Errorf("%v, want %v", files, want)
+	}
+}
