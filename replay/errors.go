@@ -17,12 +17,12 @@ var ErrInOrder = errors.New("in the order of the store")
 
 // BatchError tells which batch something went wrong with. The batch is pending again.
 type BatchError struct {
-	Number int // in projector_batches
-	doing  string
+	Number int    // in projector_batches
+	Doing  string // replaying batch 3f0..40f of version 7
 	err    error
 }
 
-func (e *BatchError) Error() string { return e.doing + ": " + e.err.Error() }
+func (e *BatchError) Error() string { return e.Doing + ": " + e.err.Error() }
 func (e *BatchError) Unwrap() error { return e.err }
 
 // ErrAggregates is returned when a row of a SQL table does not derive from the events of one aggregate, whose id it has.
