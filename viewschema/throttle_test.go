@@ -2,6 +2,7 @@ package viewschema_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,17 +21,17 @@ func TestPauseAndResume(t *testing.T) {
 	db := pgtest.Database(t, atVersion1)
 	operator := open(t, db, version2())
 	pause := &pauser{t: t, db: db}
-	s := watched(t, db, version2(), viewschema.Options{}, &watcher{before: pause.before})
+	s := watched(t, db, version2(), viewschema.Options{Workers: 1}, &watcher{before: pause.before})
 
-	pause.at("set events = $3") // a batch is done
+	pause.at("set events = $3", "set position = $2") // a batch is done, and a slice of the lane
 	pause.around(func() error {
 		_, err := s.MigrateOnline(t.Context())
 		return err
 	}, func() {
-		if left := scan[int](t, db, underWay+"done_at is null"); left < 3 {
-			t.Errorf("%d batches are left", left)
+		if done := scan[int](t, db, underWay+"done_at is not null"); done > 2 { // one, and one that was offered already
+			t.Errorf("%d batches are done", done)
 		}
-		if lane := scan[int](t, db, "select events from view_schema.projector_lanes"); lane == 10_000 {
+		if lacking := scan[int](t, db, "select cut - position from view_schema.projector_lanes l join view_schema.projector_migrations m on m.id = l.migration_id"); lacking == 0 {
 			t.Error("the lane has gone on")
 		}
 		st, err := operator.Status(t.Context())
@@ -74,29 +75,29 @@ func tail(t *testing.T, s *viewschema.Schema) int64 {
 	return st.Migration.Tail
 }
 
-// pauser pauses a migration at a statement of its own, and has it wait until it knows.
+// pauser pauses a migration at statements of its own, each of which waits until the migration knows.
 type pauser struct {
 	t  *testing.T
 	db *pgxpool.Pool
 
-	mu   sync.Mutex
-	text string
+	mu    sync.Mutex
+	texts []string
 }
 
-func (p *pauser) at(text string) {
+func (p *pauser) at(texts ...string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.text = text
+	p.texts = texts
 }
 
 func (p *pauser) before(sql string) {
 	p.mu.Lock()
-	met := p.text != "" && strings.Contains(sql, p.text)
-	if met {
-		p.text = ""
+	i := slices.IndexFunc(p.texts, func(text string) bool { return strings.Contains(sql, text) })
+	if i >= 0 {
+		p.texts = slices.Delete(p.texts, i, i+1)
 	}
 	p.mu.Unlock()
-	if !met {
+	if i < 0 {
 		return
 	}
 	run(p.t, p.db, `
