@@ -29,7 +29,9 @@ func TestHold(t *testing.T) {
 		},
 		"WAL is waited off": {
 			[]server{
-				{throttle: wal, at: at(0), wal: 0}, {throttle: wal, at: at(1), wal: 3 * mb}, {throttle: wal, at: at(2), wal: 3 * mb},
+				{throttle: wal, at: at(0), wal: 0},
+				{throttle: wal, at: at(1), wal: 3 * mb},
+				{throttle: wal, at: at(2), wal: 3 * mb},
 				{throttle: wal, at: at(3), wal: 3 * mb},
 			},
 			[]string{"", "more WAL", "more WAL", ""},
@@ -40,8 +42,11 @@ func TestHold(t *testing.T) {
 		},
 		"WAL whose limit was lifted is forgotten": {
 			[]server{
-				{throttle: wal, at: at(0), wal: 0}, {throttle: wal, at: at(1), wal: 5 * mb}, {throttle: &Throttle{}, at: at(2), wal: 5 * mb},
-				{throttle: wal, at: at(3), wal: 500 * mb}, {throttle: wal, at: at(4), wal: 500 * mb},
+				{throttle: wal, at: at(0), wal: 0},
+				{throttle: wal, at: at(1), wal: 5 * mb},
+				{throttle: &Throttle{}, at: at(2), wal: 5 * mb},
+				{throttle: wal, at: at(3), wal: 500 * mb},
+				{throttle: wal, at: at(4), wal: 500 * mb},
 			},
 			[]string{"", "more WAL", "", "", ""},
 		},
