@@ -122,6 +122,7 @@ func connect(ctx context.Context, db *pgxpool.Pool) (*pgx.Conn, error) {
 	if err == nil {
 		// So that an index build whose client was killed ends soon. Not every platform can.
 		_, _ = conn.Exec(ctx, "set client_connection_check_interval = '1s'")
+		_, _ = conn.Exec(ctx, "set transaction_timeout = 0") // before PostgreSQL 17 there is none; an index build is a transaction
 		return conn, nil
 	}
 	_ = conn.Close(ctx)

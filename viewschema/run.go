@@ -55,7 +55,7 @@ func (s *Schema) record(ctx context.Context, command string, from, to int, work 
 	r := &run{Schema: &own, throttle: replay.NewThrottle()}
 	by := s.opts.Runner
 	err := s.db.QueryRow(ctx, s.sql(`
-		insert into %SCHEMA%.projector_runs (command, from_version, to_version, program, host, system_user, pid)
+		insert into %SCHEMA%.projector_runs (command, from_version, to_version, program, host, os_user, pid)
 		values ($1, $2, $3, $4, $5, $6, $7)
 		returning id`), command, from, to, by.Program, by.Host, by.User, by.PID).Scan(&r.id)
 	if err != nil {

@@ -50,7 +50,7 @@ const (
 // Runs returns the records of the last runs, the latest first; none if the bookkeeping is an older Projector's.
 func (s *Schema) Runs(ctx context.Context, most int) ([]Run, error) {
 	rows, err := s.db.Query(ctx, s.sql(`
-		select id, command, from_version, to_version, program, host, system_user, role, pid, started_at, seen_at, ended_at,
+		select id, command, from_version, to_version, program, host, os_user, role, pid, started_at, seen_at, ended_at,
 			coalesce(outcome, case when seen_at > clock_timestamp() - interval '15 s' then 'working' else 'silent' end),
 			error, failed, events, rows, coalesce(held_off, '0'), holding, phases
 		from %SCHEMA%.projector_runs

@@ -56,6 +56,9 @@ const (
 	crashShutdown        = "57P02"
 	cannotConnectNow     = "57P03"
 	divisionByZero       = "22012"
+	idleInTransaction    = "25P03" // the server has ended a session of ours that was stopped, or got no processor, for too long
+	transactionTimeout   = "25P04" // the same
+	idleSession          = "57P05"
 	queryCanceled        = "57014" // also statement_timeout
 )
 
@@ -68,7 +71,9 @@ func IsRetryable(err error) bool {
 // another one. That a commit was under way is not known to have failed.
 func IsConnectionLost(err error) bool {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return strings.HasPrefix(e.Code, "08") || slices.Contains([]string{adminShutdown, crashShutdown, cannotConnectNow}, e.Code)
+		return strings.HasPrefix(e.Code, "08") || slices.Contains([]string{
+			adminShutdown, crashShutdown, cannotConnectNow, idleInTransaction, transactionTimeout, idleSession,
+		}, e.Code)
 	}
 	var network net.Error
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, pgconn.ErrConnClosed) ||

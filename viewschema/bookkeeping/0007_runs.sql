@@ -8,7 +8,7 @@ create table %SCHEMA%.projector_runs (
     to_version    integer     not null,
     program       text        not null default '', -- the binary and its version
     host          text        not null default '',
-    system_user   text        not null default '', -- of the host
+    os_user   text        not null default '', -- of the host
     role          text        not null default session_user, -- of the database
     pid           integer     not null default 0, -- of the process, on its host
     started_at    timestamptz not null default clock_timestamp(),
