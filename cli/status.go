@@ -77,7 +77,7 @@ func migration(t io.Writer, m *viewschema.MigrationStatus) {
 		fmt.Fprintf(t, "throttle\t%s\n", strings.Join(l, "; "))
 	}
 	for _, worker := range m.Workers {
-		fmt.Fprintf(t, "worker\t%s\n", oneLine(worker))
+		fmt.Fprintf(t, "worker\t%s\n", oneLine(worker.String()))
 	}
 	if m.Changed != "" {
 		fmt.Fprintf(t, "changed\t%s\n", oneLine(m.Changed))

@@ -79,7 +79,7 @@ func TestStatusText(t *testing.T) {
 		Migration: &viewschema.MigrationStatus{
 			From: 1, To: 2, State: replay.Building, Phase: "replay", Batches: 16, BatchesDone: 7, Events: 100_000, EventsDone: 43_112,
 			Rows: 12_300, Cut: 41_000, Ledger: 12, Lane: &replay.Lane{Position: 20_500, Cut: 41_000, Events: 1_200, Rows: 1}, Created: start,
-			Workers: []string{"batch 8: projector, pid 123, since 12:00:01", "batch 9: projector, pid 124, since 12:00:02"},
+			Workers: []viewschema.Worker{{Batch: 8, Program: "projector", PID: 123, Since: &start}, {Batch: 9, PID: 124}, {Program: "projector", PID: 125, Since: &start}},
 		},
 		Tables: []viewschema.TableStatus{{Table: "accounts", Role: "live", Bytes: 800}, {Table: "accounts_2", Role: "built", Bytes: 5 << 30}},
 	}

@@ -1,6 +1,7 @@
 package viewschema
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -36,11 +37,31 @@ type MigrationStatus struct {
 	Ledger      int64        `json:"ledger"`     // replayed ids above the cut
 	Tail        int64        `json:"tail"`       // events that the new tables lack; only when built
 	Lane        *replay.Lane `json:"lane"`       // nil: no projector is replayed in the order of the store
-	Workers     []string     `json:"workers"`    // that hold a batch or the lane
+	Workers     []Worker     `json:"workers"`    // that hold a batch or the lane
 	Throttle    *Throttle    `json:"throttle"`   // what the work keeps to; null: to nothing
 	Rollback    bool         `json:"rollback"`   // to the version before, whose tables are the archived ones
 	Changed     string       `json:"changed"`    // how this definition differs from the one that began; empty: it does not
 	Created     time.Time    `json:"created"`
+}
+
+// Worker is a session that has claimed a batch, or the lane.
+type Worker struct {
+	Batch   int        `json:"batch"`   // 0: the lane
+	Program string     `json:"program"` // its application_name
+	PID     int        `json:"pid"`     // on the server
+	Since   *time.Time `json:"since"`   // nil: our role may not see it
+}
+
+func (w Worker) String() string {
+	text := "lane"
+	if w.Batch > 0 {
+		text = fmt.Sprintf("batch %d", w.Batch)
+	}
+	text += fmt.Sprintf(": %s, pid %d", cmp.Or(w.Program, "no application name"), w.PID)
+	if w.Since != nil {
+		text += ", since " + w.Since.Format(time.TimeOnly)
+	}
+	return text
 }
 
 // TableStatus is a table that migrations have made.
@@ -52,26 +73,32 @@ type TableStatus struct {
 
 // Status reads where the view schema stands. It takes no lock that anybody waits for.
 func (s *Schema) Status(ctx context.Context) (Status, error) {
+	st, _, err := s.status(ctx)
+	return st, err
+}
+
+// status is Status with the migration under way; nil: there is none.
+func (s *Schema) status(ctx context.Context) (Status, *migration, error) {
 	current, err := s.CurrentVersion(ctx)
 	if err != nil {
-		return Status{}, err
+		return Status{}, nil, err
 	}
 	st := Status{Schema: s.def.Schema, Current: current, Target: s.Target(), Tables: []TableStatus{}, Parked: []Parked{}}
 	if have, err := s.bookkeepingVersion(ctx, s.db); err != nil || have == 0 {
-		return st, err
+		return st, nil, err
 	}
 	if st.Tables, err = s.tableStatus(ctx); err != nil {
-		return Status{}, err
+		return Status{}, nil, err
 	}
 	if st.Parked, err = s.Parked(ctx); err != nil {
-		return Status{}, err
+		return Status{}, nil, err
 	}
 	m, err := s.underWay(ctx, s.db)
 	if err != nil || m == nil {
-		return st, err
+		return st, nil, err
 	}
 	st.Migration, err = s.migrationStatus(ctx, m)
-	return st, err
+	return st, m, err
 }
 
 func (s *Schema) tableStatus(ctx context.Context) ([]TableStatus, error) {
@@ -154,25 +181,24 @@ func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationS
 
 // holders finds who works on the migration without taking a lock: a worker that has claimed a batch, or the lane, is the xmax of its
 // row, and holds the lock of that transaction id.
-func (s *Schema) holders(ctx context.Context, m *migration, lane bool) ([]string, error) {
+func (s *Schema) holders(ctx context.Context, m *migration, lane bool) ([]Worker, error) {
 	inLane := ""
 	if lane {
-		inLane = "union all select null, xmax from %SCHEMA%.projector_lanes where migration_id = $1"
+		inLane = "union all select 0, xmax from %SCHEMA%.projector_lanes where migration_id = $1"
 	}
 	rows, err := s.db.Query(ctx, s.sql(`
-		select pg_catalog.format('%s: %s, pid %s, since %s', coalesce('batch ' || w.number, 'lane'),
-			coalesce(nullif(a.application_name, ''), 'no application name'), a.pid, to_char(a.xact_start, 'HH24:MI:SS'))
+		select w.number, coalesce(a.application_name, ''), a.pid, a.xact_start
 		from (
 			select number, xmax as holder from %SCHEMA%.projector_batches where migration_id = $1 and done_at is null
 			`+inLane+`
 		) w
 		join pg_catalog.pg_locks l on l.locktype = 'transactionid' and l.granted and l.transactionid = w.holder
 		join pg_catalog.pg_stat_activity a on a.pid = l.pid
-		order by w.number`), m.Migration)
+		order by nullif(w.number, 0)`), m.Migration)
 	if err != nil {
 		return nil, fmt.Errorf("looking for workers: %w", err)
 	}
-	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Worker])
 	if err != nil {
 		return nil, fmt.Errorf("looking for workers: %w", err)
 	}
