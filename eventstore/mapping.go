@@ -96,6 +96,9 @@ type Reader struct {
 // Relation returns the quoted and qualified name of the event table.
 func (r *Reader) Relation() string { return r.relation }
 
+// Relations are the oids of the event table and of the table below a view, where positions come from.
+func (r *Reader) Relations() []uint32 { return []uint32{r.oid, r.base.table} }
+
 // Identity names the event table as no other relation can be named: with its oid, which another table of the same name on
 // another search path does not have. It tells what a preset has come to.
 func (r *Reader) Identity() string {

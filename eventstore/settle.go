@@ -190,7 +190,7 @@ func (r *Reader) writers(ctx context.Context, db pg.Querier, sequence uint32) ([
 
 // Writers names the transactions that write events at this moment; it is empty if there are none.
 func (r *Reader) Writers(ctx context.Context, db pg.Querier) (string, error) {
-	holders, err := pg.Holders(ctx, db, []uint32{r.oid, r.base.table}, writeModes...)
+	holders, err := pg.Holders(ctx, db, r.Relations(), writeModes...)
 	return pg.Describe(holders), err
 }
 
@@ -199,7 +199,7 @@ var writeModes = []string{pg.RowExclusive, pg.ShareRowExclusive, pg.Exclusive, p
 
 // Blockers names the transactions that keep HoldWriters waiting; it is empty if there are none.
 func (r *Reader) Blockers(ctx context.Context, db pg.Querier) (string, error) {
-	holders, err := pg.Holders(ctx, db, []uint32{r.oid, r.base.table}, append([]string{pg.ShareUpdateExclusive, pg.Share}, writeModes...)...)
+	holders, err := pg.Holders(ctx, db, r.Relations(), append([]string{pg.ShareUpdateExclusive, pg.Share}, writeModes...)...)
 	return pg.Describe(holders), err
 }
 

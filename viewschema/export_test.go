@@ -36,3 +36,8 @@ func Reduce(d Definition, from int) (*Plan, error) {
 func (s *Schema) Examine(ctx context.Context, long time.Duration) ([]Finding, error) {
 	return s.examine(ctx, long)
 }
+
+// InTheWay is Overview's, with transactions in the way that are as old as that.
+func (s *Schema) InTheWay(ctx context.Context, long time.Duration) (*Transaction, error) {
+	return s.inTheWay(ctx, long)
+}

@@ -1,0 +1,258 @@
+package viewschema
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/replay"
+)
+
+// Overview is what a page about the view schema shows. There is no payload in it, no text of a query and no password: the errors
+// of parked events and of runs, which may tell of payloads, are left out.
+type Overview struct {
+	Status
+	At          time.Time       `json:"at"`   // by the database's clock, like all times here
+	Grid        Grid            `json:"grid"` // what From and To of a batch are
+	Batches     []Batch         `json:"batches"`
+	Rate        *Rate           `json:"rate"`        // nil: no migration is under way
+	Replication Replication     `json:"replication"` // of the database of the view tables
+	InTheWay    *Transaction    `json:"in_the_way"`  // the longest of them; nil: there is none
+	Throttle    *ThrottleStatus `json:"throttle"`    // nil: none
+	Runs        []RunStatus     `json:"runs"`        // newest first: those at work, the last that failed, and the last of all
+}
+
+// Replication is how far standbys and subscribers are behind.
+type Replication struct {
+	Standbys int      `json:"standbys"`
+	Seconds  *float64 `json:"lag_seconds"` // of the slowest; nil: there is none, or our role may not see it
+	Bytes    *int64   `json:"lag_bytes"`   // the same
+}
+
+// Transaction is one that holds a lock which the cut or the cutover waits for, or one that is older than a minute.
+type Transaction struct {
+	PID     int        `json:"pid"` // 0: it is prepared
+	Program string     `json:"program"`
+	Since   *time.Time `json:"since"` // nil: our role may not see it
+	State   string     `json:"state"` // active, idle in transaction, prepared …; empty: our role may not see it
+}
+
+// RunStatus is a run that was recorded: a command that brought the view schema forward, or back.
+type RunStatus struct {
+	Run     int64      `json:"run"`
+	Command string     `json:"command"`
+	From    int        `json:"from"`
+	To      int        `json:"to"`
+	Program string     `json:"program"`
+	Host    string     `json:"host"`
+	PID     int        `json:"pid"` // on its host
+	Started time.Time  `json:"started"`
+	Seen    time.Time  `json:"seen"`
+	Ended   *time.Time `json:"ended"`   // nil: it is at work, or it died
+	AtWork  bool       `json:"at_work"` // it has not ended, and was seen lately
+	Outcome string     `json:"outcome"` // done, failed or interrupted; empty: it has not ended
+	Failed  string     `json:"failed"`  // why it did
+	Events  int64      `json:"events"`
+	Rows    int64      `json:"rows"`
+	Holding string     `json:"holding"` // why it holds back at this moment; empty: it does not
+}
+
+// ThrottleStatus is what the processes that work on the migration keep to; nil: no limit.
+type ThrottleStatus struct {
+	Paused   bool      `json:"paused"`
+	Events   *int64    `json:"max_events_per_second"`
+	Lag      *float64  `json:"max_lag_seconds"`
+	Sessions *int      `json:"max_sessions"`
+	WAL      *int64    `json:"max_wal_bytes_per_second"`
+	Changed  time.Time `json:"changed"`
+}
+
+// Overview reads all that a page shows, from the database alone: it does not matter which process asks. It takes no lock that
+// anybody waits for. Its parts are read one after the other; while a migration ends, one may know of it and another not.
+func (s *Schema) Overview(ctx context.Context) (*Overview, error) {
+	st, m, err := s.status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range st.Parked {
+		st.Parked[i].Error = ""
+	}
+	o := &Overview{Status: st, Batches: []Batch{}, Runs: []RunStatus{}}
+	if err := s.db.QueryRow(ctx, "select clock_timestamp()").Scan(&o.At); err != nil {
+		return nil, fmt.Errorf("asking for the time: %w", err)
+	}
+	if m != nil {
+		failed, err := s.failedBatch(ctx, m)
+		if err != nil {
+			return nil, err
+		}
+		if o.Batches, o.Grid, err = s.batches(ctx, m, st.Migration.Workers, failed, o.At); err != nil {
+			return nil, err
+		}
+		rate := o.rate()
+		o.Rate = &rate
+		if o.Throttle, err = s.throttle(ctx, m); err != nil {
+			return nil, err
+		}
+	}
+	if o.Runs, err = s.lastRuns(ctx); err != nil {
+		return nil, err
+	}
+	if o.Replication, err = s.replication(ctx); err != nil {
+		return nil, err
+	}
+	o.InTheWay, err = s.inTheWay(ctx, longTransaction)
+	return o, err
+}
+
+// rate derives how fast it goes from the batches, and when it is over, how fast it went.
+func (o *Overview) rate() Rate {
+	replaying := o.Migration.Phase == replay.PhaseReplay.String()
+	var done []work
+	last := o.Migration.Created
+	for _, b := range o.Batches {
+		if b.Phase == replay.PhaseReplay.String() && b.State == BatchDone {
+			done = append(done, work{begun: *b.Started, done: *b.Done, events: b.Events})
+			last = later(last, *b.Done)
+		}
+	}
+	if !replaying {
+		r := Rate{}
+		r.spread(done, o.Migration.Created, last)
+		return r
+	}
+	left := o.Migration.Events - o.Migration.EventsDone
+	return measure(done, o.Migration.Created, o.At, left, len(o.Migration.Workers) > 0)
+}
+
+// replication asks what pg_stat_replication shows. To a role that may not see more than that there are standbys, lags are null; to
+// one that may, a lag of time is null when nothing is to be replayed.
+func (s *Schema) replication(ctx context.Context) (r Replication, err error) {
+	err = s.db.QueryRow(ctx, `
+		select count(*),
+			max(coalesce(extract(epoch from replay_lag)::float8, case when replay_lsn is not null then 0 end)),
+			max(pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, replay_lsn)::bigint)
+		from pg_catalog.pg_stat_replication`).Scan(&r.Standbys, &r.Seconds, &r.Bytes)
+	if err != nil {
+		return r, fmt.Errorf("looking for standbys: %w", err)
+	}
+	return r, nil
+}
+
+// inTheWay finds the oldest transaction that holds a lock on the event table with which writers, the cut or the cutover conflict, or
+// that is as old as long, and so keeps vacuum from cleaning up. Our own workers only read events, for as long as that takes.
+func (s *Schema) inTheWay(ctx context.Context, long time.Duration) (*Transaction, error) {
+	source, err := s.source(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.events.Query(ctx, `
+		with locked as (
+			select distinct virtualtransaction, pid
+			from pg_catalog.pg_locks
+			where locktype = 'relation'
+			  and granted
+			  and database = (select oid from pg_catalog.pg_database where datname = current_database())
+			  and mode not in ('AccessShareLock', 'RowShareLock')
+			  and relation in (
+				select pg_catalog.unnest($1::oid[])
+				union all
+				select p.relid from pg_catalog.unnest($1::oid[]) r, pg_partition_tree(r::regclass) p)
+		)
+		select coalesce(pid, 0), program, since, state
+		from (
+			select a.pid, coalesce(a.application_name, '') as program, a.xact_start as since, coalesce(a.state, '') as state
+			from pg_catalog.pg_stat_activity a
+			where a.datname = current_database()
+			  and a.pid <> pg_backend_pid()
+			  and (exists (select from locked l where l.pid = a.pid)
+				or a.xact_start < clock_timestamp() - $2::interval
+					and not (a.application_name <> '' and a.application_name = current_setting('application_name')))
+			union all
+			select null, p.owner::text, p.prepared, 'prepared'
+			from pg_catalog.pg_prepared_xacts p
+			where p.database = current_database()
+		) t
+		order by since nulls first
+		limit 1`, source.Relations(), long)
+	var t Transaction
+	if err == nil {
+		t, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Transaction])
+	}
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("looking for transactions: %w", err)
+	}
+	return &t, nil
+}
+
+// lookBack bounds how many runs are looked through; there may be one for every catch-up of years.
+const lookBack = 1000
+
+// aliveFor is for how long a run counts as at work after it was seen.
+const aliveFor = 15 * time.Second
+
+// lastRuns lists the runs at work, the last 5 that failed and the last 10 of all. Bookkeeping of an older Projector has none.
+func (s *Schema) lastRuns(ctx context.Context) ([]RunStatus, error) {
+	rows, err := s.db.Query(ctx, s.sql(`
+		select id, command, from_version, to_version, program, host, pid, started_at, seen_at, ended_at, at_work, coalesce(outcome, ''),
+			failed, events, rows, holding
+		from (
+			select *, ended_at is null and seen_at > clock_timestamp() - $2::interval as at_work,
+				row_number() over (order by id desc) as nth,
+				row_number() over (partition by outcome order by id desc) as nth_of_outcome
+			from (select * from %SCHEMA%.projector_runs order by id desc limit $1) last
+		) r
+		where at_work or nth <= 10 or outcome = 'failed' and nth_of_outcome <= 5
+		order by id desc`), lookBack, aliveFor)
+	var list []RunStatus
+	if err == nil {
+		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[RunStatus])
+	}
+	switch {
+	case pg.IsUndefined(err):
+		return []RunStatus{}, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading the last runs: %w", err)
+	}
+	return list, nil
+}
+
+// failedBatch is the batch that the migration's last run failed at; 0 if there is none.
+func (s *Schema) failedBatch(ctx context.Context, m *migration) (number int, err error) {
+	err = s.db.QueryRow(ctx, s.sql(`
+		select coalesce(failed_batch, 0)
+		from (select * from %SCHEMA%.projector_runs order by id desc limit $2) last
+		where migration_id = $1 and ended_at is not null
+		order by ended_at desc, id desc
+		limit 1`), m.Migration, lookBack).Scan(&number)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows), pg.IsUndefined(err):
+		return 0, nil
+	case err != nil:
+		return 0, fmt.Errorf("looking for the batch that failed: %w", err)
+	}
+	return number, nil
+}
+
+// throttle reads what the migration's processes keep to.
+func (s *Schema) throttle(ctx context.Context, m *migration) (*ThrottleStatus, error) {
+	var t ThrottleStatus
+	err := s.db.QueryRow(ctx, s.sql(`
+		select paused, max_events_per_second, extract(epoch from max_lag)::float8, max_sessions, max_wal_rate, changed_at
+		from %SCHEMA%.projector_throttles
+		where migration_id = $1`), m.Migration).Scan(&t.Paused, &t.Events, &t.Lag, &t.Sessions, &t.WAL, &t.Changed)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows), pg.IsUndefined(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading the throttle: %w", err)
+	}
+	return &t, nil
+}
