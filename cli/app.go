@@ -46,8 +46,10 @@ func (p *program) app() *urfave.App {
 		{
 			Name:   "status",
 			Usage:  "show where the database and the migration under way stand",
+			Flags:  statusFlags(),
 			Action: p.action(status),
 		},
+		p.serveCommand(),
 		{
 			Name:   "runs",
 			Usage:  "list the last commands that changed something: who ran them, how long they took, and what became of them",
@@ -141,13 +143,14 @@ func (p *program) migrate() []*urfave.Command {
 				},
 				followFlag(),
 				strictTypesFlag(),
+				httpFlag(),
 			}, replayingFlags()...),
 			Action: p.action(online),
 		},
 		{
 			Name:   "catchup",
 			Usage:  "apply the events that came since; any number of times",
-			Flags:  append([]urfave.Flag{followFlag()}, replayingFlags()...),
+			Flags:  append([]urfave.Flag{followFlag(), httpFlag()}, replayingFlags()...),
 			Action: p.action(catchUp),
 		},
 		{
@@ -174,6 +177,7 @@ func cutoverFlags() []urfave.Flag {
 		&urfave.DurationFlag{Name: "lock-wait", Value: time.Minute, Usage: "how long to try to get the locks"},
 		&urfave.DurationFlag{Name: "pause-budget", Value: 500 * time.Millisecond, Usage: "how long to hold off writers for a try; kept below deadlock_timeout"},
 		&urfave.BoolFlag{DisableDefaultText: true, Name: "maintenance", Usage: "all writers are stopped: do not lock the event table, and roll back if an event comes"},
+		httpFlag(),
 	}
 }
 

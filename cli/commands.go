@@ -71,14 +71,6 @@ func plan(ctx context.Context, s *session) error {
 	return nil
 }
 
-func status(ctx context.Context, s *session) error {
-	st, err := s.schema.Status(ctx)
-	if err != nil {
-		return err
-	}
-	return s.answer(newStatusView(st))
-}
-
 // catchUp is one pass, or with --follow pass after pass until the cutover.
 func catchUp(ctx context.Context, s *session) error {
 	if !s.flags.Bool("follow") {

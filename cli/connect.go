@@ -15,10 +15,10 @@ import (
 )
 
 // Each worker has a connection to read events and one to store rows; the spare ones are for what goes on beside: progress,
-// and the step itself.
+// the step itself, and what the page shows.
 const (
 	workerConnections = 2
-	spareConnections  = 2
+	spareConnections  = 4
 )
 
 // pool makes the pool of connections; it does not connect yet.

@@ -23,11 +23,12 @@ type session struct {
 	pool   *pgxpool.Pool
 	events *pgxpool.Pool // nil: pool
 	screen *screen       // nil: standard error is no terminal
+	page   *page         // nil: --http was not asked for
 	log    zerolog.Logger
 }
 
 // open checks the flags and the definition, in this order, and then connects to the database.
-func (p *program) open(c *urfave.Context) (*session, error) {
+func (p *program) open(c *urfave.Context) (s *session, err error) {
 	workers := c.Int("workers")
 	if workers < 1 {
 		return nil, usagef("--workers %d: at least 1", workers)
@@ -51,6 +52,17 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 	if err := p.config(c); err != nil {
 		return nil, err
 	}
+	listener, err := p.listen(c)
+	if err != nil {
+		return nil, err
+	}
+	if listener != nil {
+		defer func() {
+			if err != nil {
+				_ = listener.Close() // nobody has come yet
+			}
+		}()
+	}
 	pool, err := p.pool(c, workers)
 	if err != nil {
 		return nil, err
@@ -60,7 +72,7 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 		pool.Close()
 		return nil, err
 	}
-	s := &session{program: p, flags: c, pool: pool, events: events, screen: newScreen(p.Stderr)}
+	s = &session{program: p, flags: c, pool: pool, events: events, screen: newScreen(p.Stderr)}
 	s.log = s.logger().Level(level)
 	s.schema, err = viewschema.Open(pool, p.definition, viewschema.Options{
 		Workers:     workers,
@@ -89,11 +101,13 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 		s.close()
 		return nil, err
 	}
+	s.showPage(listener)
 	return s, nil
 }
 
 func (s *session) close() {
 	s.screen.draw("")
+	s.page.close(s.log)
 	s.pool.Close()
 	if s.events != nil {
 		s.events.Close()

@@ -62,6 +62,10 @@ func migration(t io.Writer, m *viewschema.MigrationStatus) {
 		fmt.Fprintf(t, "events\t%s of about %s\n", number(m.EventsDone), number(m.Events))
 	}
 	fmt.Fprintf(t, "rows\t%s\n", number(m.Rows))
+	if m.Left != nil {
+		left := time.Duration(*m.Left * float64(time.Second))
+		fmt.Fprintf(t, "rate\t%s/s, about %s left\n", events(int64(m.PerSecond)), duration(left))
+	}
 	fmt.Fprintf(t, "cut\t%s\n", number(m.Cut))
 	if m.Lane != nil {
 		fmt.Fprintf(t, "lane\tat %s, %s and %s\n", number(m.Lane.Position), events(m.Lane.Events), count(m.Lane.Rows, "row", "rows"))

@@ -9,7 +9,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/viewschema/projector/internal/pg"
-	"github.com/viewschema/projector/replay"
 )
 
 // Overview is what a page about the view schema shows. There is no payload in it, no text of a query and no password: the errors
@@ -19,7 +18,7 @@ type Overview struct {
 	At          time.Time       `json:"at"`   // by the database's clock, like all times here
 	Grid        Grid            `json:"grid"` // what From and To of a batch are
 	Batches     []Batch         `json:"batches"`
-	Rate        *Rate           `json:"rate"`        // nil: no migration is under way
+	Chart       *Chart          `json:"chart"`       // nil: no migration is under way
 	Replication Replication     `json:"replication"` // of the database of the view tables
 	InTheWay    *Transaction    `json:"in_the_way"`  // the longest of them; nil: there is none
 	Throttle    *ThrottleStatus `json:"throttle"`    // nil: none
@@ -93,8 +92,7 @@ func (s *Schema) Overview(ctx context.Context) (*Overview, error) {
 		if o.Batches, o.Grid, err = s.batches(ctx, m, st.Migration.Workers, failed, o.At); err != nil {
 			return nil, err
 		}
-		rate := o.rate()
-		o.Rate = &rate
+		o.Chart = &st.Migration.chart
 		if o.Throttle, err = s.throttle(ctx, m); err != nil {
 			return nil, err
 		}
@@ -107,26 +105,6 @@ func (s *Schema) Overview(ctx context.Context) (*Overview, error) {
 	}
 	o.InTheWay, err = s.inTheWay(ctx, longTransaction)
 	return o, err
-}
-
-// rate derives how fast it goes from the batches, and when it is over, how fast it went.
-func (o *Overview) rate() Rate {
-	replaying := o.Migration.Phase == replay.PhaseReplay.String()
-	var done []work
-	last := o.Migration.Created
-	for _, b := range o.Batches {
-		if b.Phase == replay.PhaseReplay.String() && b.State == BatchDone {
-			done = append(done, work{begun: *b.Started, done: *b.Done, events: b.Events})
-			last = later(last, *b.Done)
-		}
-	}
-	if !replaying {
-		r := Rate{}
-		r.spread(done, o.Migration.Created, last)
-		return r
-	}
-	left := o.Migration.Events - o.Migration.EventsDone
-	return measure(done, o.Migration.Created, o.At, left, len(o.Migration.Workers) > 0)
 }
 
 // replication asks what pg_stat_replication shows. To a role that may not see more than that there are standbys, lags are null; to

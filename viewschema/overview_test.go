@@ -70,7 +70,7 @@ func TestOverview(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, atVersion1)
 	idle := overview(t, db, version2())
-	if idle.Migration != nil || idle.Rate != nil || len(idle.Batches) > 0 || idle.Grid != viewschema.GridNone || idle.Current != 1 || idle.Target != 2 || len(idle.Tables) == 0 {
+	if idle.Migration != nil || idle.Chart != nil || len(idle.Batches) > 0 || idle.Grid != viewschema.GridNone || idle.Current != 1 || idle.Target != 2 || len(idle.Tables) == 0 {
 		t.Errorf("before: %+v", idle)
 	}
 
@@ -112,8 +112,8 @@ func TestOverview(t *testing.T) {
 	if want := scalar[int64](t, db, "select sum(events) from view_schema.projector_batches where migration_id = 2"); done != want || o.Migration.EventsDone != want {
 		t.Errorf("%d events are done, want %d", done, want)
 	}
-	if o.Rate.PerSecond <= 0 || o.Rate.Left == nil || len(o.Rate.Buckets) == 0 || o.Grid != viewschema.GridPartitions {
-		t.Errorf("rate %+v, grid %q", o.Rate, o.Grid)
+	if o.Migration.PerSecond <= 0 || o.Migration.Left == nil || len(o.Chart.Buckets) == 0 || o.Grid != viewschema.GridPartitions {
+		t.Errorf("%+v, chart %+v, grid %q", o.Migration, o.Chart, o.Grid)
 	}
 	if len(o.Migration.Workers) < 2 || len(o.Batches) < 7 || o.Migration.State != "building" || o.Migration.From != 1 || o.Migration.To != 2 {
 		t.Errorf("%+v", o)
@@ -174,8 +174,8 @@ func TestOverview(t *testing.T) {
 			t.Errorf("when it is built, a batch is %+v", b)
 		}
 	}
-	if o.Rate.PerSecond != 0 || o.Rate.Left != nil || len(o.Rate.Buckets) == 0 || o.Migration.State != "built" {
-		t.Errorf("when it is built: %+v, %+v", o.Migration, o.Rate)
+	if o.Migration.PerSecond != 0 || o.Migration.Left != nil || len(o.Chart.Buckets) == 0 || o.Migration.State != "built" {
+		t.Errorf("when it is built: %+v, %+v", o.Migration, o.Chart)
 	}
 	mustExec(t, db, openAccount)
 	if o = overview(t, db, version2()); o.Migration.Tail != 1 {

@@ -1,17 +1,54 @@
 package viewschema
 
 import (
-	"slices"
+	"context"
+	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/viewschema/projector/replay"
 )
 
-// Rate is how fast events are replayed, by the batches that are done; how far those are that run is not known.
-type Rate struct {
-	PerSecond float64   `json:"events_per_second"` // lately; 0: nobody is at work, or it is not known yet
-	Left      *float64  `json:"left_seconds"`      // of the replay; nil: not known
-	From      time.Time `json:"from"`
-	Width     float64   `json:"bucket_seconds"`
-	Buckets   []float64 `json:"buckets"` // events per second, from From on, at most 120
+// Chart is how fast events were replayed in the course of time, by the batches that are done: each one's events evenly over its time.
+type Chart struct {
+	From    time.Time `json:"from"`
+	Width   float64   `json:"bucket_seconds"`
+	Buckets []float64 `json:"buckets"` // events per second, from From on, at most 120
+}
+
+// rate tells how fast the migration goes, by the batches that are done, how long the replay takes if it goes on like this, and how it
+// went. How far those batches are that run is not known, and nothing of a lane.
+func (s *Schema) rate(ctx context.Context, m *migration, st *MigrationStatus) error {
+	var now time.Time
+	if err := s.db.QueryRow(ctx, "select clock_timestamp()").Scan(&now); err != nil {
+		return fmt.Errorf("asking for the time: %w", err)
+	}
+	rows, err := s.db.Query(ctx, s.sql(`
+		select coalesce(started_at, done_at), done_at, events
+		from %SCHEMA%.projector_batches
+		where migration_id = $1 and phase = $2 and done_at is not null
+		order by done_at desc`), m.Migration, int(replay.PhaseReplay))
+	var done []work
+	if err == nil {
+		done, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (w work, err error) {
+			return w, row.Scan(&w.begun, &w.done, &w.events)
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("reading the batches that are done: %w", err)
+	}
+	if st.Phase != replay.PhaseReplay.String() {
+		now = st.Created
+		if len(done) > 0 {
+			now = done[0].done
+		}
+	} else if st.PerSecond = lately(done, now, len(st.Workers) > 0); st.PerSecond > 0 {
+		seconds := max(0, float64(st.Events-st.EventsDone)/st.PerSecond)
+		st.Left = &seconds
+	}
+	st.chart = newChart(done, st.Created, now)
+	return nil
 }
 
 // work is a batch that is done.
@@ -26,22 +63,10 @@ const (
 	rateBatches = 8 // fewer say little about the rate
 )
 
-// measure derives the rate from the done batches of a migration that began at from. Left are the events that are not in them.
-func measure(done []work, from, now time.Time, left int64, working bool) Rate {
-	r := Rate{PerSecond: lately(done, now, working)}
-	if r.PerSecond > 0 {
-		seconds := max(0, float64(left)/r.PerSecond)
-		r.Left = &seconds
-	}
-	r.spread(done, from, now)
-	return r
-}
-
 // lately is the rate of the batches that were done in the last 15 s, or of the last 8 if those are fewer: from the end of the one
 // before them, or if there is none, from their beginning. A time in which nobody worked does not count, and neither does what was
-// done before it.
+// done before it. The batches are in the order of their ends, the last one first.
 func lately(done []work, now time.Time, working bool) float64 {
-	done = slices.SortedFunc(slices.Values(done), func(a, b work) int { return b.done.Compare(a.done) })
 	if len(done) == 0 || !working && now.Sub(done[0].done) > rateWindow {
 		return 0
 	}
@@ -77,28 +102,29 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// spread fills the buckets between the two times: each batch's events evenly over its time.
-func (r *Rate) spread(done []work, from, to time.Time) {
-	r.From, r.Buckets = from, []float64{}
+// newChart makes the chart of the time between two.
+func newChart(done []work, from, to time.Time) Chart {
+	c := Chart{From: from, Buckets: []float64{}}
 	total := to.Sub(from)
 	if total <= 0 {
-		return
+		return c
 	}
 	width := max(time.Second, (total+mostBuckets-1)/mostBuckets)
 	if rest := width % time.Second; rest > 0 {
 		width += time.Second - rest
 	}
-	r.Width = width.Seconds()
-	r.Buckets = make([]float64, (total+width-1)/width)
-	for i := range r.Buckets {
+	c.Width = width.Seconds()
+	c.Buckets = make([]float64, (total+width-1)/width)
+	for i := range c.Buckets {
 		begin := from.Add(time.Duration(i) * width)
 		end := earlier(begin.Add(width), to)
 		var events float64
 		for _, w := range done {
 			events += w.between(begin, end)
 		}
-		r.Buckets[i] = events / end.Sub(begin).Seconds()
+		c.Buckets[i] = events / end.Sub(begin).Seconds()
 	}
+	return c
 }
 
 // between is how many of the events fall between the two times.

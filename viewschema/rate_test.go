@@ -2,11 +2,12 @@ package viewschema
 
 import (
 	"math"
+	"slices"
 	"testing"
 	"time"
 )
 
-func TestMeasure(t *testing.T) {
+func TestRate(t *testing.T) {
 	t.Parallel()
 	zero := time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
 	at := func(seconds float64) time.Time { return zero.Add(time.Duration(seconds * float64(time.Second))) }
@@ -21,38 +22,32 @@ func TestMeasure(t *testing.T) {
 	for name, test := range map[string]struct {
 		done    []work
 		now     float64
-		left    int64
 		idle    bool
 		rate    float64
-		seconds float64 // left; -1: not known
 		buckets []float64
 	}{
-		"nothing yet":             {now: 3, left: 100, seconds: -1, buckets: []float64{0, 0, 0}},
-		"no time":                 {now: 0, left: 100, seconds: -1, buckets: []float64{}},
-		"one batch":               {done: every(1, 0, 2), now: 2, left: 150, rate: 50, seconds: 3, buckets: []float64{50, 50}},
-		"one batch, and nothing":  {done: every(1, 0, 2), now: 4, left: 100, rate: 25, seconds: 4, buckets: []float64{50, 50, 0, 0}},
-		"half a second":           {done: every(1, 0, 0.5), now: 0.5, rate: 200, seconds: 0, buckets: []float64{200}},
-		"no time at all":          {done: every(1, 1, 0), now: 2, rate: 100, seconds: 0, buckets: []float64{100, 0}},
-		"in half of a bucket":     {done: []work{{at(0.5), at(2.5), 200}}, now: 3, left: 80, rate: 80, seconds: 1, buckets: []float64{50, 100, 50}},
-		"two at once":             {done: append(every(1, 0, 2), every(1, 0, 2)...), now: 2, left: 100, rate: 100, seconds: 1, buckets: []float64{100, 100}},
-		"slower lately":           {done: append(every(10, 0, 1), every(3, 10, 10)...), now: 40, left: 0, rate: 800. / 35, seconds: 0},
-		"long batches":            {done: every(10, 0, 100), now: 1000, left: 100, rate: 1, seconds: 100},
-		"many in the window":      {done: every(400, 0, 0.1), now: 40, left: 1000, rate: 1000, seconds: 1},
-		"after a pause":           {done: append(every(20, 0, 1), every(2, 1000, 1)...), now: 1002, left: 100, rate: 100, seconds: 1},
-		"nobody at work":          {done: every(10, 0, 1), now: 30, left: 100, idle: true, seconds: -1},
-		"between two batches":     {done: every(10, 0, 1), now: 10, left: 100, idle: true, rate: 100, seconds: 1},
-		"more than was estimated": {done: every(1, 0, 1), now: 1, left: -50, rate: 100, seconds: 0, buckets: []float64{100}},
+		"nothing yet":            {now: 3, buckets: []float64{0, 0, 0}},
+		"no time":                {now: 0, buckets: []float64{}},
+		"one batch":              {done: every(1, 0, 2), now: 2, rate: 50, buckets: []float64{50, 50}},
+		"one batch, and nothing": {done: every(1, 0, 2), now: 4, rate: 25, buckets: []float64{50, 50, 0, 0}},
+		"half a second":          {done: every(1, 0, 0.5), now: 0.5, rate: 200, buckets: []float64{200}},
+		"no time at all":         {done: every(1, 1, 0), now: 2, rate: 100, buckets: []float64{100, 0}},
+		"in half of a bucket":    {done: []work{{at(0.5), at(2.5), 200}}, now: 3, rate: 80, buckets: []float64{50, 100, 50}},
+		"two at once":            {done: append(every(1, 0, 2), every(1, 0, 2)...), now: 2, rate: 100, buckets: []float64{100, 100}},
+		"slower lately":          {done: append(every(10, 0, 1), every(3, 10, 10)...), now: 40, rate: 800. / 35},
+		"long batches":           {done: every(10, 0, 100), now: 1000, rate: 1},
+		"many in the window":     {done: every(400, 0, 0.1), now: 40, rate: 1000},
+		"after a pause":          {done: append(every(20, 0, 1), every(2, 1000, 1)...), now: 1002, rate: 100},
+		"nobody at work":         {done: every(10, 0, 1), now: 30, idle: true},
+		"between two batches":    {done: every(10, 0, 1), now: 10, idle: true, rate: 100},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := measure(test.done, zero, at(test.now), test.left, !test.idle)
-			if !near(r.PerSecond, test.rate) {
-				t.Errorf("%g events/s, want %g", r.PerSecond, test.rate)
+			slices.SortStableFunc(test.done, func(a, b work) int { return b.done.Compare(a.done) })
+			if rate := lately(test.done, at(test.now), !test.idle); !near(rate, test.rate) {
+				t.Errorf("%g events/s, want %g", rate, test.rate)
 			}
-			switch {
-			case r.Left == nil && test.seconds != -1, r.Left != nil && !near(*r.Left, test.seconds):
-				t.Errorf("left are %v, want %g", r.Left, test.seconds)
-			}
+			r := newChart(test.done, zero, at(test.now))
 			if len(r.Buckets) > mostBuckets || float64(len(r.Buckets))*r.Width < test.now || r.Buckets == nil {
 				t.Errorf("%d buckets of %g s", len(r.Buckets), r.Width)
 			}

@@ -32,6 +32,8 @@ type MigrationStatus struct {
 	Events      int64        `json:"events"` // about how many there are
 	EventsDone  int64        `json:"events_done"`
 	Rows        int64        `json:"rows"`
+	PerSecond   float64      `json:"events_per_second"` // replayed lately; 0: nobody is at work, or it is not known
+	Left        *float64     `json:"left_seconds"`      // of the replay, at this rate; nil: not known
 	Cut         int64        `json:"cut"`
 	CutReason   string       `json:"cut_reason"` // why the first cut was 0
 	Ledger      int64        `json:"ledger"`     // replayed ids above the cut
@@ -42,6 +44,8 @@ type MigrationStatus struct {
 	Rollback    bool         `json:"rollback"`   // to the version before, whose tables are the archived ones
 	Changed     string       `json:"changed"`    // how this definition differs from the one that began; empty: it does not
 	Created     time.Time    `json:"created"`
+
+	chart Chart
 }
 
 // Worker is a session that has claimed a batch, or the lane.
@@ -157,6 +161,9 @@ func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationS
 		return nil, err
 	}
 	if st.Throttle, err = s.readThrottle(ctx, s.db, m.Migration, ""); err != nil {
+		return nil, err
+	}
+	if err := s.rate(ctx, m, st); err != nil {
 		return nil, err
 	}
 	now, err := s.fingerprint(ctx, s.db)
