@@ -65,6 +65,9 @@ func (s *session) showPage(l net.Listener) {
 	}
 	ctx, end := context.WithCancel(context.WithoutCancel(s.flags.Context)) // the page is there until the command has ended
 	s.page = &page{url: "http://" + l.Addr().String(), end: end, done: make(chan error, 1)}
+	if s.flags.Command.Name != "serve" { // whose answer it is
+		s.log.Info().Str("url", s.page.url).Msg("the page is there while this command is at work")
+	}
 	if !dashboard.IsLoopback(l.Addr()) {
 		s.log.Warn().Str("address", l.Addr().String()).Msg("the page can be seen from other machines, and it has no authentication")
 	}

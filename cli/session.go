@@ -33,7 +33,7 @@ func (p *program) open(c *urfave.Context) (s *session, err error) {
 	if workers < 1 {
 		return nil, usagef("--workers %d: at least 1", workers)
 	}
-	for _, name := range []string{"lock-wait", "cut-timeout", "pause-budget", "lock-timeout"} {
+	for _, name := range []string{"lock-wait", "cut-timeout", "pause-budget", "lock-timeout", "interval"} {
 		if c.IsSet(name) && c.Duration(name) <= 0 { // to viewschema, 0 is its default
 			return nil, usagef("--%s %s: more than 0", name, c.Duration(name))
 		}

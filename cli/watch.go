@@ -38,10 +38,6 @@ func status(ctx context.Context, s *session) error {
 // watchStatus answers each time the status has changed, and on a terminal redraws it. It ends when a migration that it has seen is
 // under way no more. A server that restarts meanwhile is waited for.
 func watchStatus(ctx context.Context, s *session) error {
-	interval := s.flags.Duration("interval")
-	if interval <= 0 {
-		return usagef("status --interval %s: more than 0", interval)
-	}
 	show := s.answer
 	if out := newDisplay(s.Stdout); out != nil && !s.json {
 		show = func(a answer) error {
@@ -50,7 +46,7 @@ func watchStatus(ctx context.Context, s *session) error {
 			return out.draw(b.String())
 		}
 	}
-	tick := time.NewTicker(interval)
+	tick := time.NewTicker(s.flags.Duration("interval"))
 	defer tick.Stop()
 	var seen *viewschema.MigrationStatus
 	last, lost := "", false

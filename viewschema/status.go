@@ -81,13 +81,19 @@ func (s *Schema) Status(ctx context.Context) (Status, error) {
 	return st, err
 }
 
-// status is Status with the migration under way; nil: there is none.
+// status is Status with the migration under way; nil: there is none. The current version is that of the statement which finds the
+// migration, or a later one's: a cutover is seen as a whole, or not at all.
 func (s *Schema) status(ctx context.Context) (Status, *migration, error) {
-	current, err := s.CurrentVersion(ctx)
+	st := Status{Schema: s.def.Schema, Target: s.Target(), Tables: []TableStatus{}, Parked: []Parked{}}
+	m, err := s.underWay(ctx, s.db)
 	if err != nil {
 		return Status{}, nil, err
 	}
-	st := Status{Schema: s.def.Schema, Current: current, Target: s.Target(), Tables: []TableStatus{}, Parked: []Parked{}}
+	if m != nil {
+		st.Current = m.current
+	} else if st.Current, err = s.CurrentVersion(ctx); err != nil {
+		return Status{}, nil, err
+	}
 	if have, err := s.bookkeepingVersion(ctx, s.db); err != nil || have == 0 {
 		return st, nil, err
 	}
@@ -97,12 +103,16 @@ func (s *Schema) status(ctx context.Context) (Status, *migration, error) {
 	if st.Parked, err = s.Parked(ctx); err != nil {
 		return Status{}, nil, err
 	}
-	m, err := s.underWay(ctx, s.db)
-	if err != nil || m == nil {
-		return st, nil, err
+	if m == nil {
+		return st, nil, nil
 	}
-	st.Migration, err = s.migrationStatus(ctx, m)
-	return st, m, err
+	if st.Migration, err = s.migrationStatus(ctx, m); err == nil {
+		return st, m, nil
+	}
+	if now, lookErr := s.underWay(ctx, s.db); lookErr == nil && (now == nil || now.Migration != m.Migration) {
+		return s.status(ctx) // it was aborted meanwhile
+	}
+	return Status{}, nil, err
 }
 
 func (s *Schema) tableStatus(ctx context.Context) ([]TableStatus, error) {
