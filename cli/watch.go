@@ -110,7 +110,7 @@ func newDisplay(w io.Writer) *display {
 	}
 	return &display{w: f, size: func() (int, int) {
 		columns, rows, err := term.GetSize(int(f.Fd()))
-		if err != nil {
+		if err != nil || columns < 1 || rows < 1 { // a terminal that nobody has given a size
 			return 80, 24
 		}
 		return columns, rows
