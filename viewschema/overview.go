@@ -111,10 +111,10 @@ func (s *Schema) Overview(ctx context.Context) (*Overview, error) {
 // one that may, a lag of time is null when nothing is to be replayed.
 func (s *Schema) replication(ctx context.Context) (r Replication, err error) {
 	err = s.db.QueryRow(ctx, `
-		select count(*),
-			max(coalesce(extract(epoch from replay_lag)::float8, case when replay_lsn is not null then 0 end)),
-			max(pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end, replay_lsn)::bigint)
-		from pg_catalog.pg_stat_replication`).Scan(&r.Standbys, &r.Seconds, &r.Bytes)
+		select count(*), max(coalesce(extract(epoch from replay_lag)::float8, case when replay_lsn >= written then 0 end)),
+			max(pg_wal_lsn_diff(written, replay_lsn)::bigint)
+		from pg_catalog.pg_stat_replication,
+			(select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end as written) w`).Scan(&r.Standbys, &r.Seconds, &r.Bytes)
 	if err != nil {
 		return r, fmt.Errorf("looking for standbys: %w", err)
 	}

@@ -361,7 +361,7 @@ func TestMetrics(t *testing.T) {
 	idle := scrape()
 	check(idle, map[string]float64{
 		"projector_version": 1, "projector_target_version": 2, `projector_migration_state ,state="building"`: 0, `projector_migration_state ,state="built"`: 0,
-		"projector_parked_aggregates": 0, "projector_longest_transaction_seconds": 0, "projector_replication_standbys": 0,
+		"projector_parked_aggregates": 0, "projector_longest_transaction_seconds": 0,
 	})
 	if _, ok := idle[`projector_events{schema="view_schema"}`]; ok {
 		t.Error("there are events of no migration")
