@@ -15,14 +15,13 @@ import (
 // of parked events and of runs, which may tell of payloads, are left out.
 type Overview struct {
 	Status
-	At          time.Time       `json:"at"`   // by the database's clock, like all times here
-	Grid        Grid            `json:"grid"` // what From and To of a batch are
-	Batches     []Batch         `json:"batches"`
-	Chart       *Chart          `json:"chart"`       // nil: no migration is under way
-	Replication Replication     `json:"replication"` // of the database of the view tables
-	InTheWay    *Transaction    `json:"in_the_way"`  // the longest of them; nil: there is none
-	Throttle    *ThrottleStatus `json:"throttle"`    // nil: none
-	Runs        []RunStatus     `json:"runs"`        // newest first: those at work, the last that failed, and the last of all
+	At          time.Time    `json:"at"`   // by the database's clock, like all times here
+	Grid        Grid         `json:"grid"` // what From and To of a batch are
+	Batches     []Batch      `json:"batches"`
+	Chart       *Chart       `json:"chart"`       // nil: no migration is under way
+	Replication Replication  `json:"replication"` // of the database of the view tables
+	InTheWay    *Transaction `json:"in_the_way"`  // the longest of them; nil: there is none
+	Runs        []RunStatus  `json:"runs"`        // newest first: those at work, the last that failed, and the last of all
 }
 
 // Replication is how far standbys and subscribers are behind.
@@ -40,34 +39,23 @@ type Transaction struct {
 	State   string     `json:"state"` // active, idle in transaction, prepared …; empty: our role may not see it
 }
 
-// RunStatus is a run that was recorded: a command that brought the view schema forward, or back.
+// RunStatus is what of a Run anybody may know.
 type RunStatus struct {
-	Run     int64      `json:"run"`
+	ID      int64      `json:"id"`
 	Command string     `json:"command"`
 	From    int        `json:"from"`
 	To      int        `json:"to"`
 	Program string     `json:"program"`
 	Host    string     `json:"host"`
-	PID     int        `json:"pid"` // on its host
+	PID     int        `json:"pid"`
 	Started time.Time  `json:"started"`
 	Seen    time.Time  `json:"seen"`
-	Ended   *time.Time `json:"ended"`   // nil: it is at work, or it died
-	AtWork  bool       `json:"at_work"` // it has not ended, and was seen lately
-	Outcome string     `json:"outcome"` // done, failed or interrupted; empty: it has not ended
-	Failed  string     `json:"failed"`  // why it did
+	Ended   *time.Time `json:"ended"`
+	Outcome Outcome    `json:"outcome"`
+	Failed  string     `json:"failed"`
 	Events  int64      `json:"events"`
 	Rows    int64      `json:"rows"`
-	Holding string     `json:"holding"` // why it holds back at this moment; empty: it does not
-}
-
-// ThrottleStatus is what the processes that work on the migration keep to; nil: no limit.
-type ThrottleStatus struct {
-	Paused   bool      `json:"paused"`
-	Events   *int64    `json:"max_events_per_second"`
-	Lag      *float64  `json:"max_lag_seconds"`
-	Sessions *int      `json:"max_sessions"`
-	WAL      *int64    `json:"max_wal_bytes_per_second"`
-	Changed  time.Time `json:"changed"`
+	Holding string     `json:"holding"`
 }
 
 // Overview reads all that a page shows, from the database alone: it does not matter which process asks. It takes no lock that
@@ -93,9 +81,6 @@ func (s *Schema) Overview(ctx context.Context) (*Overview, error) {
 			return nil, err
 		}
 		o.Chart = &st.Migration.chart
-		if o.Throttle, err = s.throttle(ctx, m); err != nil {
-			return nil, err
-		}
 	}
 	if o.Runs, err = s.lastRuns(ctx); err != nil {
 		return nil, err
@@ -108,7 +93,7 @@ func (s *Schema) Overview(ctx context.Context) (*Overview, error) {
 }
 
 // replication asks what pg_stat_replication shows. To a role that may not see more than that there are standbys, lags are null; to
-// one that may, a lag of time is null when nothing is to be replayed.
+// one that may, a lag of time is null before it was measured.
 func (s *Schema) replication(ctx context.Context) (r Replication, err error) {
 	err = s.db.QueryRow(ctx, `
 		select count(*), max(coalesce(extract(epoch from replay_lag)::float8, case when replay_lsn >= written then 0 end)),
@@ -173,22 +158,16 @@ func (s *Schema) inTheWay(ctx context.Context, long time.Duration) (*Transaction
 // lookBack bounds how many runs are looked through; there may be one for every catch-up of years.
 const lookBack = 1000
 
-// aliveFor is for how long a run counts as at work after it was seen.
-const aliveFor = 15 * time.Second
-
 // lastRuns lists the runs at work, the last 5 that failed and the last 10 of all. Bookkeeping of an older Projector has none.
 func (s *Schema) lastRuns(ctx context.Context) ([]RunStatus, error) {
 	rows, err := s.db.Query(ctx, s.sql(`
-		select id, command, from_version, to_version, program, host, pid, started_at, seen_at, ended_at, at_work, coalesce(outcome, ''),
-			failed, events, rows, holding
+		select id, command, from_version, to_version, program, host, pid, started_at, seen_at, ended_at, became, failed, events, rows, holding
 		from (
-			select *, ended_at is null and seen_at > clock_timestamp() - $2::interval as at_work,
-				row_number() over (order by id desc) as nth,
-				row_number() over (partition by outcome order by id desc) as nth_of_outcome
-			from (select * from %SCHEMA%.projector_runs order by id desc limit $1) last
+			select *, row_number() over (order by id desc) as nth, row_number() over (partition by became order by id desc) as nth_of_those
+			from (select *, `+outcome+` as became from %SCHEMA%.projector_runs order by id desc limit $1) last
 		) r
-		where at_work or nth <= 10 or outcome = 'failed' and nth_of_outcome <= 5
-		order by id desc`), lookBack, aliveFor)
+		where became = 'working' or nth <= 10 or became = 'failed' and nth_of_those <= 5
+		order by id desc`), lookBack)
 	var list []RunStatus
 	if err == nil {
 		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[RunStatus])
@@ -217,20 +196,4 @@ func (s *Schema) failedBatch(ctx context.Context, m *migration) (number int, err
 		return 0, fmt.Errorf("looking for the batch that failed: %w", err)
 	}
 	return number, nil
-}
-
-// throttle reads what the migration's processes keep to.
-func (s *Schema) throttle(ctx context.Context, m *migration) (*ThrottleStatus, error) {
-	var t ThrottleStatus
-	err := s.db.QueryRow(ctx, s.sql(`
-		select paused, max_events_per_second, extract(epoch from max_lag)::float8, max_sessions, max_wal_rate, changed_at
-		from %SCHEMA%.projector_throttles
-		where migration_id = $1`), m.Migration).Scan(&t.Paused, &t.Events, &t.Lag, &t.Sessions, &t.WAL, &t.Changed)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows), pg.IsUndefined(err):
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("reading the throttle: %w", err)
-	}
-	return &t, nil
 }

@@ -17,8 +17,9 @@ import (
 	"github.com/viewschema/projector/viewschema"
 )
 
-// standby has the server stream to it, and says that it has replayed all up to the position and no more.
-func standby(t *testing.T, db *pgxpool.Pool) {
+// standby has the server stream to it. The returned function says to the server that it has replayed what was there at first, and no
+// more; a standby says so again and again.
+func standby(t *testing.T, db *pgxpool.Pool) (report func()) {
 	t.Helper()
 	at := scalar[int64](t, db, "select pg_current_wal_lsn() - '0/0'::pg_lsn")
 	config, err := pgconn.ParseConfig(db.Config().ConnString())
@@ -45,9 +46,12 @@ func standby(t *testing.T, db *pgxpool.Pool) {
 		status = binary.BigEndian.AppendUint64(status, uint64(at))
 	}
 	status = binary.BigEndian.AppendUint64(status, uint64(time.Since(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)).Microseconds()))
-	conn.Frontend().Send(&pgproto3.CopyData{Data: append(status, 0)})
-	if err := conn.Frontend().Flush(); err != nil {
-		t.Fatal(err)
+	return func() {
+		t.Helper()
+		conn.Frontend().Send(&pgproto3.CopyData{Data: append(status, 0)})
+		if err := conn.Frontend().Flush(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -55,15 +59,16 @@ func standby(t *testing.T, db *pgxpool.Pool) {
 func TestOverviewReplication(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, atVersion1)
-	standby(t, db)
+	report := standby(t, db)
 	mustExec(t, db, "create table public.written as select generate_series(1, 10000)")
 	var o *viewschema.Overview
 	for began := time.Now(); ; {
+		report()
 		if o = overview(t, db, v1.Definition); o.Replication.Bytes != nil && *o.Replication.Bytes > 100_000 {
 			break
 		}
 		if time.Since(began) > patience {
-			t.Fatalf("%+v", o.Replication)
+			t.Fatalf("%+v, %s", o.Replication, scalar[string](t, db, "select json_agg(r)::text from pg_stat_replication r"))
 		}
 	}
 	if o.Replication.Standbys < 1 {

@@ -47,11 +47,14 @@ const (
 	OutcomeInterrupted Outcome = "interrupted"
 )
 
+// outcome is the Outcome of a row of projector_runs.
+const outcome = "coalesce(outcome, case when seen_at > clock_timestamp() - interval '15 s' then 'working' else 'silent' end)"
+
 // Runs returns the records of the last runs, the latest first; none if the bookkeeping is an older Projector's.
 func (s *Schema) Runs(ctx context.Context, most int) ([]Run, error) {
 	rows, err := s.db.Query(ctx, s.sql(`
 		select id, command, from_version, to_version, program, host, os_user, role, pid, started_at, seen_at, ended_at,
-			coalesce(outcome, case when seen_at > clock_timestamp() - interval '15 s' then 'working' else 'silent' end),
+			`+outcome+`,
 			error, failed, events, rows, coalesce(held_off, '0'), holding, phases
 		from %SCHEMA%.projector_runs
 		order by started_at desc, id desc

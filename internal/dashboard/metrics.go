@@ -73,13 +73,13 @@ var metrics = []metric{
 	{"projector_workers", "Sessions that hold a batch, or the lane.", ofMigration(func(m *viewschema.MigrationStatus) float64 {
 		return float64(len(m.Workers))
 	})},
-	{"projector_runs_at_work", "Commands at work.", runs(func(r viewschema.RunStatus) bool { return r.AtWork })},
+	{"projector_runs_at_work", "Commands at work.", runs(func(r viewschema.RunStatus) bool { return r.Outcome == viewschema.OutcomeWorking })},
 	{"projector_runs_holding_back", "Commands at work that hold back, for a limit or because they are paused.", runs(func(r viewschema.RunStatus) bool {
-		return r.AtWork && r.Holding != ""
+		return r.Outcome == viewschema.OutcomeWorking && r.Holding != ""
 	})},
 	{"projector_last_failure_timestamp_seconds", "When the last command that failed ended.", func(o *viewschema.Overview) []value {
 		for _, r := range o.Runs { // the newest first
-			if r.Outcome == "failed" && r.Ended != nil {
+			if r.Outcome == viewschema.OutcomeFailed && r.Ended != nil {
 				return one(float64(r.Ended.UnixMilli()) / 1000)
 			}
 		}

@@ -372,7 +372,7 @@ func TestMetrics(t *testing.T) {
 	check(scrape(), map[string]float64{
 		`projector_migration_state ,state="building"`: 1, "projector_migration_version": 2, `projector_batches ,phase="replay",state="done"`: 2,
 		`projector_batches ,phase="replay",state="running"`: 2, `projector_batches ,phase="replay",state="waiting"`: 1,
-		`projector_batches ,phase="replay",state="failed"`: 0, "projector_runs_at_work": 1, "projector_runs_holding_back": 0,
+		`projector_batches ,phase="replay",state="failed"`: 0, "projector_runs_at_work": 2, "projector_runs_holding_back": 0,
 		"projector_done_events":                    scalar[float64](t, db, "select sum(events)::float8 from view_schema.projector_batches where migration_id = 2"),
 		"projector_last_failure_timestamp_seconds": scalar[float64](t, db, "select trunc(extract(epoch from ended_at), 3)::float8 from view_schema.projector_runs where outcome = 'failed'"),
 	})

@@ -233,7 +233,7 @@ function drawNumbers(o) {
     add("since", clock(m.created) + ", for " + duration(between(m.created, o.at)));
     if (m.cut_reason) add("cut began at 0", m.cut_reason);
     if (m.changed) add("changed", m.changed, true);
-    if (o.throttle) add("throttle", throttle(o.throttle), o.throttle.paused);
+    if (m.throttle) add("throttle", throttle(m.throttle), m.throttle.paused);
   }
   const r = o.replication;
   let lag = "no standby";
@@ -250,10 +250,10 @@ function drawNumbers(o) {
 function throttle(t) {
   const list = [];
   if (t.paused) list.push("paused");
-  if (t.max_events_per_second !== null) list.push(number(t.max_events_per_second) + " events/s");
-  if (t.max_lag_seconds !== null) list.push("lag up to " + duration(t.max_lag_seconds));
-  if (t.max_sessions !== null) list.push(count(t.max_sessions, "active session", "active sessions"));
-  if (t.max_wal_bytes_per_second !== null) list.push(bytes(t.max_wal_bytes_per_second) + "/s of WAL");
+  if (t.max_events_per_second > 0) list.push(number(t.max_events_per_second) + " events/s");
+  if (t.max_lag_seconds > 0) list.push("lag up to " + duration(t.max_lag_seconds));
+  if (t.max_sessions > 0) list.push(count(t.max_sessions, "active session", "active sessions"));
+  if (t.max_wal_bytes_per_second > 0) list.push(bytes(t.max_wal_bytes_per_second) + "/s of WAL");
   return list.join(", ") || "no limit";
 }
 
@@ -287,7 +287,7 @@ function drawSteps(o) {
 
 function drawTables(o) {
   const m = o.migration;
-  const atWork = o.runs.filter((r) => r.at_work), failed = o.runs.filter((r) => r.outcome === "failed").slice(0, 5);
+  const atWork = o.runs.filter((r) => r.outcome === "working"), failed = o.runs.filter((r) => r.outcome === "failed").slice(0, 5);
   show("work-section", atWork.length > 0 || Boolean(m && m.workers.length > 0));
   table("work", [["command"], ["program"], ["host"], ["pid", "number"], ["since", "time"], ["events", "number"], ["", "hold"]], atWork.map((r) =>
     [r.command, r.program, r.host, String(r.pid), clock(r.started), number(r.events), r.holding ? "holds back: " + r.holding : ""]));
@@ -303,7 +303,7 @@ function drawTables(o) {
   const last = o.runs.slice(0, 10);
   show("runs-section", last.length > 0);
   table("runs", [["when", "time"], ["command"], ["versions", "time"], ["outcome"], ["took", "number"], ["events", "number"], ["rows", "number"], ["by"]], last.map((r) =>
-    [clock(r.started), r.command, r.from + " → " + r.to, r.outcome || (r.at_work ? "at work" : "not seen since " + clock(r.seen)),
+    [clock(r.started), r.command, r.from + " → " + r.to, r.outcome === "silent" ? "silent since " + clock(r.seen) : r.outcome,
       duration(between(r.started, r.ended || r.seen)), number(r.events), number(r.rows), [r.program, r.host].filter(Boolean).join(" on ")]));
 }
 
