@@ -54,6 +54,9 @@ func TestWatchStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(t.Context())
+	if _, err := conn.Exec(t.Context(), "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"); err != nil {
+		t.Fatal(err) // as a server does that restarts
+	}
 	if _, err := conn.Exec(t.Context(), "insert into events (aggregate_id, sequence_number, event_type, data) values (gen_random_uuid(), 1, 'AccountOpened', '{}')"); err != nil {
 		t.Fatal(err)
 	}

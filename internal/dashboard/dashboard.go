@@ -27,7 +27,7 @@ type Source interface {
 
 // Limits of an answer.
 const (
-	overviewLimit = 10 * time.Second
+	overviewLimit = 25 * time.Second // counting the tail of a large ledger takes its time
 	pingLimit     = 3 * time.Second
 	shutdownLimit = 5 * time.Second
 )
@@ -41,7 +41,7 @@ func Serve(ctx context.Context, l net.Listener, source Source, logger zerolog.Lo
 		Handler:           s,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second,
+		WriteTimeout:      40 * time.Second,
 		IdleTimeout:       time.Minute,
 		ErrorLog:          log.New(debugLog{logger}, "", 0),
 	}

@@ -274,6 +274,7 @@ func TestServeEnds(t *testing.T) {
 	}
 	answered := make(chan string, 1)
 	go func() {
+		defer close(answered)
 		_, body := get(t, http.MethodGet, origin+"/overview.json")
 		answered <- body
 	}()

@@ -329,7 +329,7 @@ async function ask() {
   asking = true;
   clearTimeout(timer);
   try {
-    const response = await fetch("overview.json", { cache: "no-store", signal: AbortSignal.timeout(15000) });
+    const response = await fetch("overview.json", { cache: "no-store", signal: AbortSignal.timeout(30000) });
     const answer = await response.json();
     if (!response.ok) throw new Error(answer.error);
     draw(answer);
