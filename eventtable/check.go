@@ -82,7 +82,7 @@ func (c *checker) run(ctx context.Context) error {
 	if may, err := c.rights(ctx); err != nil || !may {
 		return err
 	}
-	if a := axonOf(c.table); a != nil && a.isAxon2(c.table) {
+	if a := axon2Of(c.table); a != nil {
 		if err := c.axon2(ctx, a); err != nil {
 			return err
 		}

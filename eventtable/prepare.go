@@ -114,7 +114,7 @@ func (p *Preparation) look(ctx context.Context, q pg.Querier) (*table, error) {
 		return nil, err
 	}
 	p.Relation = t.relation()
-	if a := axonOf(t); a != nil && a.isAxon2(t) {
+	if a := axon2Of(t); a != nil {
 		p.Steps, err = p.upgrade(ctx, q, t, a)
 		return t, err
 	}
@@ -137,7 +137,7 @@ func (p *Preparation) check(ctx context.Context, q pg.Querier, t *table) error {
 	case !t.mayCreate:
 		refuse("our role may not create indexes in schema %s; type: grant create on schema %s to current_user", t.schema, quote(t.schema))
 	}
-	if a := axonOf(t); a != nil && a.isAxon2(t) {
+	if a := axon2Of(t); a != nil {
 		return p.checkAxon2(ctx, q, t, a)
 	}
 	return p.checkGeneric(ctx, q, t)
