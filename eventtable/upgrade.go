@@ -175,25 +175,24 @@ func (u *upgrade) grants(ctx context.Context, q pg.Querier) ([]string, error) {
 
 // checkAxon2 finds what stands in the way of the upgrade.
 func (p *Preparation) checkAxon2(ctx context.Context, q pg.Querier, t *table, a *axon) error {
-	refuse := func(format string, args ...any) { p.Refused = append(p.Refused, fmt.Sprintf(format, args...)) }
 	if t.relkind == "p" {
-		refuse("%s is partitioned, and its key would have to hold the partition key; this upgrade is for plain tables", t.relation())
+		p.refuse("%s is partitioned, and its key would have to hold the partition key; this upgrade is for plain tables", t.relation())
 		return nil
 	}
 	u := p.upgradeOf(t, a)
 	if _, _, whyNot := a.timeOf(t); whyNot != "" {
-		refuse("%s", whyNot)
+		p.refuse("%s", whyNot)
 		return nil
 	}
 	if c, ok := t.columns[a.position]; ok && c.Type != "int8" {
-		refuse("%s.%s exists and is %s; it has to be bigint", t.relation(), a.position, c.Type)
+		p.refuse("%s.%s exists and is %s; it has to be bigint", t.relation(), a.position, c.Type)
 	}
 	if !u.numbered {
-		if err := u.checkTimes(ctx, q, refuse); err != nil {
+		if err := u.checkTimes(ctx, q, p); err != nil {
 			return err
 		}
 	}
-	if err := u.checkDependents(ctx, q, p, refuse); err != nil {
+	if err := u.checkDependents(ctx, q, p); err != nil {
 		return err
 	}
 	if u.uniqueOn(u.key...) != nil {
@@ -207,19 +206,19 @@ func (p *Preparation) checkAxon2(ctx context.Context, q pg.Querier, t *table, a 
 	if p.options.KeepType {
 		p.Notes = append(p.Notes, d.String())
 	} else {
-		refuse("%s; type --keep-type to keep %s in the key, or mend the events", d, a.aggregateType)
+		p.refuse("%s; type --keep-type to keep %s in the key, or mend the events", d, a.aggregateType)
 	}
 	return nil
 }
 
 // checkTimes looks at some rows: whether times can be read at all.
-func (u *upgrade) checkTimes(ctx context.Context, q pg.Querier, refuse func(string, ...any)) error {
+func (u *upgrade) checkTimes(ctx context.Context, q pg.Querier, p *Preparation) error {
 	var example string
 	err := q.QueryRow(ctx, fmt.Sprintf("select min(%s::text) from (select * from %s limit 1000) t where (%s) is null having count(*) > 0",
 		quote(u.axon.time), u.relation(), u.time)).Scan(&example)
 	switch {
 	case err == nil:
-		refuse("the time %q cannot be read; it has to be like 2014-05-06T10:11:12.123+02:00", example)
+		p.refuse("the time %q cannot be read; it has to be like 2014-05-06T10:11:12.123+02:00", example)
 	case !errors.Is(err, pgx.ErrNoRows):
 		return fmt.Errorf("looking at the times of %s: %w", u.relation(), err)
 	}
@@ -227,7 +226,7 @@ func (u *upgrade) checkTimes(ctx context.Context, q pg.Querier, refuse func(stri
 }
 
 // checkDependents finds who would notice: foreign keys to the primary key, triggers and publications.
-func (u *upgrade) checkDependents(ctx context.Context, q pg.Querier, p *Preparation, refuse func(string, ...any)) error {
+func (u *upgrade) checkDependents(ctx context.Context, q pg.Querier, p *Preparation) error {
 	var foreign, triggers, publications []string
 	err := q.QueryRow(ctx, `
 		select
@@ -241,7 +240,7 @@ func (u *upgrade) checkDependents(ctx context.Context, q pg.Querier, p *Preparat
 		return fmt.Errorf("looking for what depends on %s: %w", u.relation(), err)
 	}
 	if len(foreign) > 0 {
-		refuse("foreign keys lead to the primary key: %s", strings.Join(foreign, ", "))
+		p.refuse("foreign keys lead to the primary key: %s", strings.Join(foreign, ", "))
 	}
 	if len(triggers) > 0 && !u.numbered {
 		p.Notes = append(p.Notes, fmt.Sprintf("the filling updates every row, and so fires %s each time; disable it if it is not meant for this",
