@@ -171,6 +171,8 @@ func indexesOf(ctx context.Context, q pg.Querier, relation uint32) ([]index, err
 // relation returns the quoted and qualified name.
 func (t *table) relation() string { return pg.Table(t.schema, t.name) }
 
+func (t *table) lockSQL() string { return "lock table " + t.relation() + " in access exclusive mode" }
+
 // named returns the index of that name, nil if there is none.
 func (t *table) named(name string) *index {
 	for i := range t.indexes {

@@ -123,8 +123,6 @@ func (u *upgrade) lock() string {
 		u.options.LockTimeout, u.options.PauseBudget)
 }
 
-func (u *upgrade) lockSQL() string { return "lock table " + u.relation() + " in access exclusive mode" }
-
 func (u *upgrade) fillIndexSQL() string {
 	return fmt.Sprintf("create index concurrently %s on %s (\n    (%s), %s, %s, %s\n) where %s is null",
 		quote(u.fillIndex), u.relation(), u.time, quote(u.sequence), quote(u.aggregate), quote(u.aggregateType), quote(u.position))

@@ -234,7 +234,7 @@ func (w *worker) locked(ctx context.Context, fn func(tx pgx.Tx) error) error {
 					set_config('idle_in_transaction_session_timeout', $3, true)`,
 				milliseconds(w.options.LockTimeout), milliseconds(w.options.PauseBudget), milliseconds(4*w.options.PauseBudget))
 			if err == nil {
-				_, err = tx.Exec(ctx, "lock table "+w.table.relation()+" in access exclusive mode")
+				_, err = tx.Exec(ctx, w.table.lockSQL())
 			}
 			if err != nil {
 				return err
