@@ -249,10 +249,6 @@ func (t *table[K, R]) keep() error {
 	return nil
 }
 
-func (t *table[K, R]) aggregateOf(e *entry[R]) string {
-	return printKey(t.model.aggregate.value(unsafe.Pointer(&e.row)).Interface())
-}
-
 func (t *table[K, R]) keepStored() error {
 	t.all = map[K]*entry[R]{}
 	columns := columnList(slices.Concat(t.model.columns, t.model.numbered))

@@ -43,12 +43,15 @@ func (t *table[K, R]) checkShared() error {
 		row := unsafe.Pointer(&e.row)
 		key = t.model.encodeKey(key[:0], row)
 		if other := seen[string(key)]; other != nil {
-			aggregate := func(e *entry[R]) string { return printKey(t.model.aggregate.value(unsafe.Pointer(&e.row)).Interface()) }
-			return t.run.fail(sharedError(t.name, printRowKey(t.model, row), []string{aggregate(other), aggregate(e)}, nil))
+			return t.run.fail(sharedError(t.name, printRowKey(t.model, row), []string{t.aggregateOf(other), t.aggregateOf(e)}, nil))
 		}
 		seen[string(key)] = e
 	}
 	return nil
+}
+
+func (t *table[K, R]) aggregateOf(e *entry[R]) string {
+	return printKey(t.model.aggregate.value(unsafe.Pointer(&e.row)).Interface())
 }
 
 // printRowKey prints the primary key like the detail of a unique violation.
