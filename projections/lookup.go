@@ -34,11 +34,9 @@ func (r *Run) flushByPosition() (int64, error) {
 			return r.flush()
 		}
 		r.broken = nil
-		for _, s := range r.stores {
-			for _, t := range s.states {
-				if err := t.reload(); err != nil {
-					return 0, r.fail(err)
-				}
+		for _, t := range r.tables {
+			if err := t.reload(); err != nil {
+				return 0, r.fail(err)
 			}
 		}
 	}
