@@ -189,12 +189,9 @@ func (t *table[K, R]) lookup(index int) lookup {
 
 // reload forgets the rows, and loads all that was asked for.
 func (t *table[K, R]) reload() error {
-	keys, byGroup := t.keys, t.byGroup
-	t.keys, t.byGroup = &asked[K]{}, nil // spares them the reset
-	t.reset()
-	t.keys, t.byGroup = keys, byGroup
-	keys.again()
-	for _, l := range byGroup {
+	t.forgetRows()
+	t.keys.again()
+	for _, l := range t.byGroup {
 		l.again()
 	}
 	return t.look()
