@@ -79,6 +79,14 @@ func tableError(table string, err error) error {
 	return fmt.Errorf("%s: %w", table, err)
 }
 
+// violationOf returns the unique violation that err is of; nil if it is of none.
+func violationOf(err error) *pgconn.PgError {
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == "23505" {
+		return refused
+	}
+	return nil
+}
+
 // ErrTotals is Run.Forget's: the set has an accumulating table.
 var ErrTotals = errors.New("its rows are put together from all aggregates, and what one of them has added cannot be taken out")
 

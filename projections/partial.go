@@ -9,7 +9,6 @@ import (
 	"strings"
 	"unsafe"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
@@ -134,7 +133,7 @@ func (r *Run) flushPartial() (int64, error) {
 		return r.flush()
 	}
 	rows, err := r.flush()
-	if refused, ok := errors.AsType[*pgconn.PgError](err); !ok || refused.Code != uniqueViolation {
+	if violationOf(err) == nil {
 		return rows, err
 	}
 	r.stored = 0
@@ -143,9 +142,6 @@ func (r *Run) flushPartial() (int64, error) {
 	}
 	return r.flush()
 }
-
-// uniqueViolation is an SQLSTATE.
-const uniqueViolation = "23505"
 
 func (r *Run) exec(sql string) error {
 	_, err := r.conn.Exec(r.ctx, sql)

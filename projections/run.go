@@ -12,7 +12,6 @@ import (
 	"unsafe"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
@@ -301,7 +300,7 @@ func (r *Run) store() error {
 	if err == nil {
 		return r.exec("release savepoint projector_store")
 	}
-	if refused, ok := errors.AsType[*pgconn.PgError](err); !ok || refused.Code != uniqueViolation {
+	if violationOf(err) == nil {
 		return err
 	}
 	if _, err := r.conn.PgConn().Exec(r.ctx, "rollback to savepoint projector_store; release savepoint projector_store").ReadAll(); err != nil {
