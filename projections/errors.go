@@ -44,8 +44,7 @@ func (e *EventError) Error() string {
 	if e.Projector != "" {
 		by = "projector " + e.Projector + ": "
 	}
-	return fmt.Sprintf("%sevent %d (%s, aggregate %s, sequence %d): %v",
-		by, e.Position, e.Type, e.AggregateID, e.Sequence, e.Err)
+	return fmt.Sprintf("%s%s: %v", by, e.title(), e.Err)
 }
 
 func (e *EventError) Unwrap() error { return e.Err }
