@@ -18,11 +18,8 @@ import (
 // projections check that their models and queries fit.
 func (s *Schema) makeTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migration, source *eventstore.Reader) error {
 	for _, t := range plan.Tables {
-		_, err := tx.Exec(ctx, s.sql(`
-			insert into %SCHEMA%.projector_tables (migration_id, table_name, change, projector, built_name)
-			values ($1, $2, $3, nullif($4, ''), nullif($5, ''))`), m.Migration, t.Table, t.Kind, t.Projector, t.Built)
-		if err != nil {
-			return fmt.Errorf("recording table %s: %w", t.Table, err)
+		if err := s.recordTable(ctx, tx, m.Migration, t); err != nil {
+			return err
 		}
 	}
 	suffix := versionSuffix(plan.To)
@@ -43,6 +40,17 @@ func (s *Schema) makeTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migra
 		return err
 	}
 	return fits(ctx, tx, s.projections(plan, suffix), source)
+}
+
+// recordTable notes what a migration does with a table.
+func (s *Schema) recordTable(ctx context.Context, tx pgx.Tx, migration int64, t TableChange) error {
+	_, err := tx.Exec(ctx, s.sql(`
+		insert into %SCHEMA%.projector_tables (migration_id, table_name, change, projector, built_name)
+		values ($1, $2, $3, nullif($4, ''), nullif($5, ''))`), migration, t.Table, t.Kind, t.Projector, t.Built)
+	if err != nil {
+		return fmt.Errorf("recording table %s: %w", t.Table, err)
+	}
+	return nil
 }
 
 // shield takes all rights on new tables away that take the place of others: default privileges could give some to roles that
