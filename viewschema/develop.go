@@ -53,7 +53,7 @@ func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
 		if err != nil {
 			return err
 		}
-		if err := s.createTables(ctx, tx, s.def.tables(), ""); err != nil {
+		if err := s.createTables(ctx, tx, tablesOf(s.def.Projectors...), ""); err != nil {
 			return err
 		}
 		for _, p := range s.def.Projectors {
