@@ -282,7 +282,7 @@ const cheap = 5 * time.Second
 // briefly runs fn, and says whether it came to its end in time.
 func (c *checker) briefly(ctx context.Context, fn func() error) (known bool, err error) {
 	if _, err = c.tx.Exec(ctx, "savepoint briefly"); err == nil {
-		_, err = c.tx.Exec(ctx, "select set_config('statement_timeout', $1, true)", milliseconds(cheap))
+		_, err = c.tx.Exec(ctx, "select set_config('statement_timeout', $1, true)", pg.Milliseconds(cheap))
 	}
 	if err != nil {
 		return false, err

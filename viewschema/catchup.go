@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/replay"
 )
 
@@ -77,10 +78,8 @@ func (s *Schema) Follow(ctx context.Context, pause time.Duration, told func(Resu
 		if r.Events > followAtOnce {
 			continue
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(pause):
+		if err := pg.Pause(ctx, pause); err != nil {
+			return err
 		}
 	}
 }

@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -26,6 +28,19 @@ func Table(schema, name string) string {
 
 // Literal quotes a text for statements that take no parameters. It relies on standard_conforming_strings, which is on by default.
 func Literal(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
+
+// Milliseconds is a time-out for PostgreSQL, to which 0 would mean none.
+func Milliseconds(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }
+
+// Pause waits, and returns the cause if ctx ends before.
+func Pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
+}
 
 // SQLSTATEs that decide what happens next; see https://www.postgresql.org/docs/current/errcodes-appendix.html.
 const (
