@@ -1,6 +1,6 @@
 module github.com/viewschema/projector
 
-go 1.26
+go 1.26.0
 
 require (
 	github.com/alitto/pond/v2 v2.7.1
@@ -36,5 +36,6 @@ require (
 	golang.org/x/sync v0.22.0 // indirect
 	golang.org/x/sys v0.47.0 // indirect
 	golang.org/x/text v0.41.0 // indirect
+	golang.org/x/time v0.16.0 // indirect
 	golang.org/x/tools v0.48.0 // indirect
 )

@@ -48,6 +48,13 @@ func (p *program) app() *urfave.App {
 			Usage:  "show where the database and the migration under way stand",
 			Action: p.action(status),
 		},
+		{
+			Name:   "runs",
+			Usage:  "list the last commands that changed something: who ran them, how long they took, and what became of them",
+			Flags:  []urfave.Flag{&urfave.IntFlag{Name: "limit", Value: 20, Usage: "how many"}},
+			Action: p.action(listRuns),
+		},
+		p.throttleCommand(),
 		p.verify(),
 		{
 			Name:        "events",
@@ -134,13 +141,13 @@ func (p *program) migrate() []*urfave.Command {
 				},
 				followFlag(),
 				strictTypesFlag(),
-			}, parkingFlags()...),
+			}, replayingFlags()...),
 			Action: p.action(online),
 		},
 		{
 			Name:   "catchup",
 			Usage:  "apply the events that came since; any number of times",
-			Flags:  append([]urfave.Flag{followFlag()}, parkingFlags()...),
+			Flags:  append([]urfave.Flag{followFlag()}, replayingFlags()...),
 			Action: p.action(catchUp),
 		},
 		{
@@ -157,6 +164,9 @@ func (p *program) migrate() []*urfave.Command {
 		},
 	}
 }
+
+// replayingFlags belong to the commands that replay while the application runs.
+func replayingFlags() []urfave.Flag { return append(parkingFlags(), throttleFlags()...) }
 
 func cutoverFlags() []urfave.Flag {
 	return []urfave.Flag{

@@ -38,6 +38,8 @@ func showVariables(flags []urfave.Flag) {
 			f.Usage += hint
 		case *urfave.IntFlag:
 			f.Usage += hint
+		case *urfave.Int64Flag:
+			f.Usage += hint
 		case *urfave.Uint64Flag:
 			f.Usage += hint
 		case *urfave.StringFlag:

@@ -31,7 +31,7 @@ func (p *program) parked() []*urfave.Command {
 	}
 }
 
-// parkingFlags belong to the commands that replay while the application runs.
+// parkingFlags say what becomes of events that cannot be projected.
 func parkingFlags() []urfave.Flag {
 	return []urfave.Flag{
 		&urfave.StringFlag{

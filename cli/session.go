@@ -40,6 +40,10 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 	if err := checkParking(c); err != nil {
 		return nil, err
 	}
+	change, err := throttleChange(c)
+	if err != nil {
+		return nil, err
+	}
 	level, err := zerolog.ParseLevel(c.String("log-level"))
 	if err != nil || level == zerolog.NoLevel {
 		return nil, usagef("--log-level %s: use debug, info, warn or error", c.String("log-level"))
@@ -71,6 +75,8 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 		MaxParked:   c.Int("max-parked"),
 		WithParked:  c.Bool("with-parked"),
 		StrictTypes: c.Bool("strict-types"),
+		Throttle:    change,
+		Runner:      p.runner(),
 		ManualInit:  !c.Bool("auto-migrate"),
 	})
 	if err == nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/viewschema/projector/replay"
@@ -71,6 +72,9 @@ func migration(t io.Writer, m *viewschema.MigrationStatus) {
 	fmt.Fprintf(t, "ledger\t%s above the cut\n", events(m.Ledger))
 	if m.State == replay.Built {
 		fmt.Fprintf(t, "tail\t%s to catch up with\n", events(m.Tail))
+	}
+	if l := limits(m.Throttle); len(l) > 0 {
+		fmt.Fprintf(t, "throttle\t%s\n", strings.Join(l, "; "))
 	}
 	for _, worker := range m.Workers {
 		fmt.Fprintf(t, "worker\t%s\n", oneLine(worker))

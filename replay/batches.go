@@ -101,6 +101,11 @@ func (b batch) String() string {
 	return "batch " + b.rng.Label()
 }
 
+// failed says what was being done to the batch when it failed.
+func (b batch) failed(doing string, version int, err error) error {
+	return &BatchError{b.number, fmt.Sprintf("%s %s of version %d", doing, b, version), err}
+}
+
 // A claim is a row lock that lasts as long as the transaction which does the work: it ends with it, or with its
 // connection. Only a batch that is not done can be claimed.
 const batchColumns = "number, phase, coalesce(from_id, ''), coalesce(to_id, ''), coalesce(table_name, ''), greatest(estimate, 1)"

@@ -67,7 +67,7 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 			return p, err
 		}
 		if p.Settled { // the lane never goes past what is settled
-			done, err := j.advanceLane(ctx, cut.Position, func() {}, Built)
+			done, err := j.advanceLane(ctx, cut.Position, func(Applied) {}, Built)
 			if err != nil {
 				return p, err
 			}

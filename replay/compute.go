@@ -39,6 +39,9 @@ type computer struct {
 func (c *computer) run(ctx context.Context) error {
 	t := trouble{}
 	for {
+		if err := c.job.Throttle.wait(ctx); err != nil {
+			return err
+		}
 		run, err := c.passes.next(ctx)
 		if err != nil || run == nil {
 			return err
@@ -63,7 +66,7 @@ func (c *computer) run(ctx context.Context) error {
 func (c *computer) batch(ctx context.Context, b batch) error {
 	j := c.job
 	began := time.Now()
-	var events int64
+	var events, rows int64
 	err := j.work()(ctx, j.DB, pg.PointBatch, func(tx pgx.Tx) error {
 		if err := settings(ctx, tx); err != nil {
 			return err
@@ -79,8 +82,8 @@ func (c *computer) batch(ctx context.Context, b batch) error {
 		if !ours {
 			return errMet
 		}
-		if events, err = c.fill(ctx, tx, b, cut); err != nil {
-			return fmt.Errorf("replaying %s of version %d: %w", b, j.Version, err)
+		if events, rows, err = c.fill(ctx, tx, b, cut); err != nil {
+			return b.failed("replaying", j.Version, err)
 		}
 		return nil
 	})
@@ -88,27 +91,26 @@ func (c *computer) batch(ctx context.Context, b batch) error {
 		return err
 	}
 	c.meter.spent(&c.meter.times.write, began)
-	c.meter.inFlight.Add(events)
-	c.meter.batchDone(ctx, b, events)
-	return nil
+	c.meter.read(events)
+	c.meter.batchDone(ctx, b, events, rows)
+	return j.Throttle.take(ctx, events)
 }
 
 // fill records what is above the cut, and then computes the rows.
-func (c *computer) fill(ctx context.Context, tx pgx.Tx, b batch, cut int64) (events int64, err error) {
+func (c *computer) fill(ctx context.Context, tx pgx.Tx, b batch, cut int64) (events, rows int64, err error) {
 	sel := eventstore.Selection{Range: b.rng}
 	above := sel
 	above.After = cut
 	if _, err := c.job.recordLacking(ctx, tx, above); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	rows, err := c.queries.Fill(ctx, tx, sel)
-	if err != nil {
-		return 0, err
+	if rows, err = c.queries.Fill(ctx, tx, sel); err != nil {
+		return 0, 0, err
 	}
 	if events, err = c.job.Source.Count(ctx, tx, sel); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return events, c.job.finish(ctx, tx, b, events, rows)
+	return events, rows, c.job.finish(ctx, tx, b, events, rows)
 }
 
 // recompute is apply for sets of SQL tables alone. It records first: where statements have snapshots of their own, what is

@@ -15,6 +15,16 @@ var ErrMostParked = errors.New("too many aggregates would be parked")
 // ErrInOrder is returned when the lane cannot go on: nothing can be left out of the order of the store.
 var ErrInOrder = errors.New("in the order of the store")
 
+// BatchError tells which batch something went wrong with. The batch is pending again.
+type BatchError struct {
+	Number int    // in projector_batches
+	Doing  string // replaying batch 3f0..40f of version 7
+	err    error
+}
+
+func (e *BatchError) Error() string { return e.Doing + ": " + e.err.Error() }
+func (e *BatchError) Unwrap() error { return e.err }
+
 // ErrAggregates is returned when a row of a SQL table does not derive from the events of one aggregate, whose id it has.
 // Nothing of the transaction is left then.
 var ErrAggregates = errors.New("each row of a SQL table has to derive from the events of one aggregate")

@@ -3,6 +3,7 @@ package replay
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -24,6 +25,7 @@ const groupSize = 2_000
 type catchUp struct {
 	job          *Job
 	groups       chan group
+	held         bool // not all were read, since nothing new may be begun
 	events, rows atomic.Int64
 }
 
@@ -33,30 +35,46 @@ type group struct {
 	events     []projections.Raw
 }
 
-// applyGroups applies what the ledger lacks.
+// applyGroups applies what the ledger lacks. If it is held back, it begins anew afterwards: what was applied is not lacking then.
 func (j *Job) applyGroups(ctx context.Context, p *Pass) error {
+	for {
+		if err := j.Throttle.wait(ctx); err != nil {
+			return err
+		}
+		if held, err := j.applySome(ctx, p); err != nil || !held {
+			return err
+		}
+	}
+}
+
+// applySome applies what the ledger lacks, until it is held back.
+func (j *Job) applySome(ctx context.Context, p *Pass) (held bool, err error) {
 	_, workers, err := j.share(1)
 	if err != nil {
-		return err
+		return false, err
 	}
 	c := &catchUp{job: j, groups: make(chan group)}
 	began := time.Now()
 	var total int64
 	if j.Progress != nil {
 		if total, err = j.Tail(ctx, j.DB); err != nil {
-			return err
+			return false, err
 		}
 	}
 	stop := Report(ctx, j.Progress, func() Progress {
 		n := c.events.Load()
-		return Progress{Phase: PhaseReplay, Events: max(total, n), EventsDone: n, Rows: c.rows.Load(), Elapsed: time.Since(began)}
+		return Progress{Phase: PhaseReplay, Events: max(total, n), EventsDone: n, Rows: c.rows.Load(), OwnEvents: n, OwnRows: c.rows.Load(), Elapsed: time.Since(began)}
 	})
 	pool := pond.NewPool(1 + workers)
 	defer pool.StopAndWait()
 	group := pool.NewGroupContext(ctx)
 	group.SubmitErr(func() error {
 		defer close(c.groups)
-		return c.read(group.Context())
+		err := c.read(group.Context())
+		if c.held = errors.Is(err, errHeld); c.held {
+			return nil
+		}
+		return err
 	})
 	for range workers {
 		group.SubmitErr(func() error { return c.apply(group.Context()) })
@@ -65,7 +83,7 @@ func (j *Job) applyGroups(ctx context.Context, p *Pass) error {
 	stop()
 	p.Events += c.events.Load()
 	p.Rows += c.rows.Load()
-	return err
+	return c.held, err
 }
 
 // read reads again from the beginning after a lost connection: what is applied by then is not lacking any more.
@@ -129,6 +147,9 @@ func (c *catchUp) send(ctx context.Context, g group) error {
 	if len(g.aggregates) == 0 {
 		return nil
 	}
+	if c.job.Throttle.held() {
+		return errHeld
+	}
 	select {
 	case c.groups <- g:
 		return nil
@@ -179,6 +200,9 @@ func (c *catchUp) apply(ctx context.Context) error {
 		}
 		c.events.Add(done.Events)
 		c.rows.Add(done.Rows)
+		if err := j.Throttle.take(ctx, done.Events); err != nil {
+			return err
+		}
 	}
 }
 

@@ -34,7 +34,9 @@ type Job struct {
 	Index func(ctx context.Context, tx pgx.Tx, table string) error
 	// Analyze is the same for the statistics of a table.
 	Analyze func(ctx context.Context, tx pgx.Tx, table string) error
-	Log     zerolog.Logger
+	// Throttle slows the rebuild and catch-ups down; may be nil. It holds nothing back that the cutover does.
+	Throttle *Throttle
+	Log      zerolog.Logger
 	// Progress is called now and then, at most every 100 ms, from one goroutine at a time, and once at the end; may be nil.
 	Progress func(Progress)
 
@@ -49,6 +51,7 @@ type Progress struct {
 	EventsDone           int64 // replayed and, by this process, read
 	Rows                 int64 // written
 	Lane                 *Lane // nil: the migration has none
+	OwnEvents, OwnRows   int64 // of this process: read, and stored
 	Elapsed              time.Duration
 	Times                Times // of this process
 }

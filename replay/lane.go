@@ -109,7 +109,7 @@ func (r orderedRun) apply(ctx context.Context, tx pgx.Tx, events []projections.R
 // advanceLane brings the lane to the limit, or, if that is 0, to the migration's cut. Other processes may do the same: the lock of
 // the lane's row makes one at a time go on, from where the one before it has come to. The limit has to be settled: a position that
 // is passed is never looked at again.
-func (j *Job) advanceLane(ctx context.Context, limit int64, told func(), states ...State) (Applied, error) {
+func (j *Job) advanceLane(ctx context.Context, limit int64, told func(Applied), states ...State) (Applied, error) {
 	var sum Applied
 	if !j.hasLane() {
 		return sum, nil
@@ -125,6 +125,9 @@ func (j *Job) advanceLane(ctx context.Context, limit int64, told func(), states 
 	}
 	in := NewInOrder(j.Projections, j.Source)
 	for {
+		if err := j.Throttle.wait(ctx); err != nil {
+			return sum, err
+		}
 		var done Applied
 		arrived := false
 		err := j.Retry(ctx, pg.PointLane, func(tx pgx.Tx) (err error) {
@@ -143,10 +146,13 @@ func (j *Job) advanceLane(ctx context.Context, limit int64, told func(), states 
 		}
 		sum.Events += done.Events
 		sum.Rows += done.Rows
+		told(done)
 		if arrived {
 			return sum, nil
 		}
-		told()
+		if err := j.Throttle.take(ctx, done.Events); err != nil {
+			return sum, err
+		}
 	}
 }
 

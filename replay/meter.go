@@ -17,6 +17,7 @@ type meter struct {
 	job      *Job
 	began    time.Time
 	inFlight atomic.Int64
+	own      struct{ events, rows atomic.Int64 } // of this process
 	times    struct{ read, wait, decode, apply, write, index atomic.Int64 }
 
 	mu   sync.Mutex
@@ -49,10 +50,26 @@ func (m *meter) applied(took time.Duration, elsewhere projections.Spent) {
 	m.times.apply.Add(int64(took - elsewhere.Decode - elsewhere.Store))
 }
 
-// batchDone takes down that a batch was committed.
-func (m *meter) batchDone(ctx context.Context, b batch, events int64) {
+// read takes down that this process has read events of a batch that is not done, or that it has given them up.
+func (m *meter) read(events int64) {
+	m.inFlight.Add(events)
+	m.own.events.Add(events)
+}
+
+// batchDone takes down that a batch was committed, whose events were read.
+func (m *meter) batchDone(ctx context.Context, b batch, events, rows int64) {
+	m.own.rows.Add(rows)
 	m.job.Log.Debug().Stringer("batch", b).Int64("events", events).Msg("batch done")
 	m.tell(ctx, events)
+}
+
+// laneMoved takes down that the lane has come further. Its events are those of the batches, if there are any.
+func (m *meter) laneMoved(ctx context.Context, done Applied) {
+	if !m.job.HasBatches() {
+		m.own.events.Add(done.Events)
+	}
+	m.own.rows.Add(done.Rows)
+	m.tell(ctx, 0)
 }
 
 // tell looks after a commit, which is done all the same if that fails.
@@ -84,6 +101,7 @@ func (m *meter) progress() Progress {
 	p.EventsDone += m.inFlight.Load()
 	m.mu.Unlock()
 	p.Events = max(p.Events, p.EventsDone)
+	p.OwnEvents, p.OwnRows = m.own.events.Load(), m.own.rows.Load()
 	p.Elapsed = time.Since(m.began)
 	sum := func(ns *atomic.Int64) time.Duration { return max(0, time.Duration(ns.Load())) } // what is sampled may be too much
 	p.Times = Times{

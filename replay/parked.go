@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -194,7 +193,7 @@ func (j *Job) writeParked(ctx context.Context, tx pgx.Tx, events []*projections.
 		insert.Queue(j.sql(`
 			insert into %SCHEMA%.projector_parked_events (migration_id, aggregate_id, position, sequence, event_type, projector, error)
 			values ($1, $2, $3, $4, $5, $6, $7)
-			on conflict do nothing`), j.Migration, e.AggregateID.String(), e.Position, e.Sequence, e.Type, e.Projector, storable(e.Err.Error()))
+			on conflict do nothing`), j.Migration, e.AggregateID.String(), e.Position, e.Sequence, e.Type, e.Projector, pg.Storable(e.Err.Error()))
 	}
 	if err := tx.SendBatch(ctx, insert).Close(); err != nil {
 		return fmt.Errorf("parking %d aggregates: %w", len(events), err)
@@ -209,11 +208,6 @@ func (j *Job) writeParked(ctx context.Context, tx pgx.Tx, events []*projections.
 			ErrMostParked, most, events[len(events)-1])
 	}
 	return nil
-}
-
-// storable makes text of what may quote a payload.
-func storable(text string) string {
-	return strings.ToValidUTF8(strings.ReplaceAll(text, "\x00", `\0`), "\uFFFD")
 }
 
 // readAll reads a selection in one statement.

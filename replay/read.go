@@ -47,6 +47,9 @@ type reader struct {
 func (r *reader) run(ctx context.Context) error {
 	t := trouble{}
 	for {
+		if err := r.job.Throttle.wait(ctx); err != nil {
+			return err
+		}
 		run, err := r.passes.next(ctx)
 		if err != nil || run == nil {
 			return err
@@ -59,7 +62,7 @@ func (r *reader) run(ctx context.Context) error {
 			close(r.feed.chunks)
 		}
 		switch {
-		case err == nil || errors.Is(err, errMet):
+		case err == nil || errors.Is(err, errMet) || errors.Is(err, errHeld):
 			t = trouble{}
 		case !t.again(ctx, r.job, err):
 			return err
@@ -114,6 +117,9 @@ func (r *reader) advance(ctx context.Context) error {
 	}
 	close(r.feed.chunks)
 	r.feed = nil
+	if r.job.Throttle.held() {
+		return errHeld
+	}
 	_, err := r.offer(ctx)
 	return err
 }
@@ -164,6 +170,9 @@ func (r *reader) send(ctx context.Context) error {
 		return nil
 	}
 	r.chunk = nil
+	if err := r.job.Throttle.take(ctx, int64(len(c.events))); err != nil {
+		return err
+	}
 	select {
 	case r.feed.chunks <- c:
 		return nil

@@ -74,7 +74,7 @@ func (j *Job) failsAgain(ctx context.Context, e *projections.EventError) error {
 			update %SCHEMA%.projector_parked_events
 			set position = $3, sequence = $4, event_type = $5, projector = $6, error = $7, parked_at = now()
 			where migration_id = $1 and aggregate_id = $2`), j.Migration, e.AggregateID.String(), e.Position, e.Sequence, e.Type, e.Projector,
-			storable(e.Err.Error()))
+			pg.Storable(e.Err.Error()))
 		return err
 	})
 }

@@ -44,7 +44,7 @@ func (j *Job) fill(ctx context.Context, m *meter) error {
 	}
 	if j.hasLane() {
 		group.SubmitErr(func() error {
-			_, err := j.advanceLane(group.Context(), 0, func() { m.tell(group.Context(), 0) }, Building, Built)
+			_, err := j.advanceLane(group.Context(), 0, func(done Applied) { m.laneMoved(group.Context(), done) }, Building, Built)
 			return err
 		})
 	}
@@ -133,8 +133,12 @@ func (j *Job) finishTables(ctx context.Context, m *meter) error {
 	uneven := false
 	t := j.catchUpTables()
 	for {
+		if err := j.Throttle.wait(ctx); err != nil {
+			return err
+		}
 		var b batch
 		var ok bool
+		var rows int64
 		finish := func(tx pgx.Tx) error {
 			cut, err := j.enter(ctx, tx, Building, Built) // built: by another process, which found all batches done
 			if err != nil {
@@ -151,8 +155,8 @@ func (j *Job) finishTables(ctx context.Context, m *meter) error {
 					return fmt.Errorf("catching up before %s of version %d are made: %w", b, j.Version, err)
 				}
 			}
-			if err := j.finishTable(ctx, tx, b, m); err != nil {
-				return fmt.Errorf("making %s of version %d: %w", b, j.Version, err)
+			if rows, err = j.finishTable(ctx, tx, b, m); err != nil {
+				return b.failed("making", j.Version, err)
 			}
 			return nil
 		}
@@ -167,15 +171,13 @@ func (j *Job) finishTables(ctx context.Context, m *meter) error {
 			return err
 		}
 		uneven = false
-		m.batchDone(ctx, b, 0)
+		m.batchDone(ctx, b, 0, rows)
 	}
 }
 
-func (j *Job) finishTable(ctx context.Context, tx pgx.Tx, b batch, m *meter) error {
+func (j *Job) finishTable(ctx context.Context, tx pgx.Tx, b batch, m *meter) (rows int64, err error) {
 	began := time.Now()
 	defer func() { m.spent(&m.times.index, began) }()
-	var rows int64
-	var err error
 	switch b.phase {
 	case PhaseMerge:
 		rows, err = j.Merge(ctx, tx, b.table)
@@ -185,7 +187,7 @@ func (j *Job) finishTable(ctx context.Context, tx pgx.Tx, b batch, m *meter) err
 		err = j.Analyze(ctx, tx, b.table)
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return j.finish(ctx, tx, b, 0, rows)
+	return rows, j.finish(ctx, tx, b, 0, rows)
 }

@@ -3,7 +3,6 @@ package replay
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -61,7 +60,7 @@ func (w *worker) batch(ctx context.Context, f *feed) error {
 			f.claim <- claim{}
 		}
 	}()
-	var read int64
+	var read, rows int64
 	err := pg.InTx(ctx, w.job.DB, pg.PointBatch, func(tx pgx.Tx) error {
 		if err := settings(ctx, tx); err != nil {
 			return err
@@ -80,8 +79,8 @@ func (w *worker) batch(ctx context.Context, f *feed) error {
 		}
 		claimed = true
 		f.claim <- claim{ours: true, cut: cut}
-		if err := w.rebuild(ctx, tx, f, cut, &read); err != nil {
-			return fmt.Errorf("replaying %s of version %d: %w", f.batch, w.job.Version, err)
+		if rows, err = w.rebuild(ctx, tx, f, cut, &read); err != nil {
+			return f.batch.failed("replaying", w.job.Version, err)
 		}
 		return nil
 	})
@@ -89,26 +88,26 @@ func (w *worker) batch(ctx context.Context, f *feed) error {
 	case errors.Is(err, errMet):
 		return nil
 	case err != nil:
-		w.meter.inFlight.Add(-read)
+		w.meter.read(-read)
 		return err
 	}
-	w.meter.batchDone(ctx, f.batch, read)
+	w.meter.batchDone(ctx, f.batch, read, rows)
 	return nil
 }
 
 // rebuild applies what the reader sends and records what is above the cut.
-func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, read *int64) error {
+func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, read *int64) (rows int64, err error) {
 	if err := w.run.Begin(ctx, tx, nil); err != nil {
-		return err
+		return 0, err
 	}
 	// The server may sort for long before it has the first event. We are not stuck while we wait for it.
 	if err := idleTimeout(ctx, tx, 0); err != nil {
-		return err
+		return 0, err
 	}
 	above := w.job.entries()
 	left, err := w.job.allLeftOut(ctx, tx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var failed poison
 	for first := true; ; first = false {
@@ -117,7 +116,7 @@ func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, rea
 		began = w.meter.spent(&w.meter.times.wait, began)
 		if first {
 			if err := idleTimeout(ctx, tx, stuck); err != nil {
-				return err
+				return 0, err
 			}
 		}
 		if !open {
@@ -133,39 +132,39 @@ func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, rea
 			}
 			if err := w.run.Apply(e); err != nil {
 				if err := w.fail(ctx, tx, &failed, err); err != nil {
-					return err
+					return 0, err
 				}
 				left[e.AggregateID] = true
 			}
 		}
 		n := int64(len(c.events))
 		*read += n
-		w.meter.inFlight.Add(n)
+		w.meter.read(n)
 		w.meter.applied(time.Since(began), w.run.Spent())
 		c.free()
 	}
 	if f.err != nil {
-		return f.err
+		return 0, f.err
 	}
 	if failed.events != nil {
-		return &failed
+		return 0, &failed
 	}
 	began := time.Now()
 	if err := w.job.record(ctx, tx, above); err != nil {
-		return err
+		return 0, err
 	}
-	rows, err := w.run.Flush()
-	if err != nil {
-		return err
+	if rows, err = w.run.Flush(); err != nil {
+		return 0, err
 	}
 	// Last: their snapshot is then as new as the reader's, or newer, and they see all that is recorded.
 	computed, err := w.queries.Fill(ctx, tx, eventstore.Selection{Range: f.batch.rng, Without: left.ids()})
 	if err != nil {
-		return err
+		return 0, err
 	}
-	err = w.job.finish(ctx, tx, f.batch, *read, rows+computed)
+	rows += computed
+	err = w.job.finish(ctx, tx, f.batch, *read, rows)
 	w.meter.spent(&w.meter.times.write, began)
-	return err
+	return rows, err
 }
 
 // fail goes on after an event that cannot be projected, if its aggregate is to be parked, to find all such aggregates of the

@@ -26,8 +26,15 @@ func (s *Schema) Abort(ctx context.Context) (Result, error) {
 		current, err := s.CurrentVersion(ctx)
 		return Result{From: current, To: current, State: replay.Active, Nothing: true}, err
 	}
+	return s.record(ctx, commandAbort, m.from, m.to, func(r *run) (Result, error) {
+		r.migration.Store(m.Migration)
+		return r.abort(ctx, m)
+	})
+}
+
+func (s *Schema) abort(ctx context.Context, m *migration) (Result, error) {
 	// First, so that workers stop: they would overtake us at the row for as long as they find batches.
-	err = s.inTx(ctx, pg.PointAborting, func(tx pgx.Tx) error {
+	err := s.inTx(ctx, pg.PointAborting, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, s.sql("update %SCHEMA%.projector_migrations set state = 'aborting' where id = $1 and state in ('building', 'built')"), m.Migration)
 		return err
 	})

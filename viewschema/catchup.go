@@ -17,20 +17,37 @@ func (s *Schema) CatchUp(ctx context.Context) (Result, error) {
 	if err := s.ensureInit(ctx, false); err != nil {
 		return Result{}, err
 	}
-	m, plan, err := s.builtMigration(ctx)
+	m, _, err := s.builtMigration(ctx)
 	if err != nil {
 		return Result{}, err
 	}
-	source, err := s.source(ctx)
+	return s.record(ctx, commandCatchUp, m.from, m.to, func(r *run) (Result, error) {
+		if err := r.of(ctx, m); err != nil {
+			return Result{}, err
+		}
+		return r.catchUp(ctx)
+	})
+}
+
+// catchUp is one pass.
+func (r *run) catchUp(ctx context.Context) (Result, error) {
+	m, plan, err := r.builtMigration(ctx)
 	if err != nil {
 		return Result{}, err
 	}
-	job := s.job(m, source, plan)
+	source, err := r.source(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	job := r.job(m, source, plan)
+	job.Throttle = r.throttle
 	pass, err := job.CatchUp(ctx, eventstore.Wait{Limit: catchUpWait})
+	r.events.Add(pass.Events)
+	r.rows.Add(pass.Rows)
 	if err != nil {
-		return Result{}, s.advise(err, "migrate catchup")
+		return Result{}, r.advise(err, commandCatchUp)
 	}
-	parked, err := s.parkedNow(ctx, job)
+	parked, err := r.parkedNow(ctx, job)
 	if err != nil {
 		return Result{}, err
 	}
@@ -64,18 +81,42 @@ func (s *Schema) builtMigration(ctx context.Context) (*migration, *Plan, error) 
 // Follow catches up again and again, with a pause after each pass that found little, until the cutover: it then returns
 // nil. told is called after each pass. Errors: ErrState if the migration is aborted meanwhile, and those of CatchUp.
 func (s *Schema) Follow(ctx context.Context, pause time.Duration, told func(Result)) error {
+	if err := s.ensureInit(ctx, false); err != nil {
+		return err
+	}
+	m, _, err := s.builtMigration(ctx)
+	if errors.Is(err, ErrState) && s.isLive(ctx) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = s.record(ctx, commandCatchUp, m.from, m.to, func(r *run) (Result, error) {
+		if err := r.of(ctx, m); err != nil {
+			return Result{}, err
+		}
+		return Result{}, r.follow(ctx, pause, told)
+	})
+	return err
+}
+
+// isLive says whether the cutover to our target has come.
+func (s *Schema) isLive(ctx context.Context) bool {
+	current, err := s.CurrentVersion(ctx)
+	return err == nil && current == s.Target()
+}
+
+func (r *run) follow(ctx context.Context, pause time.Duration, told func(Result)) error {
 	for {
-		r, err := s.CatchUp(ctx)
-		if errors.Is(err, ErrState) {
-			if current, lookErr := s.CurrentVersion(ctx); lookErr == nil && current == s.Target() {
-				return nil // the cutover came between two passes, or in one
-			}
+		result, err := r.catchUp(ctx)
+		if errors.Is(err, ErrState) && r.isLive(ctx) {
+			return nil // the cutover came between two passes, or in one
 		}
 		if err != nil {
 			return err
 		}
-		told(r)
-		if r.Events > followAtOnce {
+		told(result)
+		if result.Events > followAtOnce {
 			continue
 		}
 		if err := pg.Pause(ctx, pause); err != nil {

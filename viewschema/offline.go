@@ -40,35 +40,40 @@ func (s *Schema) MigrateOffline(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	result, err := s.cutOver(ctx, m, plan)
-	result.Elapsed = time.Since(began)
-	return result, err
+	return s.record(ctx, commandOffline, m.from, m.to, func(r *run) (Result, error) {
+		result, err := r.cutOver(ctx, m, plan)
+		result.Elapsed = time.Since(began)
+		return result, err
+	})
 }
 
 // cutOver puts the tables of a migration that is built in the place of the live ones.
-func (s *Schema) cutOver(ctx context.Context, m *migration, plan *Plan) (Result, error) {
-	source, err := s.source(ctx)
+func (r *run) cutOver(ctx context.Context, m *migration, plan *Plan) (Result, error) {
+	r.migration.Store(m.Migration)
+	source, err := r.source(ctx)
 	if err != nil {
 		return Result{}, err
 	}
-	job := s.job(m, source, plan)
-	parked, err := s.parkedNow(ctx, job)
+	job := r.job(m, source, plan)
+	parked, err := r.parkedNow(ctx, job)
 	if err != nil {
 		return Result{}, err
 	}
-	err = pg.InTx(ctx, s.db, pg.PointList, func(tx pgx.Tx) error {
-		_, err := s.checkCutover(ctx, tx, plan)
-		return errors.Join(err, s.refuseParked(m, parked))
+	err = pg.InTx(ctx, r.db, pg.PointList, func(tx pgx.Tx) error {
+		_, err := r.checkCutover(ctx, tx, plan)
+		return errors.Join(err, r.refuseParked(m, parked))
 	})
 	if err != nil {
 		return Result{}, err
 	}
 	job.OnError = replay.Stop
 	result := Result{From: m.from, To: m.to, State: replay.Active, Parked: parked}
-	c := &cutover{Schema: s, job: job, m: m, plan: plan, result: &result, rate: usualRate, behind: true}
+	c := &cutover{Schema: r.Schema, job: job, m: m, plan: plan, result: &result, rate: usualRate, behind: true}
 	if err := c.run(ctx); err != nil {
 		return Result{}, err
 	}
-	s.db.Reset() // its connections know the columns of tables that have other names now
+	r.events.Store(result.Events)
+	r.rows.Store(result.Rows)
+	r.db.Reset() // its connections know the columns of tables that have other names now
 	return result, nil
 }

@@ -47,9 +47,8 @@ func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	result := Result{From: current, To: s.Target(), State: replay.Active, Nothing: true}
 	if err := s.checkDirection(current); err != nil || current == s.Target() {
-		return result, err
+		return Result{From: current, To: s.Target(), State: replay.Active, Nothing: true}, err
 	}
 	plan, err := s.def.reduce(current)
 	if err != nil {
@@ -71,27 +70,37 @@ func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
 	if err := s.ensureInit(ctx, true); err != nil {
 		return Result{}, err
 	}
-	result.Nothing = m != nil && m.state == replay.Built
-	result.Resumed = m != nil
+	return s.record(ctx, commandOnline, current, plan.To, func(r *run) (Result, error) {
+		result, err := r.build(ctx, m, plan, source)
+		result.Elapsed = time.Since(began)
+		return result, err
+	})
+}
+
+// build begins the migration, if m is nil, and replays until it is built.
+func (r *run) build(ctx context.Context, m *migration, plan *Plan, source *eventstore.Reader) (Result, error) {
+	result := Result{From: plan.From, To: plan.To, State: replay.Built, Nothing: m != nil && m.state == replay.Built, Resumed: m != nil}
 	if m == nil {
-		if m, result.Resumed, err = s.begin(ctx, plan, source); err != nil {
+		var err error
+		if m, result.Resumed, err = r.begin(ctx, plan, source); err != nil {
 			return Result{}, err
 		}
 	}
-	job := s.job(m, source, plan)
+	if err := r.of(ctx, m); err != nil {
+		return Result{}, err
+	}
+	job := r.watched(r.job(m, source, plan))
 	if m.state == replay.Building {
 		p, err := job.Run(ctx)
 		if err != nil {
-			return Result{}, s.advise(err, "migrate online")
+			return Result{}, r.advise(err, commandOnline)
 		}
 		result.Times = p.Times
-		if err := s.built(ctx, job); err != nil {
+		if err := r.built(ctx, job); err != nil {
 			return Result{}, err
 		}
 	}
-	result.State = replay.Built
-	result.Elapsed = time.Since(began)
-	return result, s.tell(ctx, job, &result)
+	return result, r.tell(ctx, job, &result)
 }
 
 // advise says what to type when an event cannot be projected in a command, or a query fails for what is in the events.

@@ -53,9 +53,11 @@ func (s *Schema) Rollback(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	result, err := s.cutOver(ctx, m, plan)
-	result.Elapsed = time.Since(began)
-	return result, err
+	return s.record(ctx, commandRollback, m.from, m.to, func(r *run) (Result, error) {
+		result, err := r.cutOver(ctx, m, plan)
+		result.Elapsed = time.Since(began)
+		return result, err
+	})
 }
 
 // takeBack begins the rollback: it records the migration and the tables, and moves the ledger to it. A crash leaves all or

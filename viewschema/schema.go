@@ -43,6 +43,9 @@ type Options struct {
 	// StrictTypes makes Plan and MigrateOnline refuse event types of the store that the definition does not know, and types of
 	// the definition of which the store has no event. For that they look at all events, before anything is touched.
 	StrictTypes bool
+	// Throttle changes what the migration keeps to when MigrateOnline, CatchUp or Follow begin to work on it; nil: it stays as it is.
+	Throttle func(*Throttle)
+	Runner   Runner // for the records of commands
 	// ManualInit leaves the bookkeeping tables as they are: what needs them newer returns ErrInit, and Init is up to the
 	// operator.
 	ManualInit bool

@@ -37,6 +37,7 @@ type MigrationStatus struct {
 	Tail        int64        `json:"tail"`       // events that the new tables lack; only when built
 	Lane        *replay.Lane `json:"lane"`       // nil: no projector is replayed in the order of the store
 	Workers     []string     `json:"workers"`    // that hold a batch or the lane
+	Throttle    *Throttle    `json:"throttle"`   // what the work keeps to; null: to nothing
 	Rollback    bool         `json:"rollback"`   // to the version before, whose tables are the archived ones
 	Changed     string       `json:"changed"`    // how this definition differs from the one that began; empty: it does not
 	Created     time.Time    `json:"created"`
@@ -126,6 +127,9 @@ func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationS
 		return nil, fmt.Errorf("reading migration %d: %w", m.Migration, err)
 	}
 	if st.Workers, err = s.holders(ctx, m, st.Lane != nil); err != nil {
+		return nil, err
+	}
+	if st.Throttle, err = s.readThrottle(ctx, s.db, m.Migration, ""); err != nil {
 		return nil, err
 	}
 	now, err := s.fingerprint(ctx, s.db)

@@ -42,6 +42,23 @@ func Pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// Storable makes text that a column can hold of what may quote anything.
+func Storable(text string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(text, "\x00", `\0`), "\uFFFD")
+}
+
+// Condition names an error of the server and what it is about, without its message, which can quote values.
+func Condition(e *pgconn.PgError) string {
+	text := "PostgreSQL error " + e.Code
+	if e.TableName != "" {
+		text += ", table " + e.TableName
+	}
+	if e.ConstraintName != "" {
+		text += ", constraint " + e.ConstraintName
+	}
+	return text
+}
+
 // SQLSTATEs that decide what happens next; see https://www.postgresql.org/docs/current/errcodes-appendix.html.
 const (
 	uniqueViolation      = "23505"

@@ -1,0 +1,62 @@
+package viewschema
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestHold(t *testing.T) {
+	t.Parallel()
+	const second, mb = time.Second, int64(1) << 20
+	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	at := func(seconds int) time.Time { return began.Add(time.Duration(seconds) * second) }
+	wal := &Throttle{MaxWALRate: mb}
+	for name, c := range map[string]struct {
+		looks []server
+		want  []string // what each reason contains; empty: goes on
+	}{
+		"no throttle":       {[]server{{}}, []string{""}},
+		"no limit":          {[]server{{throttle: &Throttle{}, lag: time.Hour, sessions: 100}}, []string{""}},
+		"paused":            {[]server{{throttle: &Throttle{Paused: true, ChangedBy: "ada"}}, {throttle: &Throttle{}}}, []string{"paused by ada since ", ""}},
+		"lag at its limit":  {[]server{{throttle: &Throttle{MaxLag: second}, lag: second}}, []string{""}},
+		"lag":               {[]server{{throttle: &Throttle{MaxLag: second}, lag: 2 * second}}, []string{"a standby is 2s behind, and --max-lag is 1s"}},
+		"sessions at limit": {[]server{{throttle: &Throttle{MaxSessions: 2}, sessions: 2}}, []string{""}},
+		"sessions":          {[]server{{throttle: &Throttle{MaxSessions: 2}, sessions: 3}}, []string{"3 sessions are active, and --max-sessions is 2"}},
+		"WAL below its limit": {
+			[]server{{throttle: wal, at: at(0), wal: 500 * mb}, {throttle: wal, at: at(1), wal: 501 * mb}, {throttle: wal, at: at(3), wal: 503 * mb}},
+			[]string{"", "", ""},
+		},
+		"WAL is waited off": {
+			[]server{
+				{throttle: wal, at: at(0), wal: 0},
+				{throttle: wal, at: at(1), wal: 3 * mb},
+				{throttle: wal, at: at(2), wal: 3 * mb},
+				{throttle: wal, at: at(3), wal: 3 * mb},
+			},
+			[]string{"", "more WAL", "more WAL", ""},
+		},
+		"WAL of others is waited off for some seconds": {
+			[]server{{throttle: wal, at: at(0), wal: 0}, {throttle: wal, at: at(1), wal: 1000 * mb}, {throttle: wal, at: at(11), wal: 1000 * mb}},
+			[]string{"", "more WAL", ""},
+		},
+		"WAL whose limit was lifted is forgotten": {
+			[]server{
+				{throttle: wal, at: at(0), wal: 0},
+				{throttle: wal, at: at(1), wal: 5 * mb},
+				{throttle: &Throttle{}, at: at(2), wal: 5 * mb},
+				{throttle: wal, at: at(3), wal: 500 * mb},
+				{throttle: wal, at: at(4), wal: 500 * mb},
+			},
+			[]string{"", "more WAL", "", "", ""},
+		},
+	} {
+		var h hold
+		for i, look := range c.looks {
+			got := h.next(look)
+			if (got == "") != (c.want[i] == "") || !strings.Contains(got, c.want[i]) {
+				t.Errorf("%s, look %d: %q, want %q", name, i+1, got, c.want[i])
+			}
+		}
+	}
+}

@@ -1,0 +1,217 @@
+package viewschema_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/viewschema/projector/internal/pgtest"
+	"github.com/viewschema/projector/viewschema"
+)
+
+// A migration that is paused in the midst of a rebuild, and of a catch-up, finishes what it has begun, has no transaction open, and
+// goes on when it is told to, to the same end. Seen to fail, each, without what ends a pass of batches, one of groups, and the lane.
+func TestPauseAndResume(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	operator := open(t, db, version2())
+	pause := &pauser{t: t, db: db}
+	s := watched(t, db, version2(), viewschema.Options{Workers: 1}, &watcher{before: pause.before})
+
+	pause.at("set events = $3", "set position = $2") // a batch is done, and a slice of the lane
+	pause.around(func() error {
+		_, err := s.MigrateOnline(t.Context())
+		return err
+	}, func() {
+		if done := scalar[int](t, db, underWay+"done_at is not null"); done > 2 { // one, and one that was offered already
+			t.Errorf("%d batches are done", done)
+		}
+		if lacking := scalar[int](t, db, "select cut - position from view_schema.projector_lanes l join view_schema.projector_migrations m on m.id = l.migration_id"); lacking == 0 {
+			t.Error("the lane has gone on")
+		}
+		st, err := operator.Status(t.Context())
+		if err != nil || st.Migration.Throttle == nil || !st.Migration.Throttle.Paused {
+			t.Errorf("%v, %v", st.Migration.Throttle, err)
+		}
+	}, operator)
+
+	mustExec(t, db, `
+		insert into events (aggregate_id, sequence_number, event_type, data)
+		select aggregate_id, max(sequence_number) + n, 'MoneyDeposited', '{"amount": 1, "counterparty": "Ada", "description": "late"}'
+		from events, generate_series(1, 60) n
+		where aggregate_id in (select aggregate_id from events group by 1 having not bool_or(event_type = 'AccountClosed') limit 200)
+		group by aggregate_id, n
+		order by aggregate_id, n`)
+	pause.at("synchronous_commit") // a group is begun
+	pause.around(func() error {
+		_, err := s.CatchUp(t.Context())
+		return err
+	}, func() {
+		if recorded := scalar[int](t, db, "select count(*) from view_schema.projector_replayed_ids"); recorded == 12_000 {
+			t.Error("the catch-up has gone on")
+		}
+	}, operator)
+	if left := tail(t, operator); left != 0 {
+		t.Errorf("%d events are lacking", left)
+	}
+	offline(t, s)
+	verify(t, db, 2, "accounts", "branch_totals", "transfers") // nobody projects live
+}
+
+// underWay counts batches of the migration under way.
+const underWay = "select count(*) from view_schema.projector_batches b join view_schema.projector_migrations m on m.id = b.migration_id where m.state = 'building' and "
+
+func tail(t *testing.T, s *viewschema.Schema) int64 {
+	t.Helper()
+	st, err := s.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.Migration.Tail
+}
+
+// pauser pauses a migration at statements of its own, each of which waits until the migration knows.
+type pauser struct {
+	t  *testing.T
+	db *pgxpool.Pool
+
+	mu    sync.Mutex
+	texts []string
+}
+
+func (p *pauser) at(texts ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.texts = texts
+}
+
+func (p *pauser) before(sql string) {
+	p.mu.Lock()
+	i := slices.IndexFunc(p.texts, func(text string) bool { return strings.Contains(sql, text) })
+	if i >= 0 {
+		p.texts = slices.Delete(p.texts, i, i+1)
+	}
+	p.mu.Unlock()
+	if i < 0 {
+		return
+	}
+	mustExec(p.t, p.db, `
+		insert into view_schema.projector_throttles (migration_id, paused) select max(id), true from view_schema.projector_migrations
+		on conflict (migration_id) do update set paused = true`)
+	p.holding("paused by ")
+}
+
+// holding waits until the run at work says why it holds back.
+func (p *pauser) holding(why string) {
+	p.t.Helper()
+	await(p.t, p.db, "select exists (select from view_schema.projector_runs where ended_at is null and starts_with(holding, $1))", why)
+}
+
+// around does the work, which pauses; looks, when all that was begun is done; and resumes.
+func (p *pauser) around(work func() error, look func(), operator *viewschema.Schema) {
+	p.t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- work() }()
+	p.holding("paused by ")
+	await(p.t, p.db, `
+		select not exists (select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null)`)
+	look()
+	select {
+	case err := <-done:
+		p.t.Fatalf("it has ended although it was paused: %v", err)
+	default:
+	}
+	if _, err := operator.ChangeThrottle(p.t.Context(), func(t *viewschema.Throttle) { t.Paused = false }); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// await returns when a query yields true.
+func await(t *testing.T, db *pgxpool.Pool, sql string, args ...any) {
+	t.Helper()
+	for began := time.Now(); !scalar[bool](t, db, sql, args...); {
+		if time.Since(began) > patience {
+			t.Fatalf("this does not come true: %s", sql)
+		}
+	}
+}
+
+// What the options ask for holds from the beginning.
+func TestThrottleFromTheBeginning(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	pause := &pauser{t: t, db: db}
+	s := watched(t, db, version2(), viewschema.Options{Throttle: func(t *viewschema.Throttle) { t.Paused = true }}, &watcher{})
+	operator := open(t, db, version2())
+	pause.around(func() error {
+		_, err := s.MigrateOnline(t.Context())
+		return err
+	}, func() {
+		if done := scalar[int](t, db, underWay+"done_at is not null"); done != 0 {
+			t.Errorf("%d batches are done", done)
+		}
+	}, operator)
+}
+
+// A paused migration can be aborted, and cut over once it is built: the cutover is what a pause waits for.
+func TestPausedIsCutOver(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	s := open(t, db, version2())
+	online(t, s)
+	mustExec(t, db, openAccount)
+	if _, err := s.ChangeThrottle(t.Context(), func(t *viewschema.Throttle) { t.Paused = true }); err != nil {
+		t.Fatal(err)
+	}
+	offline(t, s)
+	verify(t, db, 2)
+}
+
+func TestThrottleIsRefused(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	s := open(t, db, version2())
+	nothing := func(*viewschema.Throttle) {}
+	if _, err := s.ChangeThrottle(t.Context(), nothing); !errors.Is(err, viewschema.ErrState) {
+		t.Errorf("without a migration: %v", err)
+	}
+	if _, err := s.Throttle(t.Context()); !errors.Is(err, viewschema.ErrState) {
+		t.Errorf("without a migration: %v", err)
+	}
+	online(t, s)
+	if now, err := s.Throttle(t.Context()); now != nil || err != nil {
+		t.Errorf("%v, %v", now, err)
+	}
+	for name, change := range map[string]func(*viewschema.Throttle){
+		"few events": func(t *viewschema.Throttle) { t.MaxEventsPerSecond = 99 },
+		"negative":   func(t *viewschema.Throttle) { t.MaxLag = -1 },
+	} {
+		if _, err := s.ChangeThrottle(t.Context(), change); !errors.Is(err, viewschema.ErrRefused) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	now, err := s.ChangeThrottle(t.Context(), func(t *viewschema.Throttle) {
+		*t = viewschema.Throttle{MaxEventsPerSecond: 100, MaxLag: time.Second, MaxSessions: 3, MaxWALRate: 4}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if now.MaxEventsPerSecond != 100 || now.MaxLag != time.Second || now.MaxSessions != 3 || now.MaxWALRate != 4 || now.ChangedBy == "" {
+		t.Errorf("%+v", now)
+	}
+	catchUp := func() {
+		t.Helper()
+		if _, err := s.CatchUp(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	catchUp()
+}
