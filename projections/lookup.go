@@ -219,13 +219,10 @@ func (t *table[K, R]) look() error {
 // addFound is called with each row that a lookup finds. One that is here already may have changed since it was loaded, or be
 // gone.
 func (t *table[K, R]) addFound(numbers []byte, scan func(row unsafe.Pointer) error, byKey bool) error {
-	e := t.slab.take()
-	e.old = &stored{numbers: numbers}
-	if err := scan(unsafe.Pointer(&e.row)); err != nil {
+	e, key, err := t.scanned(numbers, scan)
+	if err != nil {
 		return err
 	}
-	t.plan.settle(unsafe.Pointer(&e.row))
-	key := t.rows.key(&e.row)
 	switch found := t.find(key) != nil; {
 	case t.keys.here[key]:
 		t.slab.giveBack()
