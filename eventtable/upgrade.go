@@ -152,7 +152,7 @@ func (u *upgrade) numberSQL(grantees []string) []string {
 
 // grants lists the roles that may insert, quoted, the owner apart.
 func (u *upgrade) grants(ctx context.Context, q pg.Querier) ([]string, error) {
-	rows, err := q.Query(ctx, `
+	list, err := pg.Collect(ctx, q, pgx.RowTo[string], `
 		select distinct case when a.grantee = 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end
 		from pg_catalog.pg_class c
 		cross join lateral (
@@ -161,10 +161,6 @@ func (u *upgrade) grants(ctx context.Context, q pg.Querier) ([]string, error) {
 			select x.* from pg_catalog.pg_attribute t cross join lateral pg_catalog.aclexplode(t.attacl) x where t.attrelid = c.oid) a
 		where c.oid = $1 and a.privilege_type = 'INSERT' and a.grantee <> c.relowner
 		order by 1`, u.oid)
-	if err != nil {
-		return nil, fmt.Errorf("looking up who may insert into %s: %w", u.relation(), err)
-	}
-	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return nil, fmt.Errorf("looking up who may insert into %s: %w", u.relation(), err)
 	}

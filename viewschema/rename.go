@@ -46,7 +46,7 @@ func (s *Schema) rename(ctx context.Context, tx pgx.Tx, from, to string, renamed
 
 // parts lists what is named after a table.
 func (s *Schema) parts(ctx context.Context, tx pgx.Tx, table string) ([]part, error) {
-	rows, err := tx.Query(ctx, `
+	parts, err := pg.Collect(ctx, tx, pgx.RowToStructByPos[part], `
 		select 'index', c.relname::text, n.nspname::text
 		from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		where i.indrelid = $1::text::regclass
@@ -64,10 +64,6 @@ func (s *Schema) parts(ctx context.Context, tx pgx.Tx, table string) ([]part, er
 		from pg_catalog.pg_statistic_ext join pg_catalog.pg_namespace n on n.oid = stxnamespace
 		where stxrelid = $1::text::regclass
 		order by 1, 2`, pg.Table(s.def.Schema, table))
-	if err != nil {
-		return nil, fmt.Errorf("listing what is named after %s: %w", table, err)
-	}
-	parts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[part])
 	if err != nil {
 		return nil, fmt.Errorf("listing what is named after %s: %w", table, err)
 	}
@@ -153,11 +149,7 @@ func (s *Schema) carryRights(ctx context.Context, tx pgx.Tx, from, to string) er
 
 // runEach runs the statements that a query yields. what says what for, in errors.
 func runEach(ctx context.Context, tx pgx.Tx, what, query string, args ...any) error {
-	var statements []string
-	rows, err := tx.Query(ctx, query, args...)
-	if err == nil {
-		statements, err = pgx.CollectRows(rows, pgx.RowTo[string])
-	}
+	statements, err := pg.Collect(ctx, tx, pgx.RowTo[string], query, args...)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}

@@ -301,12 +301,11 @@ func (s *Schema) checkFormer(ctx context.Context, last *lastMigration) error {
 // checkTriggers refuses a table whose triggers would run again for the events that it is caught up with. Those that were made
 // beside its SQL files have left it when it was archived.
 func (s *Schema) checkTriggers(ctx context.Context, r *refusal, t formerTable) error {
-	rows, err := s.db.Query(ctx, "select tgname::text from pg_catalog.pg_trigger where tgrelid = $1::text::regclass and not tgisinternal and tgenabled <> 'D' order by 1",
-		pg.Table(s.def.Schema, t.archived))
-	if err != nil {
-		return fmt.Errorf("looking for the triggers of %s: %w", t.archived, err)
-	}
-	triggers, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	triggers, err := pg.Collect(ctx, s.db, pgx.RowTo[string], `
+		select tgname::text
+		from pg_catalog.pg_trigger
+		where tgrelid = $1::text::regclass and not tgisinternal and tgenabled <> 'D'
+		order by 1`, pg.Table(s.def.Schema, t.archived))
 	if err != nil {
 		return fmt.Errorf("looking for the triggers of %s: %w", t.archived, err)
 	}

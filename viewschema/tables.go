@@ -134,7 +134,7 @@ func (s *Schema) checkStrays(ctx context.Context, tx pgx.Tx, f sqlFile, tables [
 	}
 	// Everything that lives in a schema depends on it, unless it is a part of something else that does. What we see although
 	// its transaction is in progress is ours; a savepoint has an id of its own, above the transaction's, which has age 0.
-	rows, err := tx.Query(ctx, `
+	strays, err := pg.Collect(ctx, tx, pgx.RowTo[string], `
 		with recursive ours (classid, objid) as (
 			select 'pg_class'::regclass::oid, to_regclass(t)::oid from pg_catalog.unnest($1::text[]) t
 			union
@@ -149,10 +149,6 @@ func (s *Schema) checkStrays(ctx context.Context, tx pgx.Tx, f sqlFile, tables [
 		  and case when age(d.xmin) <= 0 then pg_xact_status((pg_current_xact_id()::text::int8 - age(d.xmin))::text::xid8) = 'in progress' end
 		  and not exists (select from ours o where o.classid = d.classid and o.objid = d.objid)
 		order by 1`, made)
-	if err != nil {
-		return fmt.Errorf("looking for what %s has made: %w", f.name, err)
-	}
-	strays, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return fmt.Errorf("looking for what %s has made: %w", f.name, err)
 	}

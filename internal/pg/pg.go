@@ -21,6 +21,15 @@ type Querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
+// Collect returns the rows of a query, an empty list if there are none.
+func Collect[T any](ctx context.Context, q Querier, of pgx.RowToFunc[T], sql string, args ...any) ([]T, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, of)
+}
+
 // Table returns the quoted and qualified name of a relation.
 func Table(schema, name string) string {
 	return pgx.Identifier{schema, name}.Sanitize()
