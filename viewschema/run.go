@@ -51,7 +51,8 @@ const beat = time.Second
 
 // record has work done as a run: begun, alive and ended as the bookkeeping tables say.
 func (s *Schema) record(ctx context.Context, command string, from, to int, work func(r *run) (Result, error)) (Result, error) {
-	r := &run{Schema: s, throttle: replay.NewThrottle()}
+	own := *s
+	r := &run{Schema: &own, throttle: replay.NewThrottle()}
 	by := s.opts.Runner
 	err := s.db.QueryRow(ctx, s.sql(`
 		insert into %SCHEMA%.projector_runs (command, from_version, to_version, program, host, system_user, pid)
@@ -60,6 +61,7 @@ func (s *Schema) record(ctx context.Context, command string, from, to int, work 
 	if err != nil {
 		return Result{}, fmt.Errorf("recording that %s begins: %w", command, err)
 	}
+	r.opts.Log = s.opts.Log.With().Int64("run", r.id).Logger()
 	stop := r.live(ctx)
 	result, err := work(r)
 	stop()

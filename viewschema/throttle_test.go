@@ -1,6 +1,7 @@
 package viewschema_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -161,6 +162,37 @@ func TestThrottleFromTheBeginning(t *testing.T) {
 	}, operator)
 }
 
+// A migration that holds back because others are busy goes on by itself when they are not.
+func TestHoldsBackWhileOthersAreBusy(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	config := db.Config()
+	config.ConnConfig.RuntimeParams["application_name"] = "busy"
+	busy, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(busy.Close)
+	ctx, calm := context.WithCancel(t.Context())
+	var sessions sync.WaitGroup
+	for range 2 {
+		sessions.Go(func() { _, _ = busy.Exec(ctx, "select pg_sleep(600)") }) // until it is canceled
+	}
+	await(t, db, "select count(*) = 2 from pg_stat_activity where application_name = 'busy' and state = 'active' and datname = current_database()")
+	s := watched(t, db, version2(), viewschema.Options{Throttle: func(t *viewschema.Throttle) { t.MaxSessions = 1 }}, &watcher{})
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.MigrateOnline(t.Context())
+		done <- err
+	}()
+	await(t, db, "select exists (select from view_schema.projector_runs where ended_at is null and holding ~ ' sessions are active, and --max-sessions is 1$')")
+	calm()
+	sessions.Wait()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // A paused migration can be aborted, and cut over once it is built: the cutover is what a pause waits for.
 func TestPausedIsCutOver(t *testing.T) {
 	t.Parallel()
@@ -207,11 +239,34 @@ func TestThrottleIsRefused(t *testing.T) {
 	if now.MaxEventsPerSecond != 100 || now.MaxLag != time.Second || now.MaxSessions != 3 || now.MaxWALRate != 4 || now.ChangedBy == "" {
 		t.Errorf("%+v", now)
 	}
-	catchUp := func() {
-		t.Helper()
-		if _, err := s.CatchUp(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+	if _, err := s.CatchUp(t.Context()); err != nil { // nothing of this holds it back
+		t.Error(err)
 	}
-	catchUp()
+}
+
+// A role that is not shown sessions and standbys would take a busy server for an idle one.
+func TestThrottleOfWhatOurRoleDoesNotSee(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	online(t, open(t, db, version2()))
+	role := "blinkered_" + strings.ReplaceAll(db.Config().ConnConfig.Database, "-", "_")
+	mustExec(t, db, "create role "+role+" login; grant usage on schema view_schema to "+role+"; grant all on all tables in schema view_schema to "+role)
+	t.Cleanup(func() {
+		_, _ = db.Exec(context.WithoutCancel(t.Context()), "drop owned by "+role+"; drop role "+role)
+	})
+	config := db.Config()
+	config.ConnConfig.User = role
+	blinkered, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(blinkered.Close)
+	s := open(t, blinkered, version2())
+	_, err = s.ChangeThrottle(t.Context(), func(t *viewschema.Throttle) { t.MaxSessions = 5 })
+	if !errors.Is(err, viewschema.ErrRefused) || !strings.HasSuffix(err.Error(), "type: grant pg_read_all_stats to "+role) {
+		t.Error(err)
+	}
+	if _, err := s.ChangeThrottle(t.Context(), func(t *viewschema.Throttle) { t.MaxEventsPerSecond = 500 }); err != nil {
+		t.Error(err)
+	}
 }
