@@ -79,7 +79,7 @@ func (p *program) app() *urfave.App {
 			Flags: []urfave.Flag{
 				&urfave.DurationFlag{Name: "older-than", Value: 7 * 24 * time.Hour, Usage: "how long ago they have to have been archived"},
 				&urfave.BoolFlag{DisableDefaultText: true, Name: "dry-run", Usage: "list them, and do nothing"},
-				&urfave.BoolFlag{DisableDefaultText: true, Name: "yes", Usage: "do not ask"},
+				yesFlag(),
 				&urfave.DurationFlag{Name: "lock-wait", Value: time.Minute, Usage: "how long to try to get the locks of a table"},
 			},
 			Action: p.action(clean),
@@ -159,8 +159,9 @@ func (p *program) migrate() []*urfave.Command {
 		},
 		{
 			Name:   "abort",
-			Usage:  "remove what the migration under way has made; the live tables stay",
-			Action: p.action(step((*viewschema.Schema).Abort)),
+			Usage:  "remove what the migration under way has made, after listing it; the live tables stay",
+			Flags:  []urfave.Flag{yesFlag()},
+			Action: p.action(abort),
 		},
 	}
 }
@@ -174,6 +175,10 @@ func cutoverFlags() []urfave.Flag {
 		&urfave.DurationFlag{Name: "pause-budget", Value: 500 * time.Millisecond, Usage: "how long to hold off writers for a try; kept below deadlock_timeout"},
 		&urfave.BoolFlag{DisableDefaultText: true, Name: "maintenance", Usage: "all writers are stopped: do not lock the event table, and roll back if an event comes"},
 	}
+}
+
+func yesFlag() urfave.Flag {
+	return &urfave.BoolFlag{DisableDefaultText: true, Name: "yes", Usage: "do not ask"}
 }
 
 func followFlag() urfave.Flag {

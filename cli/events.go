@@ -26,7 +26,7 @@ func (p *program) events() []*urfave.Command {
 			Usage: "make the event table fit while the application writes; shows the steps first, and skips those that are done",
 			Flags: []urfave.Flag{
 				&urfave.BoolFlag{DisableDefaultText: true, Name: "dry-run", Usage: "show the steps and the SQL, and do nothing"},
-				&urfave.BoolFlag{DisableDefaultText: true, Name: "yes", Usage: "do not ask"},
+				yesFlag(),
 				&urfave.BoolFlag{DisableDefaultText: true, Name: "keep-type", Usage: "Axon 2: keep the type in the key, for identifiers under several types"},
 				&urfave.IntFlag{Name: "batch-size", Value: 1_000, Usage: "how many rows get a position in one transaction"},
 				&urfave.DurationFlag{Name: "pause", Usage: "between two batches"},

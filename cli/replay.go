@@ -21,6 +21,7 @@ func replayFlags() []urfave.Flag {
 		&urfave.StringSliceFlag{Name: "aggregate", Usage: "just the rows of the aggregate with this id, and none that several aggregates make; may be repeated"},
 		&urfave.BoolFlag{DisableDefaultText: true, Name: "changed", Usage: "make those tables anew, from their SQL files, whose files, queries or projectors have changed"},
 		&urfave.BoolFlag{DisableDefaultText: true, Name: "watch", Usage: "--changed, and again with every change, until interrupted"},
+		yesFlag(),
 	}
 }
 
@@ -36,6 +37,9 @@ func (p *program) replay(c *urfave.Context) error {
 }
 
 func replayOnce(ctx context.Context, s *session) error {
+	if err := s.confirmReplay(ctx); err != nil {
+		return err
+	}
 	return step(func(schema *viewschema.Schema, ctx context.Context) (viewschema.Result, error) {
 		if !s.flags.Bool("changed") {
 			return schema.ReplayPart(ctx, viewschema.Part{Projectors: s.flags.StringSlice("only"), Aggregates: s.flags.StringSlice("aggregate")})
@@ -46,6 +50,16 @@ func replayOnce(ctx context.Context, s *session) error {
 		}
 		return schema.ReplayChanged(ctx, code, s.flags.StringSlice("only")...)
 	})(ctx, s)
+}
+
+// confirmReplay asks before live tables are emptied, in case this is not the developer's database.
+func (s *session) confirmReplay(ctx context.Context) error {
+	current, err := s.schema.CurrentVersion(ctx)
+	if err != nil || current == 0 {
+		return err
+	}
+	c := s.pool.Config().ConnConfig
+	return s.confirm(fmt.Sprintf("empty live view tables of database %s at %s:%d, and fill them anew while everybody is held off", c.Database, c.Host, c.Port))
 }
 
 // codeOfHandlers names the code that this program consists of.
@@ -80,8 +94,14 @@ func (p *program) watch(c *urfave.Context) error {
 	if err != nil {
 		return err
 	}
-	quiet, told := false, ""
+	quiet, told, agreed := false, "", false
 	round := p.action(func(ctx context.Context, s *session) error {
+		if !agreed {
+			if err := s.confirmReplay(ctx); err != nil {
+				return err
+			}
+			agreed = true
+		}
 		r, err := s.schema.ReplayChanged(ctx, code, s.flags.StringSlice("only")...)
 		if err != nil || r.Nothing && quiet {
 			return err

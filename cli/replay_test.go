@@ -41,7 +41,7 @@ func TestWatch(t *testing.T) {
 	out, in := io.Pipe()
 	ended := make(chan int, 1)
 	go func() {
-		ended <- run(ctx, in, in, "replay", "--watch")
+		ended <- run(ctx, in, in, "replay", "--yes", "--watch")
 		in.Close()
 	}()
 	lines := bufio.NewScanner(out)

@@ -3,12 +3,23 @@ package viewschema
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/replay"
 )
+
+// AbortDrops returns the tables that Abort would drop; none if no migration is under way, and if it is a rollback, whose tables stay.
+func (s *Schema) AbortDrops(ctx context.Context) ([]TableStatus, error) {
+	m, err := s.underWay(ctx, s.db)
+	if err != nil || m == nil || m.rollback {
+		return nil, err
+	}
+	tables, err := s.tableStatus(ctx)
+	return slices.DeleteFunc(tables, func(t TableStatus) bool { return t.Role != "built" && t.Role != "partial" }), err
+}
 
 // Abort removes what the migration under way has made, whatever its target: its tables, unless it is a rollback, whose tables
 // are archived ones, and its bookkeeping. The live

@@ -44,10 +44,10 @@ var commits = []commit{
 	{pg.PointLane, 1, atVersion1, twoGroups, online, "migrate catchup", "version 1, built, done 0, tail, ledger", "version 1, built, done 0, ledger", migrate},
 	{pg.PointCut, 1, atVersion1, twoGroups, online, "migrate catchup", "version 1, built, done 0, ledger", "version 1, built, done 0", migrate},
 	{pg.PointCutover, 1, atVersion1, twoGroups, online, "migrate offline", "version 1, built, done 0", "version 2", migrate},
-	{pg.PointAborting, 1, atVersion1, 0, online, "migrate abort", "version 1, built, done 0", "version 1, aborting, done 0", migrate},
-	{pg.PointAbort, 1, atVersion1, 0, online, "migrate abort", "version 1, aborting, done 0", "version 1", migrate},
-	{pg.PointCreateTables, 1, filledStore, 0, nil, "tables create", "version 0", "version 2, empty", []string{"replay"}},
-	{pg.PointReplay, 1, filledStore, 0, []string{"tables create"}, "replay", "version 2, empty", "version 2", nil},
+	{pg.PointAborting, 1, atVersion1, 0, online, "migrate abort --yes", "version 1, built, done 0", "version 1, aborting, done 0", migrate},
+	{pg.PointAbort, 1, atVersion1, 0, online, "migrate abort --yes", "version 1, aborting, done 0", "version 1", migrate},
+	{pg.PointCreateTables, 1, filledStore, 0, nil, "tables create", "version 0", "version 2, empty", []string{"replay --yes"}},
+	{pg.PointReplay, 1, filledStore, 0, []string{"tables create"}, "replay --yes", "version 2, empty", "version 2", nil},
 	{pg.PointClean, 1, atVersion1, 0, migrate, "clean --older-than 0s --yes", "version 2", "version 2", nil},
 }
 

@@ -116,7 +116,7 @@ func (s *soak) serve(releases []bank.Release) (ctx context.Context, stop func() 
 func (s *soak) migrate(ctx context.Context, version int) {
 	commands := []string{"migrate online", "migrate catchup", "migrate offline"}
 	if s.random.IntN(4) == 0 {
-		commands = append([]string{"migrate online", "migrate abort"}, commands...)
+		commands = append([]string{"migrate online", "migrate abort --yes"}, commands...)
 	}
 	s.kills = 0
 	for _, command := range commands {
