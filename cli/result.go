@@ -160,7 +160,7 @@ func (v resultView) text(w io.Writer, program string) {
 // parked says that something is left out.
 func (v resultView) parked(w io.Writer) {
 	if n := v.result.Parked; n > 0 {
-		fmt.Fprintf(w, "parked, and left out: %s\n", count(int64(n), "aggregate", "aggregates"))
+		fmt.Fprintf(w, "parked, and left out: %s\n", aggregates(n))
 	}
 }
 

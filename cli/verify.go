@@ -59,7 +59,7 @@ func (v determinismView) text(w io.Writer, _ string) {
 		fmt.Fprintln(w, "nothing to compare: the store has no events")
 		return
 	}
-	fmt.Fprintf(w, "replayed %s with %s twice, in %s\n\n", count(int64(v.Aggregates), "aggregate", "aggregates"), events(int64(v.Events)), duration(v.Determinism.Elapsed))
+	fmt.Fprintf(w, "replayed %s with %s twice, in %s\n\n", aggregates(v.Aggregates), events(int64(v.Events)), duration(v.Determinism.Elapsed))
 	t := table(w)
 	fmt.Fprintln(t, "table\tprojector\trows\tdiffer")
 	for _, c := range v.Tables {

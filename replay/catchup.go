@@ -211,8 +211,9 @@ func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, t tables, events []pro
 	p := Pass{Events: int64(len(events))}
 	if len(left) > 0 {
 		events = slices.DeleteFunc(slices.Clone(events), func(e projections.Raw) bool { return left[e.AggregateID] })
+		aggregates = aggregatesOf(events)
 	}
-	p.Rows, err = t.apply(ctx, tx, left.without(aggregates), events)
+	p.Rows, err = t.apply(ctx, tx, aggregates, events)
 	if e, ok := j.poisonous(ctx, tx, err); ok {
 		return Pass{}, &poison{[]*projections.EventError{e}}
 	}

@@ -246,12 +246,7 @@ func (c *cutover) giveWay(ctx context.Context, try int, deadline time.Time, caus
 		}
 		c.opts.Log.Info().Err(cause).Int("try", try).Str("in_the_way", blockers).Msg("gave the locks back; trying again")
 	}
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(time.Duration(rand.Int64N(int64(min(try, 10)) * int64(100*time.Millisecond)))):
-		return nil
-	}
+	return pg.Pause(ctx, time.Duration(rand.Int64N(int64(min(try, 10))*int64(100*time.Millisecond))))
 }
 
 // blockers names who keeps the cutover from its locks at this moment: on the events, whoever keeps writers out or writes;

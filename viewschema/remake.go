@@ -109,7 +109,6 @@ func (s *Schema) remake(ctx context.Context, tx, events pgx.Tx, source *eventsto
 	plan := &Plan{From: s.Target(), To: noVersion}
 	for _, p := range ps {
 		for _, t := range p.Tables {
-			plan.Projectors = append(plan.Projectors, p.Name)
 			plan.Tables = append(plan.Tables, s.def.replay(t, p.Name, plan))
 		}
 	}

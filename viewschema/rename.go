@@ -46,7 +46,7 @@ func (s *Schema) rename(ctx context.Context, tx pgx.Tx, from, to string, renamed
 
 // parts lists what is named after a table.
 func (s *Schema) parts(ctx context.Context, tx pgx.Tx, table string) ([]part, error) {
-	rows, err := tx.Query(ctx, `
+	parts, err := pg.Collect(ctx, tx, pgx.RowToStructByPos[part], `
 		select 'index', c.relname::text, n.nspname::text
 		from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		where i.indrelid = $1::text::regclass
@@ -64,10 +64,6 @@ func (s *Schema) parts(ctx context.Context, tx pgx.Tx, table string) ([]part, er
 		from pg_catalog.pg_statistic_ext join pg_catalog.pg_namespace n on n.oid = stxnamespace
 		where stxrelid = $1::text::regclass
 		order by 1, 2`, pg.Table(s.def.Schema, table))
-	if err != nil {
-		return nil, fmt.Errorf("listing what is named after %s: %w", table, err)
-	}
-	parts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[part])
 	if err != nil {
 		return nil, fmt.Errorf("listing what is named after %s: %w", table, err)
 	}
@@ -98,7 +94,7 @@ func fit(name, rest string) string {
 // numbers itself do not draw from them, and the first that the application lets the database number would collide. Without
 // an index on such a column this reads the table.
 func (s *Schema) advanceSequences(ctx context.Context, tx pgx.Tx, table string) error {
-	rows, err := tx.Query(ctx, `
+	return runEach(ctx, tx, "advancing the sequences of "+table, `
 		select pg_catalog.format('select setval(%1$s, highest) from (select max(%2$I) as highest from %3$s) t
 				where highest > coalesce(pg_sequence_last_value(%1$s), 0) and highest <= %4$s',
 			q.seqrelid::oid, a.attname, $1::text, q.seqmax)
@@ -108,25 +104,12 @@ func (s *Schema) advanceSequences(ctx context.Context, tx pgx.Tx, table string) 
 		where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
 		  and d.refobjid = $1::text::regclass and d.deptype in ('a', 'i')
 		  and q.seqincrement > 0 and a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)`, pg.Table(s.def.Schema, table))
-	if err != nil {
-		return fmt.Errorf("listing the sequences of %s: %w", table, err)
-	}
-	statements, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("listing the sequences of %s: %w", table, err)
-	}
-	for _, sql := range statements {
-		if _, err := tx.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("advancing a sequence of %s: %w", table, err)
-		}
-	}
-	return nil
 }
 
 // revokeAll takes away what default privileges, or the table's file, have granted on it: the rights on a table that replaces
 // another one are the other one's, and nobody may read it before the cutover who may not read the live one.
 func (s *Schema) revokeAll(ctx context.Context, tx pgx.Tx, table string) error {
-	rows, err := tx.Query(ctx, `
+	return runEach(ctx, tx, "taking the rights on "+table+" away", `
 		select distinct pg_catalog.format('revoke all on %s from %s', $1::text,
 			case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end)
 		from pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
@@ -136,24 +119,11 @@ func (s *Schema) revokeAll(ctx context.Context, tx pgx.Tx, table string) error {
 			case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end)
 		from pg_catalog.pg_class c, pg_catalog.pg_attribute t, pg_catalog.aclexplode(t.attacl) a
 		where c.oid = $1::text::regclass and t.attrelid = c.oid and not t.attisdropped and a.grantee <> c.relowner`, pg.Table(s.def.Schema, table))
-	if err != nil {
-		return fmt.Errorf("reading the rights on %s: %w", table, err)
-	}
-	statements, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("reading the rights on %s: %w", table, err)
-	}
-	for _, sql := range statements {
-		if _, err := tx.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("taking rights away: %s: %w", sql, err)
-		}
-	}
-	return nil
 }
 
 // carryRights gives table the owner and the grants of another, on the table and on the columns that both have.
 func (s *Schema) carryRights(ctx context.Context, tx pgx.Tx, from, to string) error {
-	rows, err := tx.Query(ctx, `
+	return runEach(ctx, tx, "carrying the rights on "+from+" over", `
 		select pg_catalog.format('alter table %s owner to %I', $2::text, pg_catalog.pg_get_userbyid(c.relowner))
 		from pg_catalog.pg_class c
 		where c.oid = $1::text::regclass and c.relowner <> (select relowner from pg_catalog.pg_class where oid = $2::text::regclass)
@@ -175,16 +145,17 @@ func (s *Schema) carryRights(ctx context.Context, tx pgx.Tx, from, to string) er
 		) a
 		where a.grantee <> a.relowner`,
 		pg.Table(s.def.Schema, from), pg.Table(s.def.Schema, to))
+}
+
+// runEach runs the statements that a query yields. what says what for, in errors.
+func runEach(ctx context.Context, tx pgx.Tx, what, query string, args ...any) error {
+	statements, err := pg.Collect(ctx, tx, pgx.RowTo[string], query, args...)
 	if err != nil {
-		return fmt.Errorf("reading the rights on %s: %w", from, err)
-	}
-	statements, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("reading the rights on %s: %w", from, err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	for _, sql := range statements {
 		if _, err := tx.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("carrying rights over: %s: %w", sql, err)
+			return fmt.Errorf("%s: %s: %w", what, sql, err)
 		}
 	}
 	return nil

@@ -111,10 +111,10 @@ func TestSequencesAndNamesAcrossCutovers(t *testing.T) {
 		online(t, s)
 		offline(t, s)
 		for _, table := range []string{"members", "entries", "tickets"} {
-			if rows := scan[int](t, db, "select count(*) from view_schema."+table); rows < 20 {
+			if rows := scalar[int](t, db, "select count(*) from view_schema."+table); rows < 20 {
 				t.Errorf("version %d: %s has %d rows", version, table, rows)
 			}
-			run(t, db, "insert into view_schema."+table+" (id) values (gen_random_uuid())")
+			mustExec(t, db, "insert into view_schema."+table+" (id) values (gen_random_uuid())")
 		}
 		names := namesOf(t, db, "members", "entries", "tickets")
 		if version == 1 {
@@ -124,14 +124,14 @@ func TestSequencesAndNamesAcrossCutovers(t *testing.T) {
 		if names != first || strings.Contains(names, "_1") || strings.Contains(names, "_2") {
 			t.Errorf("version %d has the names\n%s", version, names)
 		}
-		run(t, db, openAccount)
+		mustExec(t, db, openAccount)
 	}
 }
 
 // namesOf lists the tables with their indexes, sequences and constraints, in the order of the names.
 func namesOf(t *testing.T, db *pgxpool.Pool, tables ...string) string {
 	t.Helper()
-	return scan[string](t, db, `
+	return scalar[string](t, db, `
 		with t as (select ('view_schema.' || name)::regclass as oid from unnest($1::text[]) name)
 		select string_agg(kind || ' ' || name, E'\n' order by kind, name)
 		from (
