@@ -43,6 +43,8 @@ type Options struct {
 	// StrictTypes makes Plan and MigrateOnline refuse event types of the store that the definition does not know, and types of
 	// the definition of which the store has no event. For that they look at all events, before anything is touched.
 	StrictTypes bool
+	// Expect are the differences that Verify leaves out: table.column, or table for all of it.
+	Expect []string
 	// ManualInit leaves the bookkeeping tables as they are: what needs them newer returns ErrInit, and Init is up to the
 	// operator.
 	ManualInit bool
