@@ -44,8 +44,12 @@ var errRehearsed = errors.New("rehearsed")
 // waits for it in turn, and neither it nor SET takes a snapshot: https://www.postgresql.org/docs/current/sql-lock.html.
 func (l Ledger) alone(ctx context.Context, db pg.Beginner, point pg.Point, fn func(tx pgx.Tx) error) error {
 	return pg.InSnapshot(ctx, db, point, func(tx pgx.Tx) error {
-		for _, sql := range []string{"set local lock_timeout = 0", "set local statement_timeout = 0", l.sql("lock table %SCHEMA%.projector_migrations in exclusive mode")} {
-			if _, err := tx.Exec(ctx, sql); err != nil {
+		for _, sql := range []string{
+			"set local lock_timeout = 0",
+			"set local statement_timeout = 0",
+			"lock table %SCHEMA%.projector_migrations in exclusive mode",
+		} {
+			if _, err := tx.Exec(ctx, l.sql(sql)); err != nil {
 				return fmt.Errorf("waiting for the work on the migration to pause: %w", err)
 			}
 		}
