@@ -75,8 +75,8 @@ func (t TableComparison) Same() bool {
 //
 // It catches up first. Then, in one transaction, it applies what is still lacking, compares, and rolls back: both tables are seen
 // with exactly the events that this snapshot has, since live projections commit with their events. The application reads and writes
-// meanwhile. What works for a migration waits, or gives up as it does for other locks: catch-ups, the cutover, an abort. Vacuum keeps
-// what dies. Where much differs, the server needs temporary disk space for up to all rows of both tables.
+// meanwhile. What works for a migration waits, or gives up as it does for other locks: catch-ups, the cutover, an abort. Status
+// names whom they wait for. Vacuum keeps what dies. Where much differs, the server needs temporary disk space for up to all rows of both tables.
 //
 // With events in another database no snapshot has both; see Verification.Apart.
 //
@@ -164,6 +164,19 @@ func (s *Schema) compare(ctx context.Context, tx pgx.Tx, m *migration, plan *Pla
 		s.opts.Log.Debug().Str("table", t.Table).Int64("rows", t.BuiltRows).Stringer("elapsed", time.Since(began)).Msg("compared")
 	}
 	return nil
+}
+
+// verifying names a verification that is under way, by the lock that no other work takes.
+func (s *Schema) verifying(ctx context.Context) (list []string, err error) {
+	var oid uint32
+	if err := s.db.QueryRow(ctx, "select to_regclass($1)::oid", pg.Table(s.def.Schema, "projector_migrations")).Scan(&oid); err != nil {
+		return nil, fmt.Errorf("looking for a verification: %w", err)
+	}
+	holders, err := pg.Holders(ctx, s.db, []uint32{oid}, pg.Exclusive)
+	for _, h := range holders {
+		list = append(list, "verify: "+h.About)
+	}
+	return list, err
 }
 
 // pair is a table that was built, and the live one.

@@ -272,6 +272,10 @@ func TestVerifyExpected(t *testing.T) {
 	if found = comparisons(t, expecting(t, db, version2(), all...)); !found["accounts"].Same() {
 		t.Errorf("with all of it: %+v", found)
 	}
+	found = comparisons(t, expecting(t, db, version2(), append([]string{"accounts.id", "accounts.balance"}, all...)...))
+	if c := found["accounts"]; !c.Same() || c.BuiltRows == 0 || c.BuiltRows != c.LiveRows {
+		t.Errorf("with every column: %+v", c)
+	}
 	if found = comparisons(t, expecting(t, db, version2(), "accounts")); !found["accounts"].Expected || !found["accounts"].Same() {
 		t.Errorf("with the whole table: %+v", found)
 	}
@@ -451,7 +455,7 @@ func TestVerifyElsewhere(t *testing.T) {
 }
 
 // The tables that a rollback brings back are compared with those that it takes away. What works for a migration waits for a
-// verification, and a cutover tells whom it waits for.
+// verification, and cutover and status tell for whom.
 func TestVerifyRollback(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, atVersion1)
@@ -494,6 +498,9 @@ func TestVerifyRollback(t *testing.T) {
 	_, err := back.Rollback(t.Context())
 	if !owned || !errors.Is(err, viewschema.ErrLockWait) || !strings.Contains(err.Error(), "in the way: pid ") {
 		t.Errorf("the cutover: %v", err)
+	}
+	if st, err := back.Status(t.Context()); err != nil || len(st.Migration.Workers) != 1 || !strings.HasPrefix(st.Migration.Workers[0], "verify: pid ") {
+		t.Errorf("status: %+v, %v", st.Migration, err)
 	}
 	close(look)
 	if err := <-verified; err != nil {
