@@ -71,6 +71,7 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 		MaxParked:   c.Int("max-parked"),
 		WithParked:  c.Bool("with-parked"),
 		StrictTypes: c.Bool("strict-types"),
+		Expect:      c.StringSlice("expect"),
 		ManualInit:  !c.Bool("auto-migrate"),
 	})
 	if err == nil {
