@@ -29,14 +29,29 @@ type comparison struct {
 // comparePair compares two tables.
 func (s *Schema) comparePair(ctx context.Context, tx pgx.Tx, p pair) (TableComparison, error) {
 	t := TableComparison{
-		Table: p.Table, New: p.isNew(), ExpectedColumns: []string{}, Unseen: []string{}, Key: []string{}, Columns: []ColumnDifference{},
+		Table: p.Table, New: p.isNew(), Unseen: []string{}, Key: []string{}, Columns: []ColumnDifference{},
 		OnlyBuiltColumns: []string{}, OnlyLiveColumns: []string{}, Examples: []RowExample{},
 	}
 	t.ExpectedColumns, t.Expected = s.expected(p.Table)
 	if t.New || t.Expected {
 		return t, nil
 	}
-	c := comparison{built: pg.Table(s.def.Schema, p.Built), live: pg.Table(s.def.Schema, p.Table)}
+	c := p.align(&t)
+	c.built, c.live = pg.Table(s.def.Schema, p.Built), pg.Table(s.def.Schema, p.Table)
+	differ, err := c.sum(ctx, tx, &t)
+	if err != nil || !differ {
+		return t, err
+	}
+	differing, err := c.differing(ctx, tx)
+	if err != nil {
+		return t, err
+	}
+	err = c.compareRows(ctx, tx, differing, &t)
+	return t, err
+}
+
+// align finds the columns that can be compared, and those that cannot.
+func (p pair) align(t *TableComparison) (c comparison) {
 	built, live, made := p.built.names(), p.live.names(), append(p.built.made(), p.live.made()...)
 	for _, column := range built {
 		switch {
@@ -57,15 +72,7 @@ func (s *Schema) comparePair(ctx context.Context, tx pgx.Tx, p pair) (TableCompa
 	if key, former := p.built.key(), p.live.key(); len(former) > 0 && isSubset(former, key) && isSubset(key, c.columns) {
 		t.Key, c.key = key, key
 	}
-	differ, err := c.sum(ctx, tx, &t)
-	if err != nil || !differ {
-		return t, err
-	}
-	differing, err := c.differing(ctx, tx)
-	if err != nil {
-		return t, err
-	}
-	return t, c.compareRows(ctx, tx, differing, &t)
+	return c
 }
 
 func isSubset(some, of []string) bool {

@@ -155,13 +155,12 @@ func (s *Schema) compare(ctx context.Context, tx pgx.Tx, m *migration, plan *Pla
 		return fmt.Errorf("counting the parked aggregates: %w", err)
 	}
 	for _, p := range pairs {
-		began := time.Now()
+		s.opts.Log.Info().Str("table", p.Table).Msg("comparing")
 		t, err := s.comparePair(ctx, tx, p)
 		if err != nil {
 			return fmt.Errorf("comparing table %s: %w", p.Table, err)
 		}
 		v.Tables = append(v.Tables, t)
-		s.opts.Log.Debug().Str("table", t.Table).Int64("rows", t.BuiltRows).Stringer("elapsed", time.Since(began)).Msg("compared")
 	}
 	return nil
 }
