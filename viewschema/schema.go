@@ -38,13 +38,13 @@ type Options struct {
 	// default, or its aggregate is parked. The cutover always stops.
 	OnError   replay.OnError
 	MaxParked int // how many aggregates OnError may park; default 100
+	// Expect are the differences that Verify leaves out: table.column, or table for all of it.
+	Expect []string
 	// WithParked cuts over to a version that leaves parked aggregates out.
 	WithParked bool
 	// StrictTypes makes Plan and MigrateOnline refuse event types of the store that the definition does not know, and types of
 	// the definition of which the store has no event. For that they look at all events, before anything is touched.
 	StrictTypes bool
-	// Expect are the differences that Verify leaves out: table.column, or table for all of it.
-	Expect []string
 	// ManualInit leaves the bookkeeping tables as they are: what needs them newer returns ErrInit, and Init is up to the
 	// operator.
 	ManualInit bool

@@ -36,7 +36,7 @@ type MigrationStatus struct {
 	Ledger      int64        `json:"ledger"`     // replayed ids above the cut
 	Tail        int64        `json:"tail"`       // events that the new tables lack; only when built
 	Lane        *replay.Lane `json:"lane"`       // nil: no projector is replayed in the order of the store
-	Workers     []string     `json:"workers"`    // that hold a batch or the lane, or verify, for which all others wait
+	Workers     []string     `json:"workers"`    // that hold a batch or the lane
 	Rollback    bool         `json:"rollback"`   // to the version before, whose tables are the archived ones
 	Changed     string       `json:"changed"`    // how this definition differs from the one that began; empty: it does not
 	Created     time.Time    `json:"created"`
@@ -128,11 +128,6 @@ func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationS
 	if st.Workers, err = s.holders(ctx, m, st.Lane != nil); err != nil {
 		return nil, err
 	}
-	verifying, err := s.verifying(ctx)
-	if err != nil {
-		return nil, err
-	}
-	st.Workers = append(st.Workers, verifying...)
 	now, err := s.fingerprint(ctx, s.db)
 	if err != nil {
 		return nil, err
@@ -154,7 +149,7 @@ func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationS
 }
 
 // holders finds who works on the migration without taking a lock: a worker that has claimed a batch, or the lane, is the xmax of its
-// row, and holds the lock of that transaction id.
+// row, and holds the lock of that transaction id. A verification, for which all others wait, is one of them.
 func (s *Schema) holders(ctx context.Context, m *migration, lane bool) ([]string, error) {
 	inLane := ""
 	if lane {
@@ -177,5 +172,6 @@ func (s *Schema) holders(ctx context.Context, m *migration, lane bool) ([]string
 	if err != nil {
 		return nil, fmt.Errorf("looking for workers: %w", err)
 	}
-	return list, nil
+	verifying, err := s.verifying(ctx)
+	return append(list, verifying...), err
 }
