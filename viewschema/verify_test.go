@@ -183,7 +183,7 @@ func TestVerifyFindsDifferences(t *testing.T) {
 	if found := comparisons(t, s); len(found) != 4 || !found["accounts"].Same() {
 		t.Fatalf("before: %+v", found)
 	}
-	run(t, db, `
+	execute(t, db, `
 		update view_schema.accounts set balance = balance + 1, owner = owner || '?' where id = (select id from view_schema.accounts order by id limit 1);
 		update view_schema.accounts set owner = 'Zoë' where id = (select id from view_schema.accounts order by id offset 1 limit 1);
 		update view_schema.branch_totals set turnover = turnover - 1 where (branch, currency) = ('Gent', 'EUR');
@@ -263,7 +263,7 @@ func TestVerifyExpected(t *testing.T) {
 	if c := found["accounts"]; !c.Same() || len(c.ExpectedColumns) != 5 || !slices.Equal(c.Key, []string{"id"}) {
 		t.Errorf("with what was added: %+v", c)
 	}
-	run(t, db, "update view_schema.accounts set owner = upper(owner); alter table view_schema.accounts add note text, add no serial, alter balance type numeric")
+	execute(t, db, "update view_schema.accounts set owner = upper(owner); alter table view_schema.accounts add note text, add no serial, alter balance type numeric")
 	found = comparisons(t, expecting(t, db, version2(), added...))
 	if c := found["accounts"]; c.Differ != c.LiveRows || len(c.Columns) != 1 || !slices.Equal(c.OnlyLiveColumns, []string{"note", "no"}) {
 		t.Errorf("with another owner: %+v", c)
@@ -280,7 +280,7 @@ func TestVerifyExpected(t *testing.T) {
 		t.Errorf("with the whole table: %+v", found)
 	}
 
-	run(t, db, openAccount)
+	execute(t, db, openAccount)
 	before := scan[int64](t, db, "select max(cut) from view_schema.projector_migrations")
 	_, err := expecting(t, db, version2(), "acounts.owner", "accounts.ownr", "transactions").Verify(t.Context())
 	if !errors.Is(err, viewschema.ErrRefused) {
@@ -348,7 +348,7 @@ func TestVerifyFindsWhatExceptAllFinds(t *testing.T) {
 	}
 	online(t, s)
 	rapid.Check(t, func(r *rapid.T) {
-		run(t, db, `
+		execute(t, db, `
 			truncate view_schema.keyed, view_schema.bare, view_schema.numbered;
 			insert into view_schema.keyed (id, word, n) select id, word, n from view_schema.keyed_2;
 			insert into view_schema.numbered (id, word, n) select id, word, n from view_schema.numbered_2;
@@ -369,7 +369,7 @@ func TestVerifyFindsWhatExceptAllFinds(t *testing.T) {
 				"insert into view_schema.%[1]s (id, word, n) select %[3]s, word, n from view_schema.%[1]s where %[2]s",
 				"with s as (select id, lead(word) over (order by id) as word from view_schema.%[1]s where %[2]s) update view_schema.%[1]s t set word = s.word from s where t.id = s.id",
 			}).Draw(r, "edit")
-			run(t, db, strings.NewReplacer("%[1]s", table, "%[2]s", some, "%[3]s", id).Replace(edit))
+			execute(t, db, strings.NewReplacer("%[1]s", table, "%[2]s", some, "%[3]s", id).Replace(edit))
 		}
 		v, err := s.Verify(t.Context())
 		if err != nil {
