@@ -183,7 +183,7 @@ func TestVerifyFindsDifferences(t *testing.T) {
 	if found := comparisons(t, s); len(found) != 4 || !found["accounts"].Same() {
 		t.Fatalf("before: %+v", found)
 	}
-	execute(t, db, `
+	mustExec(t, db, `
 		update view_schema.accounts set balance = balance + 1, owner = owner || '?' where id = (select id from view_schema.accounts order by id limit 1);
 		update view_schema.accounts set owner = 'Zoë' where id = (select id from view_schema.accounts order by id offset 1 limit 1);
 		update view_schema.branch_totals set turnover = turnover - 1 where (branch, currency) = ('Gent', 'EUR');
@@ -192,7 +192,7 @@ func TestVerifyFindsDifferences(t *testing.T) {
 		with two as (select id, received_at, row_number() over (order by id) as i from view_schema.transfers where received_at is not null order by id limit 2)
 		update view_schema.transfers t set received_at = o.received_at from two f join two o on o.i = 3 - f.i where t.id = f.id`)
 	state := func() string {
-		return scan[string](t, db, `
+		return scalar[string](t, db, `
 			select concat_ws(' ', (select md5(string_agg(a::text, '' order by id)) from view_schema.accounts_4 a),
 				(select md5(string_agg(b::text, '' order by branch, currency)) from view_schema.branch_totals_4 b),
 				(select count(*) from view_schema.transactions_4), (select count(*) from view_schema.projector_replayed_ids),
@@ -222,7 +222,7 @@ func TestVerifyFindsDifferences(t *testing.T) {
 			t.Errorf("%s: %s, want %s", table, got, want)
 		}
 	}
-	first := scan[string](t, db, "select id::text from view_schema.accounts_4 order by id limit 1")
+	first := scalar[string](t, db, "select id::text from view_schema.accounts_4 order by id limit 1")
 	if e := found["accounts"].Examples; len(e) != 2 || *e[0].Key["id"] != first || len(e[0].Built) != 2 || *e[0].Built["owner"]+"?" != *e[0].Live["owner"] {
 		t.Errorf("examples of accounts: %+v", e)
 	}
@@ -263,7 +263,7 @@ func TestVerifyExpected(t *testing.T) {
 	if c := found["accounts"]; !c.Same() || len(c.ExpectedColumns) != 5 || !slices.Equal(c.Key, []string{"id"}) {
 		t.Errorf("with what was added: %+v", c)
 	}
-	execute(t, db, "update view_schema.accounts set owner = upper(owner); alter table view_schema.accounts add note text, add no serial, alter balance type numeric")
+	mustExec(t, db, "update view_schema.accounts set owner = upper(owner); alter table view_schema.accounts add note text, add no serial, alter balance type numeric")
 	found = comparisons(t, expecting(t, db, version2(), added...))
 	if c := found["accounts"]; c.Differ != c.LiveRows || len(c.Columns) != 1 || !slices.Equal(c.OnlyLiveColumns, []string{"note", "no"}) {
 		t.Errorf("with another owner: %+v", c)
@@ -280,8 +280,8 @@ func TestVerifyExpected(t *testing.T) {
 		t.Errorf("with the whole table: %+v", found)
 	}
 
-	execute(t, db, openAccount)
-	before := scan[int64](t, db, "select max(cut) from view_schema.projector_migrations")
+	mustExec(t, db, openAccount)
+	before := scalar[int64](t, db, "select max(cut) from view_schema.projector_migrations")
 	_, err := expecting(t, db, version2(), "acounts.owner", "accounts.ownr", "transactions").Verify(t.Context())
 	if !errors.Is(err, viewschema.ErrRefused) {
 		t.Errorf("wrong names: %v", err)
@@ -295,7 +295,7 @@ func TestVerifyExpected(t *testing.T) {
 			t.Errorf("%v does not say %q", err, want)
 		}
 	}
-	if after := scan[int64](t, db, "select max(cut) from view_schema.projector_migrations"); after != before {
+	if after := scalar[int64](t, db, "select max(cut) from view_schema.projector_migrations"); after != before {
 		t.Error("wrong names have not kept it from catching up")
 	}
 }
@@ -348,7 +348,7 @@ func TestVerifyFindsWhatExceptAllFinds(t *testing.T) {
 	}
 	online(t, s)
 	rapid.Check(t, func(r *rapid.T) {
-		execute(t, db, `
+		mustExec(t, db, `
 			truncate view_schema.keyed, view_schema.bare, view_schema.numbered;
 			insert into view_schema.keyed (id, word, n) select id, word, n from view_schema.keyed_2;
 			insert into view_schema.numbered (id, word, n) select id, word, n from view_schema.numbered_2;
@@ -369,7 +369,7 @@ func TestVerifyFindsWhatExceptAllFinds(t *testing.T) {
 				"insert into view_schema.%[1]s (id, word, n) select %[3]s, word, n from view_schema.%[1]s where %[2]s",
 				"with s as (select id, lead(word) over (order by id) as word from view_schema.%[1]s where %[2]s) update view_schema.%[1]s t set word = s.word from s where t.id = s.id",
 			}).Draw(r, "edit")
-			execute(t, db, strings.NewReplacer("%[1]s", table, "%[2]s", some, "%[3]s", id).Replace(edit))
+			mustExec(t, db, strings.NewReplacer("%[1]s", table, "%[2]s", some, "%[3]s", id).Replace(edit))
 		}
 		v, err := s.Verify(t.Context())
 		if err != nil {
