@@ -154,8 +154,10 @@ func (p *program) migrate() []*urfave.Command {
 			Name:  "offline",
 			Usage: "the cutover: the last events, the new names, the new version, in one transaction",
 			Flags: append(cutoverFlags(),
+				&urfave.BoolFlag{DisableDefaultText: true, Name: "verify", Usage: "compare the built tables with the live ones first, and if they differ do nothing and exit with 3; see verify"},
+				expectFlag(),
 				&urfave.BoolFlag{DisableDefaultText: true, Name: "with-parked", Usage: "cut over although parked aggregates are left out; live projections of their events will not find their rows"}),
-			Action: p.action(cutover((*viewschema.Schema).MigrateOffline)),
+			Action: p.action(offline),
 		},
 		{
 			Name:   "abort",

@@ -73,6 +73,7 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 		Maintenance: c.Bool("maintenance"),
 		OnError:     replay.OnError(c.String("on-error")),
 		MaxParked:   c.Int("max-parked"),
+		Expect:      c.StringSlice("expect"),
 		WithParked:  c.Bool("with-parked"),
 		StrictTypes: c.Bool("strict-types"),
 		Throttle:    change,

@@ -132,6 +132,31 @@ func TestResultText(t *testing.T) {
 	}))
 }
 
+func TestVerificationText(t *testing.T) {
+	t.Parallel()
+	text := func(s string) *string { return &s }
+	differs := viewschema.Verification{From: 1, To: 2, Parked: 1, LiveParked: 2, Apart: "the events are in another database", Elapsed: 1200 * time.Millisecond, Tables: []viewschema.TableComparison{
+		{
+			Table: "accounts", Key: []string{"id"}, BuiltRows: 12_345, LiveRows: 12_346, OnlyBuilt: 1, OnlyLive: 2, Differ: 3,
+			ExpectedColumns: []string{"branch"}, Unseen: []string{"no"}, OnlyBuiltColumns: []string{"iban", "currency"}, OnlyLiveColumns: []string{"note"},
+			Columns: []viewschema.ColumnDifference{{Column: "owner", Rows: 3}, {Column: "balance", Rows: 1}},
+			Examples: []viewschema.RowExample{
+				{Key: map[string]*string{"id": text("7")}, Built: map[string]*string{"owner": text("Ada Lovelace"), "balance": text("-12.5")}},
+				{Key: map[string]*string{"id": text("8")}, Live: map[string]*string{"owner": text(""), "balance": nil}},
+				{Key: map[string]*string{"id": text("9")}, Built: map[string]*string{"owner": text("null")}, Live: map[string]*string{"owner": text(strings.Repeat("x", 200))}},
+			},
+		},
+		{Table: "branch_totals", New: true},
+		{Table: "transactions", Expected: true},
+		{Table: "words", BuiltRows: 2, LiveRows: 1, OnlyBuilt: 1, Examples: []viewschema.RowExample{{Built: map[string]*string{"word": text("a")}}}},
+	}}
+	golden(t, "verification", verificationView{Verification: differs})
+	golden(t, "verification-gate", verificationView{Verification: differs, gate: true})
+	same := viewschema.Verification{From: 2, To: 1, Rollback: true, Elapsed: time.Second, Tables: []viewschema.TableComparison{{Table: "accounts", BuiltRows: 5, LiveRows: 5}}}
+	golden(t, "verification-rollback", verificationView{Same: true, Verification: same})
+	golden(t, "verification-nothing", verificationView{Same: true, Verification: viewschema.Verification{From: 2, To: 3}})
+}
+
 func TestFormats(t *testing.T) {
 	t.Parallel()
 	for got, want := range map[string]string{

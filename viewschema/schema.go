@@ -38,6 +38,8 @@ type Options struct {
 	// default, or its aggregate is parked. The cutover always stops.
 	OnError   replay.OnError
 	MaxParked int // how many aggregates OnError may park; default 100
+	// Expect are the differences that Verify leaves out: table.column, or table for all of it.
+	Expect []string
 	// WithParked cuts over to a version that leaves parked aggregates out.
 	WithParked bool
 	// StrictTypes makes Plan and MigrateOnline refuse event types of the store that the definition does not know, and types of

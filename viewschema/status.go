@@ -153,7 +153,7 @@ func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationS
 }
 
 // holders finds who works on the migration without taking a lock: a worker that has claimed a batch, or the lane, is the xmax of its
-// row, and holds the lock of that transaction id.
+// row, and holds the lock of that transaction id. A verification, for which all others wait, is one of them.
 func (s *Schema) holders(ctx context.Context, m *migration, lane bool) ([]string, error) {
 	inLane := ""
 	if lane {
@@ -176,5 +176,6 @@ func (s *Schema) holders(ctx context.Context, m *migration, lane bool) ([]string
 	if err != nil {
 		return nil, fmt.Errorf("looking for workers: %w", err)
 	}
-	return list, nil
+	verifying, err := s.verifying(ctx)
+	return append(list, verifying...), err
 }
