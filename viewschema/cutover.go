@@ -39,6 +39,7 @@ type cutover struct {
 	m      *migration
 	plan   *Plan
 	result *Result
+	anew   []belonging // what the last try has made anew
 
 	budget time.Duration // from asking for the writers' lock to giving up
 	rate   float64       // events per second that the last catch-up applied

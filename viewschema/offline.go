@@ -58,7 +58,14 @@ func (s *Schema) cutOver(ctx context.Context, m *migration, plan *Plan) (Result,
 	}
 	err = pg.InTx(ctx, s.db, pg.PointList, func(tx pgx.Tx) error {
 		_, err := s.checkCutover(ctx, tx, plan)
-		return errors.Join(err, s.refuseParked(m, parked))
+		if err := errors.Join(err, s.refuseParked(m, parked)); err != nil {
+			return err
+		}
+		notes, err := s.lacking(ctx, tx, plan)
+		for _, text := range notes {
+			s.opts.Log.Warn().Msg(text)
+		}
+		return err
 	})
 	if err != nil {
 		return Result{}, err
@@ -70,5 +77,6 @@ func (s *Schema) cutOver(ctx context.Context, m *migration, plan *Plan) (Result,
 		return Result{}, err
 	}
 	s.db.Reset() // its connections know the columns of tables that have other names now
+	result.Remaining = s.complete(ctx, c.anew)
 	return result, nil
 }

@@ -121,7 +121,7 @@ func TestDependentsAreFound(t *testing.T) {
 		}
 	}
 	slices.Sort(found)
-	want := []string{"function best()", "function total()", "materialized view sums", "policy rich of notes"}
+	want := []string{"function public.best()", "function public.total()", "materialized view sums", "policy rich on public.notes"}
 	if !slices.Equal(found, want) {
 		t.Errorf("found %q", found)
 	}
