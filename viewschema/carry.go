@@ -21,21 +21,21 @@ type belonging struct {
 	After      string   // a statement that completes it, which nobody has to wait for: it runs once the cutover has committed; empty: none
 }
 
-// belongings lists what hangs on the live tables that the plan replaces. Afterwards q has the search path that it had.
+// belongings lists what hangs on the live tables that the plan replaces.
 //
-// Definitions are PostgreSQL's own, which are printed with the schemas of all names that are not on the search path: hence the
-// empty one. They are taken before the tables are renamed, and so name the new table when they are run after that. What the
+// Definitions are PostgreSQL's own. They are taken before the tables are renamed, and so name the new table when they are run after that. What the
 // table's SQL files have made already, by the same name, is left out. Triggers and policies leave the archived table: should it be
 // caught up, to take the cutover back, no trigger runs a second time for an event. Row security stays on there: without a policy, it
 // shows nothing to anybody but the owner. A rollback brings it back only if the table has it that is live by then.
 func (s *Schema) belongings(ctx context.Context, tx pgx.Tx, plan *Plan) (all []belonging, err error) {
-	var path string
-	if err := tx.QueryRow(ctx, "select current_setting('search_path')").Scan(&path); err != nil {
-		return nil, fmt.Errorf("reading the search path: %w", err)
-	}
-	if err := searchPath(ctx, tx, "pg_catalog"); err != nil {
-		return nil, err
-	}
+	err = qualified(ctx, tx, func() error {
+		all, err = s.listBelongings(ctx, tx, plan)
+		return err
+	})
+	return all, err
+}
+
+func (s *Schema) listBelongings(ctx context.Context, tx pgx.Tx, plan *Plan) (all []belonging, err error) {
 	var leaving, built []string
 	for _, t := range plan.Tables {
 		if t.Kind != projector.KindAlter {
@@ -61,7 +61,23 @@ func (s *Schema) belongings(ctx context.Context, tx pgx.Tx, plan *Plan) (all []b
 			}
 		}
 	}
-	return all, searchPath(ctx, tx, path)
+	return all, nil
+}
+
+// qualified runs fn with a search path on which no schema of a user is: so PostgreSQL prints names and definitions with the schemas of
+// all names. Afterwards tx has the search path that it had.
+func qualified(ctx context.Context, tx pgx.Tx, fn func() error) error {
+	var path string
+	if err := tx.QueryRow(ctx, "select current_setting('search_path')").Scan(&path); err != nil {
+		return fmt.Errorf("reading the search path: %w", err)
+	}
+	if err := searchPath(ctx, tx, "pg_catalog"); err != nil {
+		return err
+	}
+	if err := fn(); err != nil {
+		return err
+	}
+	return searchPath(ctx, tx, path)
 }
 
 func searchPath(ctx context.Context, tx pgx.Tx, path string) error {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -103,6 +105,8 @@ const everything = `
 	alter table view_schema.accounts set (autovacuum_vacuum_scale_factor = 0.01, toast.autovacuum_enabled = false);
 	alter index view_schema.accounts_pkey set (fillfactor = 70);
 	alter table view_schema.accounts cluster on accounts_pkey;
+	create index accounts_lower on view_schema.accounts (lower(owner));
+	alter index view_schema.accounts_lower alter column 1 set statistics 300;
 	create statistics view_schema.accounts_owners (dependencies) on owner, balance from view_schema.accounts;
 	comment on statistics view_schema.accounts_owners is 'names tell';
 	alter statistics view_schema.accounts_owners set statistics 77;
@@ -168,12 +172,24 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		mustExec(t, db, `create publication fortunes for table view_schema.accounts (id, "owner") where (balance > 100 and owner <> '') with (publish = 'insert')`)
 	}
 	before := describe(t, db)
+	again := func(versions int) viewschema.Definition {
+		d := sameAgain(versions)
+		d.Views = fstest.MapFS{"accounts.indexes.sql": {Data: []byte("create index accounts%SUFFIX%_lower on accounts%SUFFIX% (lower(owner))")}}
+		for _, name := range []string{"accounts.sql", "transactions.sql", "transactions.indexes.sql"} {
+			text, err := fs.ReadFile(v1.Definition.Views, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.Views.(fstest.MapFS)[name] = &fstest.MapFile{Data: text}
+		}
+		return d
+	}
 	carried := []string{
 		"foreign key of_whom of reports.notes", "foreign key of_what of reports.notes", "policy small of view_schema.accounts", "row security of view_schema.transactions",
 		"statistics reports.whose", "the place of view_schema.transactions in publication movements", "trigger late of view_schema.transactions", "view reports.movements",
 	}
 	for version := 2; version <= 3; version++ {
-		s := open(t, db, sameAgain(version))
+		s := open(t, db, again(version))
 		plan, err := s.Plan(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -196,7 +212,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			t.Errorf("at version %d:\n%s\nbefore:\n%s", version, after, before)
 		}
 	}
-	if _, err := open(t, db, sameAgain(2)).Rollback(t.Context()); err != nil {
+	if _, err := open(t, db, again(2)).Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if after := describe(t, db); after != before {
@@ -224,6 +240,31 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 }
 
+// Labels come along: here their provider is not loaded, and PostgreSQL says so of the statement. The live table stays as it is.
+func TestSecurityLabelsAreCarriedOver(t *testing.T) {
+	t.Parallel()
+	for what, want := range map[string]string{
+		"0": `security label for anon on table "view_schema"."accounts" is 'masked'`,
+		"2": `security label for anon on column "view_schema"."accounts".owner is 'masked'`,
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.Database(t, atVersion1)
+			mustExec(t, db, `set allow_system_table_mods = on;
+				insert into pg_seclabel (objoid, classoid, objsubid, provider, label) values ('view_schema.accounts'::regclass, 'pg_class'::regclass, `+what+`, 'anon', 'masked')`)
+			s := open(t, db, sameAgain(2))
+			online(t, s)
+			before := dump(t, db)
+			if _, err := s.MigrateOffline(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v", err)
+			}
+			if after := dump(t, db); after != before {
+				t.Errorf("the schema has changed:\n%s", after)
+			}
+		})
+	}
+}
+
 // What cannot be made anew for the new table is found before anything is locked, and the live tables stay as they are.
 func TestWhatCannotBeMadeAnew(t *testing.T) {
 	t.Parallel()
@@ -233,17 +274,17 @@ func TestWhatCannotBeMadeAnew(t *testing.T) {
 		"a policy on a column that goes":          {"create policy p on view_schema.accounts using (note is null)", "policy p of view_schema.accounts would stay behind"},
 		"a trigger on a column that goes":         {"create trigger g after update of note on view_schema.accounts for each row execute function f()", "trigger g of view_schema.accounts would stay behind"},
 		"statistics of a column that goes":        {"create statistics s on note, owner from view_schema.accounts", "statistics public.s would stay behind"},
-		"a materialized view":                     {"create materialized view m as select 1 from view_schema.accounts", "materialized view m would stay behind with the archived table accounts_1; drop it before the cutover (drop materialized view m)"},
+		"a materialized view":                     {"create materialized view m as select 1 from view_schema.accounts", "materialized view public.m would stay behind with the archived table accounts_1; drop it before the cutover (drop materialized view public.m)"},
 		"a rule":                                  {"create rule r as on update to view_schema.accounts do also select 1", "(drop rule r on view_schema.accounts)"},
 		"a rule of a view":                        {"create view v as select account_id from view_schema.transactions; create rule r as on delete to v do instead delete from view_schema.accounts where id = old.account_id", "(drop rule r on public.v)"},
 		"a policy of another table that reads it": {"create table k (id uuid); create policy p on k using (exists (select from view_schema.accounts))", "(drop policy p on public.k)"},
 		"a function in parsed SQL":                {"create function h() returns bigint begin atomic select count(*) from view_schema.accounts; end", "(drop function public.h())"},
 		"a column that is a row of it":            {"create table k (a view_schema.accounts[])", "table column public.k.a would stay behind"},
-		"a table that inherits from it":           {"create table k () inherits (view_schema.accounts)", "(alter table k no inherit view_schema.accounts)"},
-		"a table that it inherits from":           {"create table k (id uuid not null); alter table view_schema.accounts inherit k", "(alter table view_schema.accounts no inherit k)"},
+		"a table that inherits from it":           {"create table k () inherits (view_schema.accounts)", "(alter table public.k no inherit view_schema.accounts)"},
+		"a table that it inherits from":           {"create table k (id uuid not null); alter table view_schema.accounts inherit k", "(alter table view_schema.accounts no inherit public.k)"},
 		"a table that it is a partition of": {
 			"create table k (like view_schema.accounts) partition by hash (id); alter table k attach partition view_schema.accounts for values with (modulus 1, remainder 0)",
-			"(alter table k detach partition view_schema.accounts)",
+			"(alter table public.k detach partition view_schema.accounts)",
 		},
 		"a default that draws from its sequence": {"alter table view_schema.accounts add no serial; create table k (no int default nextval('view_schema.accounts_no_seq'))", "default value for public.k.no would stay behind"},
 		"a place in a subscription": {`set allow_system_table_mods = on; create subscription su connection 'host=nowhere' publication p with (connect = false, slot_name = none);

@@ -23,13 +23,21 @@ func (s *Schema) checkCutover(ctx context.Context, tx pgx.Tx, plan *Plan) ([]bel
 			r.add("%s would stay behind with the archived table: %s; drop it before the cutover and create it again after", b.What, b.Problem)
 		}
 	}
+	err = qualified(ctx, tx, func() error { return s.addDependents(ctx, tx, plan, r) })
+	if err != nil {
+		return nil, err
+	}
+	return all, r.orNil()
+}
+
+func (s *Schema) addDependents(ctx context.Context, tx pgx.Tx, plan *Plan, r *refusal) error {
 	for _, t := range plan.Tables {
 		if t.Kind == projector.KindAlter || t.Archived == "" {
 			continue
 		}
 		rows, err := tx.Query(ctx, dependents, pg.Table(s.def.Schema, t.Table), t.Kind == projector.KindReplay)
 		if err != nil {
-			return nil, fmt.Errorf("looking for what depends on %s: %w", t.Table, err)
+			return fmt.Errorf("looking for what depends on %s: %w", t.Table, err)
 		}
 		var what, remedy string
 		_, err = pgx.ForEachRow(rows, []any{&what, &remedy}, func() error {
@@ -40,10 +48,10 @@ func (s *Schema) checkCutover(ctx context.Context, tx pgx.Tx, plan *Plan) ([]bel
 			return nil
 		})
 		if err != nil {
-			return nil, fmt.Errorf("looking for what depends on %s: %w", t.Table, err)
+			return fmt.Errorf("looking for what depends on %s: %w", t.Table, err)
 		}
 	}
-	return all, r.orNil()
+	return nil
 }
 
 // dependents is given a table, and whether what package viewschema can make anew for another table is left out. It yields whatever

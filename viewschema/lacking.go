@@ -14,6 +14,14 @@ import (
 // lacking tells what the new tables will be without, and what else a cutover does to those who use the live ones, with what to type
 // about it. It is no refusal: the SQL files may leave it out on purpose. Of a table that is not there yet it tells nothing.
 func (s *Schema) lacking(ctx context.Context, tx pgx.Tx, plan *Plan) (notes []string, err error) {
+	err = qualified(ctx, tx, func() error {
+		notes, err = s.listLacking(ctx, tx, plan)
+		return err
+	})
+	return notes, err
+}
+
+func (s *Schema) listLacking(ctx context.Context, tx pgx.Tx, plan *Plan) (notes []string, err error) {
 	var leaving []string
 	for _, t := range plan.Tables {
 		if t.Kind != projector.KindAlter {
@@ -63,6 +71,7 @@ with r as (
 	left join pg_catalog.pg_attrdef d on d.adrelid = r.old and d.adnum = o.attnum
 ), indexes as (
 	select i.indexrelid as id, i.indrelid as of, i.indisprimary, i.indisunique, i.indisreplident, i.indkey::int2[] as keys, c.relname as name, c.relname like $3 || '\_%' as named,
+		case when c.relname like $3 || '\_%' then $3 || '%SUFFIX%' || substr(c.relname, length($3) + 1) else c.relname || '%SUFFIX%' end as marked,
 		array(select pg_get_indexdef(i.indexrelid, k, true) from pg_catalog.generate_series(1, i.indnatts) k) as columns, c.relam, pg_get_expr(i.indpred, i.indrelid) as predicate,
 		substring(pg_get_indexdef(i.indexrelid) from ' USING .*$') as definition
 	from r join pg_catalog.pg_index i on i.indrelid in (r.old, r.new) join pg_catalog.pg_class c on c.oid = i.indexrelid
@@ -91,7 +100,7 @@ from columns
 where attnotnull and has is not null and not has_notnull
 union all
 select pg_catalog.format('index %I of %s is not on the new table; if it is needed, add to %s.indexes.sql: create %sindex %s on %s%%SUFFIX%%%s', i.name, r.name, $3::text,
-		case when i.indisunique then 'unique ' else '' end, quote_ident(case when i.named then $3::text || '%SUFFIX%' || substr(i.name, length($3::text) + 1) else i.name || '%SUFFIX%' end),
+		case when i.indisunique then 'unique ' else '' end, case when quote_ident(i.name) = i.name then i.marked else '"' || i.marked || '"' end,
 		$3::text, i.definition)
 	|| case when $6 then pg_catalog.format('; and as that is built already, type: create %sindex concurrently %I on %s%s', case when i.indisunique then 'unique ' else '' end,
 		case when i.named then $4::text || substr(i.name, length($3::text) + 1) else i.name || substr($4::text, length($3::text) + 1) end, r.new::regclass, i.definition) else '' end
@@ -135,7 +144,8 @@ from (
 	union all
 	select r.name, r.relowner, x.grantor, x.grantee from r join pg_catalog.pg_attribute t on t.attrelid = r.old and not t.attisdropped, pg_catalog.aclexplode(t.attacl) x
 ) a
-where a.grantor <> a.relowner`
+where a.grantor <> a.relowner
+order by 1`
 
 // publishedQuery is given the view schema and the tables that are archived. A publication that names no tables publishes those that it
 // does not name.
@@ -150,7 +160,7 @@ where p.puballtables
 	where t.pubname = p.pubname and t.schemaname = $1
 	  and not exists (select from pg_catalog.pg_publication_rel r where r.prpubid = p.oid and r.prrelid = to_regclass(pg_catalog.format('%I.%I', t.schemaname, t.tablename))))
 union all
-select pg_catalog.format('subscribers of publication %I keep their rows of %s, and get from the new table what changes after the cutover: have them copy it anew then', p.pubname, t)
+select pg_catalog.format('subscribers of publication %I keep their rows of %s, and get from the new table what changes after the cutover: have them copy it anew then', p.pubname, to_regclass(t))
 from pg_catalog.unnest($2::text[]) t
 join pg_catalog.pg_publication_rel r on r.prrelid = to_regclass(t)
 join pg_catalog.pg_publication p on p.oid = r.prpubid

@@ -131,20 +131,20 @@ func (s *Schema) advanceSequences(ctx context.Context, tx pgx.Tx, table, former 
 }
 
 // revokeAll takes away what default privileges, or the table's file, have granted on it and its sequences: the rights on a table that replaces
-// another one are the other one's, and nobody may read it before the cutover who may not read the live one.
+// another one are the other one's, and nobody may read it before the cutover who may not read the live one. What others have granted in their turn goes along.
 func (s *Schema) revokeAll(ctx context.Context, tx pgx.Tx, table string) error {
 	rows, err := tx.Query(ctx, `
-		select distinct pg_catalog.format('revoke all on %s from %s', $1::text,
+		select distinct pg_catalog.format('revoke all on %s from %s cascade', $1::text,
 			case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end)
 		from pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
 		where c.oid = $1::text::regclass and a.grantee <> c.relowner
 		union
-		select pg_catalog.format('revoke all (%I) on %s from %s', t.attname, $1::text,
+		select pg_catalog.format('revoke all (%I) on %s from %s cascade', t.attname, $1::text,
 			case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end)
 		from pg_catalog.pg_class c, pg_catalog.pg_attribute t, pg_catalog.aclexplode(t.attacl) a
 		where c.oid = $1::text::regclass and t.attrelid = c.oid and not t.attisdropped and a.grantee <> c.relowner
 		union
-		select pg_catalog.format('revoke all on sequence %s from %s', c.oid::regclass,
+		select pg_catalog.format('revoke all on sequence %s from %s cascade', c.oid::regclass,
 			case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end)
 		from pg_catalog.pg_depend d join pg_catalog.pg_class c on c.oid = d.objid and c.relkind = 'S', pg_catalog.aclexplode(c.relacl) a
 		where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = $1::text::regclass and d.deptype in ('a', 'i')
