@@ -46,7 +46,7 @@ func TestDoctor(t *testing.T) {
 	if _, err := writer.Exec(t.Context(), "insert into events (aggregate_id, sequence_number, event_type, data) values (gen_random_uuid(), 1, 'AccountOpened', '{}')"); err != nil {
 		t.Fatal(err)
 	}
-	mustExec(t, db, "create view rich as select id from view_schema.accounts; create materialized view sums as select sum(balance) from view_schema.accounts")
+	mustExec(t, db, "create view rich as select id from view_schema.accounts; create materialized view public.sums as select sum(balance) from view_schema.accounts")
 	conn, err := pgx.Connect(t.Context(), db.Config().ConnString())
 	if err != nil {
 		t.Fatal(err)

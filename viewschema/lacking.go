@@ -8,20 +8,19 @@ import (
 
 	"github.com/viewschema/projector"
 	"github.com/viewschema/projector/internal/pg"
-	"github.com/viewschema/projector/replay"
 )
 
 // lacking tells what the new tables will be without, and what else a cutover does to those who use the live ones, with what to type
-// about it. It is no refusal: the SQL files may leave it out on purpose. Of a table that is not there yet it tells nothing.
-func (s *Schema) lacking(ctx context.Context, tx pgx.Tx, plan *Plan) (notes []string, err error) {
+// about it. built says whether the new tables are filled. It is no refusal: the SQL files may leave it out on purpose. Of a table that is not there yet it tells nothing.
+func (s *Schema) lacking(ctx context.Context, tx pgx.Tx, plan *Plan, built bool) (notes []string, err error) {
 	err = qualified(ctx, tx, func() error {
-		notes, err = s.listLacking(ctx, tx, plan)
+		notes, err = s.listLacking(ctx, tx, plan, built)
 		return err
 	})
 	return notes, err
 }
 
-func (s *Schema) listLacking(ctx context.Context, tx pgx.Tx, plan *Plan) (notes []string, err error) {
+func (s *Schema) listLacking(ctx context.Context, tx pgx.Tx, plan *Plan, built bool) (notes []string, err error) {
 	var leaving []string
 	for _, t := range plan.Tables {
 		if t.Kind != projector.KindAlter {
@@ -30,7 +29,7 @@ func (s *Schema) listLacking(ctx context.Context, tx pgx.Tx, plan *Plan) (notes 
 	}
 	for _, t := range plan.replayed() {
 		rows, err := tx.Query(ctx, lackingQuery, pg.Table(s.def.Schema, t.Table), pg.Table(s.def.Schema, t.Built), t.Table, t.Built,
-			!plan.unindexed, plan.UnderWay == replay.Built, leaving)
+			!plan.unindexed, built, leaving)
 		if err != nil {
 			return nil, fmt.Errorf("comparing %s with the new table: %w", t.Table, err)
 		}

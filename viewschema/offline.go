@@ -61,7 +61,7 @@ func (s *Schema) cutOver(ctx context.Context, m *migration, plan *Plan) (Result,
 		if err := errors.Join(err, s.refuseParked(m, parked)); err != nil {
 			return err
 		}
-		notes, err := s.lacking(ctx, tx, plan)
+		notes, err := s.lacking(ctx, tx, plan, true)
 		for _, text := range notes {
 			s.opts.Log.Warn().Msg(text)
 		}

@@ -11,8 +11,8 @@ import (
 	"github.com/viewschema/projector/replay"
 )
 
-// Plan says what a migration to the target would do. It touches nothing. The error is ErrBelowCurrent or ErrDefinition, or
-// that the database cannot be read.
+// Plan says what a migration to the target would do. It changes nothing: the new tables, which it compares with the live ones, it
+// makes in a transaction that it rolls back. The error is ErrBelowCurrent or ErrDefinition, or that the database cannot be read.
 func (s *Schema) Plan(ctx context.Context) (*Plan, error) {
 	current, err := s.CurrentVersion(ctx)
 	if err != nil {

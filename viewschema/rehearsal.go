@@ -33,7 +33,7 @@ func (s *Schema) hanging(ctx context.Context, plan *Plan) error {
 	if err := plan.refusedBy(StageOffline, err); err != nil {
 		return err
 	}
-	notes, err := s.lacking(ctx, tx, plan)
+	notes, err := s.lacking(ctx, tx, plan, plan.UnderWay == replay.Built)
 	for _, text := range notes {
 		plan.Hazards = append(plan.Hazards, Hazard{Text: text})
 	}
