@@ -36,29 +36,27 @@ func (s *Schema) belongings(ctx context.Context, tx pgx.Tx, plan *Plan) (all []b
 }
 
 func (s *Schema) listBelongings(ctx context.Context, tx pgx.Tx, plan *Plan) (all []belonging, err error) {
-	var leaving, built []string
+	var live, built, archived, leaving []string
 	for _, t := range plan.Tables {
 		if t.Kind != projector.KindAlter {
 			leaving = append(leaving, pg.Table(s.def.Schema, t.Table))
 		}
 		if t.Kind == projector.KindReplay {
-			built = append(built, pg.Table(s.def.Schema, t.Built))
+			live, built = append(live, pg.Table(s.def.Schema, t.Table)), append(built, pg.Table(s.def.Schema, t.Built))
+			archived = append(archived, pg.Table(s.def.Schema, t.Archived))
 		}
 	}
-	for _, t := range plan.replayed() {
-		rows, err := tx.Query(ctx, belongingsQuery, pg.Table(s.def.Schema, t.Table), pg.Table(s.def.Schema, t.Built), pg.Table(s.def.Schema, t.Archived), plan.back,
-			leaving, !plan.unindexed, built)
-		if err != nil {
-			return nil, fmt.Errorf("listing what belongs to %s: %w", t.Table, err)
-		}
-		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[belonging])
-		if err != nil {
-			return nil, fmt.Errorf("listing what belongs to %s: %w", t.Table, err)
-		}
-		for _, b := range found { // a view can hang on several tables
-			if !slices.ContainsFunc(all, func(o belonging) bool { return o.What == b.What && o.Problem == b.Problem }) {
-				all = append(all, b)
-			}
+	rows, err := tx.Query(ctx, belongingsQuery, live, built, archived, plan.back, leaving, !plan.unindexed)
+	if err != nil {
+		return nil, fmt.Errorf("listing what belongs to the live tables: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[belonging])
+	if err != nil {
+		return nil, fmt.Errorf("listing what belongs to the live tables: %w", err)
+	}
+	for _, b := range found { // a view can hang on several tables
+		if !slices.ContainsFunc(all, func(o belonging) bool { return o.What == b.What && o.Problem == b.Problem }) {
+			all = append(all, b)
 		}
 	}
 	return all, nil
@@ -87,16 +85,15 @@ func searchPath(ctx context.Context, tx pgx.Tx, path string) error {
 	return nil
 }
 
-// belongingsQuery is given the live table, the table that is built, which may not be there, the archived one, whether this is a rollback,
-// the live tables that are archived, whether the new one has its indexes, and the tables that are built. To own a view again is the only way to lock it without the
-// tables that it selects from: "lock table" locks these, too. A foreign key that is not valid holds for every row that is written
+// belongingsQuery is given the live tables that are replaced, those that are built, which may not be there, their archived names, whether this
+// is a rollback, all live tables that are archived, and whether the new ones have their indexes. To own a view again is the only way to
+// lock it without the tables that it selects from: "lock table" locks these, too. A foreign key that is not valid holds for every row that is written
 // from then on; to validate it later reads its table and holds off neither readers nor writers. What a column list or a filter of a
 // publication is cannot be asked of the catalog of PostgreSQL 14, which has neither: hence to_jsonb.
 const belongingsQuery = `
 with live as (
-	select c.oid, c.oid::regclass::text as name, to_regclass($2)::oid as built, c.relrowsecurity, c.relforcerowsecurity, c.relreplident, c.relname, c.relnamespace
-	from pg_class c
-	where c.oid = to_regclass($1)
+	select c.oid, c.oid::regclass::text as name, to_regclass(t.built)::oid as built, t.archived, c.relrowsecurity, c.relforcerowsecurity, c.relreplident, c.relname, c.relnamespace
+	from unnest($1::text[], $2::text[], $3::text[]) t (live, built, archived) join pg_class c on c.oid = to_regclass(t.live)
 ), hanging as (
 	select 1 as rank, 'pg_policy'::regclass::oid as class, p.oid as id, format('policy %I of %s', p.polname, l.name) as what,
 		array[format('create policy %I on %s as %s for %s to %s', p.polname, l.name,
@@ -107,7 +104,7 @@ with live as (
 			|| coalesce(' with check (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')', '')]
 			|| case when obj_description(p.oid, 'pg_policy') is not null
 				then array[format('comment on policy %I on %s is %L', p.polname, l.name, obj_description(p.oid, 'pg_policy'))] else '{}' end
-			|| array[format('drop policy %I on %s', p.polname, $3::text)] as statements,
+			|| array[format('drop policy %I on %s', p.polname, l.archived)] as statements,
 		null::text as problem, '' as lock, '' as after, l.oid as live, l.built
 	from live l join pg_policy p on p.polrelid = l.oid
 	where not exists (select from pg_policy o where o.polrelid = l.built and o.polname = p.polname)
@@ -116,7 +113,7 @@ with live as (
 		case when l.relrowsecurity then array[format('alter table %s enable row level security', l.name)] else '{}' end
 			|| case when l.relforcerowsecurity then array[format('alter table %s force row level security', l.name)] else '{}' end
 			|| case when not l.relrowsecurity then array[format('alter table %s disable row level security', l.name)] else '{}' end
-			|| array[format('alter table %s no force row level security', $3::text)],
+			|| array[format('alter table %s no force row level security', l.archived)],
 		null, '', '', l.oid, l.built
 	from live l
 	where l.relrowsecurity or l.relforcerowsecurity or $4 and (select c.relrowsecurity from pg_class c where c.oid = l.built)
@@ -138,7 +135,7 @@ with live as (
 				case t.tgenabled when 'D' then 'disable' when 'R' then 'enable replica' else 'enable always' end, t.tgname)] end
 			|| case when obj_description(t.oid, 'pg_trigger') is not null
 				then array[format('comment on trigger %I on %s is %L', t.tgname, l.name, obj_description(t.oid, 'pg_trigger'))] else '{}' end
-			|| array[format('drop trigger %I on %s', t.tgname, $3::text)],
+			|| array[format('drop trigger %I on %s', t.tgname, l.archived)],
 		case when not has_function_privilege(t.tgfoid, 'execute') then format('our role may not execute %s', t.tgfoid::regprocedure) end, '', '', l.oid, l.built
 	from live l join pg_trigger t on t.tgrelid = l.oid
 	where not t.tgisinternal
@@ -158,7 +155,7 @@ with live as (
 	join pg_class v on v.oid = w.ev_class and v.relkind = 'v'
 	union all
 	select 6, 'pg_publication_rel'::regclass, pr.oid, format('the place of %s in publication %I', l.name, p.pubname),
-		array[format('alter publication %I drop table %s', p.pubname, $3::text),
+		array[format('alter publication %I drop table %s', p.pubname, l.archived),
 			format('alter publication %I add table %s', p.pubname, l.name)
 			|| coalesce((select format(' (%s)', string_agg(quote_ident(a.attname), ', ' order by k.number))
 				from jsonb_array_elements_text(nullif(to_jsonb(pr) -> 'prattrs', 'null')) with ordinality k (attnum, number)
@@ -183,7 +180,7 @@ with live as (
 				then array[format('comment on constraint %I on %s is %L', k.conname, r.oid::regclass, obj_description(k.oid, 'pg_constraint'))] else '{}' end,
 		case when not pg_has_role(r.relowner, 'usage') then format('that table belongs to %I, and our role is not a member of that', pg_get_userbyid(r.relowner))
 			when r.relkind <> 'r' then 'that table is partitioned, for which it cannot be made without reading all of it'
-			when exists (select from unnest($7::text[]) t where to_regclass(t) = r.oid)
+			when exists (select from unnest($2::text[]) t where to_regclass(t) = r.oid)
 				then 'it is made by the SQL file of a table that is built, which names this one without %SUFFIX%'
 			when $6 and l.built is not null and not exists (
 				select

@@ -31,50 +31,53 @@ func (s *Schema) checkCutover(ctx context.Context, tx pgx.Tx, plan *Plan) ([]bel
 }
 
 func (s *Schema) addDependents(ctx context.Context, tx pgx.Tx, plan *Plan, r *refusal) error {
+	var live, archived []string
+	var replayed []bool
 	for _, t := range plan.Tables {
-		if t.Kind == projector.KindAlter || t.Archived == "" {
-			continue
+		if t.Kind != projector.KindAlter && t.Archived != "" {
+			live, archived, replayed = append(live, pg.Table(s.def.Schema, t.Table)), append(archived, t.Archived), append(replayed, t.Kind == projector.KindReplay)
 		}
-		rows, err := tx.Query(ctx, dependents, pg.Table(s.def.Schema, t.Table), t.Kind == projector.KindReplay)
-		if err != nil {
-			return fmt.Errorf("looking for what depends on %s: %w", t.Table, err)
+	}
+	rows, err := tx.Query(ctx, dependents, live, archived, replayed)
+	if err != nil {
+		return fmt.Errorf("looking for what depends on the live tables: %w", err)
+	}
+	var what, table, remedy string
+	_, err = pgx.ForEachRow(rows, []any{&what, &table, &remedy}, func() error {
+		if remedy != "" {
+			remedy = " (" + remedy + ")"
 		}
-		var what, remedy string
-		_, err = pgx.ForEachRow(rows, []any{&what, &remedy}, func() error {
-			if remedy != "" {
-				remedy = " (" + remedy + ")"
-			}
-			r.add("%s would stay behind with the archived table %s; drop it before the cutover%s and create it again after", what, t.Archived, remedy)
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("looking for what depends on %s: %w", t.Table, err)
-		}
+		r.add("%s would stay behind with the archived table %s; drop it before the cutover%s and create it again after", what, table, remedy)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("looking for what depends on the live tables: %w", err)
 	}
 	return nil
 }
 
-// dependents is given a table, and whether what package viewschema can make anew for another table is left out. It yields whatever
-// PostgreSQL knows to depend on the table, its row type or its sequences, but for parts of the table, so that nothing is left out
+// dependents is given tables, what they will be called, and for each whether what can be made anew is left out. It yields whatever
+// PostgreSQL knows to depend on a table, its row type or its sequences, but for parts of the table, so that nothing is left out
 // for not having been thought of; and what the table is a part of itself. A function whose body is kept as text finds the new table by
 // its name, and is not among them.
 const dependents = `
 with live as (
-	select oid, oid::regclass as name, reltype from pg_catalog.pg_class where oid = to_regclass($1)
+	select c.oid, c.oid::regclass as name, c.reltype, t.archived, t.replayed
+	from unnest($1::text[], $2::text[], $3::bool[]) t (live, archived, replayed) join pg_catalog.pg_class c on c.oid = to_regclass(t.live)
 ), parts as (
-	select 'pg_class'::regclass as class, oid as id from live
+	select oid as live, 'pg_class'::regclass as class, oid as id from live
 	union all
-	select 'pg_type'::regclass, t.oid from live l join pg_catalog.pg_type t on t.oid = l.reltype or t.typelem = l.reltype
+	select l.oid, 'pg_type'::regclass, t.oid from live l join pg_catalog.pg_type t on t.oid = l.reltype or t.typelem = l.reltype
 	union all
-	select 'pg_class'::regclass, s.oid
+	select l.oid, 'pg_class'::regclass, s.oid
 	from live l
 	join pg_catalog.pg_depend d on d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = l.oid and d.deptype in ('a', 'i')
 	join pg_catalog.pg_class s on s.oid = d.objid and s.relkind = 'S'
 ), found as (
-	select distinct l.name, l.oid as live, d.classid, d.objid, d.objsubid, c.relkind, c.relispartition, w.rulename, w.ev_class, v.relkind as view,
+	select distinct l.name, l.archived, l.replayed, l.oid as live, d.classid, d.objid, d.objsubid, c.relkind, c.relispartition, w.rulename, w.ev_class, v.relkind as view,
 		coalesce(k.conrelid, p.polrelid, t.tgrelid, a.adrelid, nullif(w.ev_class, 0)) as of, k.contype, t.tgisinternal, pr.prpubid
 	from live l
-	cross join parts o
+	join parts o on o.live = l.oid
 	join pg_catalog.pg_depend d on d.refclassid = o.class and d.refobjid = o.id and d.deptype in ('n', 'a')
 	left join pg_catalog.pg_class c on d.classid = 'pg_class'::regclass and c.oid = d.objid
 	left join pg_catalog.pg_rewrite w on d.classid = 'pg_rewrite'::regclass and w.oid = d.objid
@@ -92,6 +95,7 @@ select case
 		when f.prpubid is not null then pg_catalog.format('the place of %s', i.identity)
 		else i.type || ' ' || i.identity
 	end as what,
+	f.archived,
 	case
 		when f.view = 'm' then pg_catalog.format('drop materialized view %s', f.ev_class::regclass)
 		when f.rulename = '_RETURN' then pg_catalog.format('drop view %s', f.ev_class::regclass)
@@ -104,32 +108,32 @@ select case
 	end
 from found f cross join pg_catalog.pg_identify_object(f.classid, f.objid, f.objsubid) i
 where case f.classid
-		when 'pg_class'::regclass then f.relkind not in ('i', 'I', 'S', 't') and not ($2 and f.relkind = 'v')
-		when 'pg_rewrite'::regclass then not ($2 and f.view = 'v' and f.rulename = '_RETURN')
-		when 'pg_constraint'::regclass then f.of <> f.live and not ($2 and f.contype = 'f')
-		when 'pg_trigger'::regclass then not f.tgisinternal and not ($2 and f.of = f.live)
+		when 'pg_class'::regclass then f.relkind not in ('i', 'I', 'S', 't') and not (f.replayed and f.relkind = 'v')
+		when 'pg_rewrite'::regclass then not (f.replayed and f.view = 'v' and f.rulename = '_RETURN')
+		when 'pg_constraint'::regclass then f.of <> f.live and not (f.replayed and f.contype = 'f')
+		when 'pg_trigger'::regclass then not f.tgisinternal and not (f.replayed and f.of = f.live)
 		when 'pg_policy'::regclass then f.of <> f.live
 		when 'pg_attrdef'::regclass then f.of <> f.live
-		when 'pg_publication_rel'::regclass then not $2
+		when 'pg_publication_rel'::regclass then not f.replayed
 		when 'pg_statistic_ext'::regclass then false
 		when 'pg_type'::regclass then false
 		else true
 	end
 union
-select pg_catalog.format('row security of %s', l.name), pg_catalog.format('alter table %s disable row level security, no force row level security', l.name)
+select pg_catalog.format('row security of %s', l.name), l.archived, pg_catalog.format('alter table %s disable row level security, no force row level security', l.name)
 from live l join pg_catalog.pg_class c on c.oid = l.oid
-where (c.relrowsecurity or c.relforcerowsecurity) and not $2
+where (c.relrowsecurity or c.relforcerowsecurity) and not l.replayed
 union
-select pg_catalog.format('the place of %s in table %s', l.name, h.inhparent::regclass),
+select pg_catalog.format('the place of %s in table %s', l.name, h.inhparent::regclass), l.archived,
 	case when c.relispartition then pg_catalog.format('alter table %s detach partition %s', h.inhparent::regclass, l.name)
 		else pg_catalog.format('alter table %s no inherit %s', l.name, h.inhparent::regclass) end
 from live l join pg_catalog.pg_class c on c.oid = l.oid join pg_catalog.pg_inherits h on h.inhrelid = l.oid
 union
-select pg_catalog.format('the place of %s in extension %I', l.name, e.extname), pg_catalog.format('alter extension %I drop table %s', e.extname, l.name)
+select pg_catalog.format('the place of %s in extension %I', l.name, e.extname), l.archived, pg_catalog.format('alter extension %I drop table %s', e.extname, l.name)
 from live l
 join pg_catalog.pg_depend d on d.classid = 'pg_class'::regclass and d.objid = l.oid and d.deptype = 'e'
 join pg_catalog.pg_extension e on e.oid = d.refobjid
 union
-select pg_catalog.format('the place of %s in subscription %I', l.name, s.subname), ''
+select pg_catalog.format('the place of %s in subscription %I', l.name, s.subname), l.archived, ''
 from live l join pg_catalog.pg_subscription_rel r on r.srrelid = l.oid join pg_catalog.pg_subscription s on s.oid = r.srsubid
 order by 1`
