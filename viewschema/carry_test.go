@@ -240,6 +240,58 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 }
 
+// What belongs to others is not ours to make anew.
+func TestWhatBelongsToOthersBlocks(t *testing.T) {
+	t.Parallel()
+	db, reader := asReader(t)
+	names := roles(t, db, "OTHER")
+	mustExec(t, db, names.Replace(`
+		grant usage on schema view_schema to OTHER;
+		grant select, references on view_schema.accounts to OTHER;
+		create schema theirs authorization OTHER;
+		create table theirs.notes (account uuid references view_schema.accounts);
+		alter table theirs.notes owner to OTHER;
+		create view theirs.rich as select id from view_schema.accounts;
+		alter view theirs.rich owner to OTHER;
+		create statistics theirs.whose on owner, balance from view_schema.accounts;
+		alter statistics theirs.whose owner to OTHER;
+		create publication movements for table view_schema.accounts`))
+	var want []string
+	for _, text := range []string{
+		"foreign key notes_account_fkey of theirs.notes would stay behind with the archived table: that table belongs to OTHER, and our role is not a member of that",
+		"statistics theirs.whose would stay behind with the archived table: they belong to OTHER, and our role is not a member of that",
+		"the place of view_schema.accounts in publication movements would stay behind with the archived table: the publication belongs to " +
+			scalar[string](t, db, "select current_user::text") + ", and our role is not a member of that",
+		"view theirs.rich would stay behind with the archived table: it belongs to OTHER, and our role is not a member of that",
+	} {
+		want = append(want, "migrate offline: "+names.Replace(text)+"; drop it before the cutover and create it again after")
+	}
+	got := hazards(t, open(t, reader, sameAgain(2)))
+	got = slices.DeleteFunc(got, func(h string) bool { return !strings.HasPrefix(h, "migrate offline: ") })
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// A publication of all tables refuses updates and deletes of tables without a key, from the moment that they are made: none of ours is.
+func TestPublicationOfAllTables(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	mustExec(t, db, "create publication everything for all tables")
+	s := open(t, db, version2())
+	traffic := writers(t, db, 1, rand.Uint64(), v1.Definition, version2())
+	online(t, s)
+	if _, err := s.CatchUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	offline(t, s)
+	traffic()
+	verify(t, db, 2)
+	rollBack(t, open(t, db, v1.Definition))
+	verify(t, db, 1)
+}
+
 // Labels come along: here their provider is not loaded, and PostgreSQL says so of the statement. The live table stays as it is.
 func TestSecurityLabelsAreCarriedOver(t *testing.T) {
 	t.Parallel()
