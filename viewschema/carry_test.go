@@ -332,6 +332,7 @@ func TestWhatCannotBeMadeAnew(t *testing.T) {
 		"a policy of another table that reads it": {"create table k (id uuid); create policy p on k using (exists (select from view_schema.accounts))", "(drop policy p on public.k)"},
 		"a function in parsed SQL":                {"create function h() returns bigint begin atomic select count(*) from view_schema.accounts; end", "(drop function public.h())"},
 		"a column that is a row of it":            {"create table k (a view_schema.accounts[])", "table column public.k.a would stay behind"},
+		"a domain over its row type":              {"create domain d as view_schema.accounts", "type public.d would stay behind"},
 		"a table that inherits from it":           {"create table k () inherits (view_schema.accounts)", "(alter table public.k no inherit view_schema.accounts)"},
 		"a table that it inherits from":           {"create table k (id uuid not null); alter table view_schema.accounts inherit k", "(alter table view_schema.accounts no inherit public.k)"},
 		"a table that it is a partition of": {

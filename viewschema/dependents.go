@@ -116,7 +116,6 @@ where case f.classid
 		when 'pg_attrdef'::regclass then f.of <> f.live
 		when 'pg_publication_rel'::regclass then not f.replayed
 		when 'pg_statistic_ext'::regclass then false
-		when 'pg_type'::regclass then false
 		else true
 	end
 union

@@ -2,6 +2,7 @@ package viewschema_test
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -92,6 +93,23 @@ func TestForeignKeyWhileItsTableIsWritten(t *testing.T) {
 	}
 	if !scalar[bool](t, db, "select bool_and(convalidated and confrelid = 'view_schema.accounts'::regclass) from pg_constraint where conname = 'notes_account_fkey'") {
 		t.Error("the foreign key did not come along")
+	}
+}
+
+// A SQL file that references the live table, and not the one that is built, is told of before anything is built.
+func TestForeignKeyOfABuiltTableToALiveOne(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, opened)
+	s := open(t, db, numbered(1))
+	online(t, s)
+	offline(t, s)
+	d := numbered(2)
+	views := maps.Clone(d.Views.(fstest.MapFS))
+	views["entries.sql"] = &fstest.MapFile{Data: []byte("create table entries%SUFFIX% (no bigserial primary key, id uuid not null constraint member%SUFFIX% references members (id))")}
+	d.Views = views
+	want := []string{"migrate offline: foreign key member_2 of view_schema.entries_2 would stay behind with the archived table: it is made by the SQL file of a table that is built, which names this one without %SUFFIX%; drop it before the cutover and create it again after"}
+	if got := hazards(t, open(t, db, d)); !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
 	}
 }
 
