@@ -200,14 +200,16 @@ from hanging h
 left join lateral (
 	select case
 			when n.attname is null then format('it uses column %I, which the new table does not have', o.attname)
-			else format('it uses column %I, which was %s and is %s in the new table', o.attname, format_type(o.atttypid, o.atttypmod), format_type(n.atttypid, n.atttypmod))
+			else format('it uses column %I, which was %s%s and is %s%s in the new table', o.attname,
+				format_type(o.atttypid, o.atttypmod), case when o.attcollation <> n.attcollation then ' collate ' || o.attcollation::regcollation end,
+				format_type(n.atttypid, n.atttypmod), case when o.attcollation <> n.attcollation then ' collate ' || n.attcollation::regcollation end)
 		end as problem
 	from pg_depend d
 	join pg_attribute o on o.attrelid = d.refobjid and o.attnum = d.refobjsubid
 	left join pg_attribute n on n.attrelid = h.built and n.attname = o.attname and not n.attisdropped
 	where h.built is not null
 	  and d.classid = h.class and d.objid = h.id and d.refclassid = 'pg_class'::regclass and d.refobjid = h.live and d.refobjsubid > 0
-	  and (n.attname is null or h.rank = 5 and (n.atttypid, n.atttypmod) <> (o.atttypid, o.atttypmod) or h.rank = 7 and n.atttypid <> o.atttypid)
+	  and (n.attname is null or h.rank = 5 and (n.atttypid, n.atttypmod, n.attcollation) <> (o.atttypid, o.atttypmod, o.attcollation) or h.rank = 7 and n.atttypid <> o.atttypid)
 	order by o.attnum
 	limit 1
 ) c on true

@@ -1,16 +1,20 @@
 package viewschema_test
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/internal/pgtest"
+	"github.com/viewschema/projector/viewschema"
 )
 
 // A foreign key whose rows the new table does not have does not keep a cutover from being one: it holds for what is written from then on,
@@ -77,6 +81,14 @@ func TestForeignKeyWhileItsTableIsWritten(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), "insert into notes select id from view_schema.accounts limit 1"); err != nil {
 		t.Fatal(err)
 	}
+	impatient, err := viewschema.Open(db, sameAgain(2), viewschema.Options{LockWait: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder := fmt.Sprintf("pid %d ", tx.Conn().PgConn().PID())
+	if _, err := impatient.MigrateOffline(t.Context()); !errors.Is(err, viewschema.ErrLockWait) || !strings.Contains(err.Error(), holder) {
+		t.Errorf("want %q named, got %v", holder, err)
+	}
 	done := make(chan error, 1)
 	go func() {
 		_, err := s.MigrateOffline(t.Context())
@@ -107,7 +119,10 @@ func TestForeignKeyOfABuiltTableToALiveOne(t *testing.T) {
 	views := maps.Clone(d.Views.(fstest.MapFS))
 	views["entries.sql"] = &fstest.MapFile{Data: []byte("create table entries%SUFFIX% (no bigserial primary key, id uuid not null constraint member%SUFFIX% references members (id))")}
 	d.Views = views
-	want := []string{"migrate offline: foreign key member_2 of view_schema.entries_2 would stay behind with the archived table: it is made by the SQL file of a table that is built, which names this one without %SUFFIX%; drop it before the cutover and create it again after"}
+	want := []string{
+		"migrate offline: foreign key member_2 of view_schema.entries_2 would stay behind with the archived table: it is made by the SQL file of a table that is built, which names this one without %SUFFIX%; drop it before the cutover and create it again after",
+		"readers and writers of view_schema.entries_2, which references view_schema.members, wait in the cutover like those of that",
+	}
 	if got := hazards(t, open(t, db, d)); !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
 	}

@@ -42,15 +42,15 @@ func (s *Schema) listLacking(ctx context.Context, tx pgx.Tx, plan *Plan, built b
 	if len(leaving) == 0 {
 		return notes, nil
 	}
-	rows, err := tx.Query(ctx, publishedQuery, s.def.Schema, leaving)
+	rows, err := tx.Query(ctx, othersQuery, s.def.Schema, leaving)
 	if err != nil {
-		return nil, fmt.Errorf("looking for publications: %w", err)
+		return nil, fmt.Errorf("looking for those whom the cutover concerns: %w", err)
 	}
-	published, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	others, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return nil, fmt.Errorf("looking for publications: %w", err)
+		return nil, fmt.Errorf("looking for those whom the cutover concerns: %w", err)
 	}
-	return append(notes, published...), nil
+	return append(notes, others...), nil
 }
 
 // lackingQuery is given the live table and the new one, their names without the schema, whether the new one has its indexes, whether
@@ -146,9 +146,9 @@ from (
 where a.grantor <> a.relowner
 order by 1`
 
-// publishedQuery is given the view schema and the tables that are archived. A publication that names no tables publishes those that it
-// does not name.
-const publishedQuery = `
+// othersQuery tells whom else the cutover concerns. It is given the view schema and the tables that are archived. A publication that names
+// no tables publishes those that it does not name.
+const othersQuery = `
 select pg_catalog.format('publication %I publishes every table of schema %I as soon as it is made: a subscriber that lacks the new tables stops with an error while they are filled; create them there before (plan --sql), or name the live ones in the publication instead',
 	p.pubname, $1::text)
 from pg_catalog.pg_publication p
@@ -163,4 +163,9 @@ select pg_catalog.format('subscribers of publication %I keep their rows of %s, a
 from pg_catalog.unnest($2::text[]) t
 join pg_catalog.pg_publication_rel r on r.prrelid = to_regclass(t)
 join pg_catalog.pg_publication p on p.oid = r.prpubid
+union all
+select distinct pg_catalog.format('readers and writers of %s, which references %s, wait in the cutover like those of that', k.conrelid::regclass, k.confrelid::regclass)
+from pg_catalog.unnest($2::text[]) t
+join pg_catalog.pg_constraint k on k.confrelid = to_regclass(t) and k.contype = 'f' and k.conparentid = 0
+where not exists (select from pg_catalog.unnest($2::text[]) o where to_regclass(o) = k.conrelid)
 order by 1`

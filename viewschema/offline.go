@@ -19,6 +19,9 @@ import (
 // Locks are asked for with a short time-out and given back if one cannot be had, so that nobody queues behind the
 // cutover for long; it is tried again for Options.LockWait. Writers wait at most Options.PauseBudget for a try that fails.
 //
+// What it makes anew without looking at rows, so that nobody waits for that, it completes after the commit: foreign keys of other tables are
+// validated. What cannot be is in Result.Remaining; the new version is live all the same.
+//
 // Errors: ErrState (not built), ErrLockWait, ErrRefused (something depends on a live table, aggregates are parked, the tail does
 // not get shorter, or we may not lock the events), and those of MigrateOnline.
 func (s *Schema) MigrateOffline(ctx context.Context) (Result, error) {
