@@ -29,7 +29,7 @@ func (p *program) app() *urfave.App {
 		},
 		{
 			Name:  "plan",
-			Usage: "show what a migration would do; touches nothing",
+			Usage: "show what a migration would do; changes nothing",
 			Flags: []urfave.Flag{
 				&urfave.BoolFlag{DisableDefaultText: true, Name: "check", Usage: "exit with 3 if a migration is pending, with 2 if something blocks it"},
 				&urfave.BoolFlag{DisableDefaultText: true, Name: "sql", Usage: "print the SQL files as the migration would run them"},

@@ -23,10 +23,10 @@ type belonging struct {
 
 // belongings lists what hangs on the live tables that the plan replaces.
 //
-// Definitions are PostgreSQL's own. They are taken before the tables are renamed, and so name the new table when they are run after that. What the
-// table's SQL files have made already, by the same name, is left out. Triggers and policies leave the archived table: should it be
-// caught up, to take the cutover back, no trigger runs a second time for an event. Row security stays on there: without a policy, it
-// shows nothing to anybody but the owner. A rollback brings it back only if the table has it that is live by then.
+// Definitions are PostgreSQL's own. They are taken before the tables are renamed, and so name the new table when they are run after
+// that. What the table's SQL files have made already, by the same name, is left out. Triggers and policies leave the archived table:
+// should it be caught up, to take the cutover back, no trigger runs a second time for an event. Row security stays on there: without a
+// policy, it shows nothing to anybody but the owner. A rollback brings it back only if the table has it that is live by then.
 func (s *Schema) belongings(ctx context.Context, tx pgx.Tx, plan *Plan) (all []belonging, err error) {
 	err = qualified(ctx, tx, func() error {
 		all, err = s.listBelongings(ctx, tx, plan)
@@ -85,14 +85,16 @@ func searchPath(ctx context.Context, tx pgx.Tx, path string) error {
 	return nil
 }
 
-// belongingsQuery is given the live tables that are replaced, those that are built, which may not be there, their archived names, whether this
-// is a rollback, all live tables that are archived, and whether the new ones have their indexes. To own a view again is the only way to
-// lock it without the tables that it selects from: "lock table" locks these, too. A foreign key that is not valid holds for every row that is written
-// from then on; to validate it later reads its table and holds off neither readers nor writers. What a column list or a filter of a
-// publication is cannot be asked of the catalog of PostgreSQL 14, which has neither: hence to_jsonb.
+// belongingsQuery is given the live tables that are replaced, those that are built, which may not be there, their archived names, whether
+// this is a rollback, all live tables that are archived, and whether the new ones have their indexes. To own a view again is the only
+// way to lock it without the tables that it selects from: "lock table" locks these, too. A foreign key that is not valid holds for every
+// row that is written from then on; to validate it later reads its table and holds off neither readers nor writers; to drop the former
+// one takes the strongest lock on its table. The columns and the filter of a publication cannot be asked of the catalog of PostgreSQL 14,
+// which has neither: hence to_jsonb.
 const belongingsQuery = `
 with live as (
-	select c.oid, c.oid::regclass::text as name, to_regclass(t.built)::oid as built, t.archived, c.relrowsecurity, c.relforcerowsecurity, c.relreplident, c.relname, c.relnamespace
+	select c.oid, c.oid::regclass::text as name, to_regclass(t.built)::oid as built, t.archived,
+		c.relrowsecurity, c.relforcerowsecurity, c.relreplident, c.relname, c.relnamespace
 	from unnest($1::text[], $2::text[], $3::text[]) t (live, built, archived) join pg_class c on c.oid = to_regclass(t.live)
 ), hanging as (
 	select 1 as rank, 'pg_policy'::regclass::oid as class, p.oid as id, format('policy %I of %s', p.polname, l.name) as what,
@@ -142,7 +144,8 @@ with live as (
 	  and not exists (select from pg_trigger o where o.tgrelid = l.built and o.tgname = t.tgname)
 	union all
 	select distinct 5, 'pg_rewrite'::regclass::oid, w.oid, format('view %s', v.oid::regclass),
-		array[format('create or replace view %s%s as %s', v.oid::regclass, case when v.reloptions is not null then format(' with (%s)', array_to_string(v.reloptions, ', ')) end,
+		array[format('create or replace view %s%s as %s', v.oid::regclass,
+			case when v.reloptions is not null then format(' with (%s)', array_to_string(v.reloptions, ', ')) end,
 			pg_get_viewdef(v.oid))],
 		case when not pg_has_role(v.relowner, 'usage') then format('it belongs to %I, and our role is not a member of that', pg_get_userbyid(v.relowner))
 			when exists (select from pg_attribute a join pg_class c on c.reltype = a.atttypid where a.attrelid = v.oid and c.oid = l.oid)
@@ -209,7 +212,9 @@ left join lateral (
 	left join pg_attribute n on n.attrelid = h.built and n.attname = o.attname and not n.attisdropped
 	where h.built is not null
 	  and d.classid = h.class and d.objid = h.id and d.refclassid = 'pg_class'::regclass and d.refobjid = h.live and d.refobjsubid > 0
-	  and (n.attname is null or h.rank = 5 and (n.atttypid, n.atttypmod, n.attcollation) <> (o.atttypid, o.atttypmod, o.attcollation) or h.rank = 7 and n.atttypid <> o.atttypid)
+	  and (n.attname is null
+		or h.rank = 5 and (n.atttypid, n.atttypmod, n.attcollation) <> (o.atttypid, o.atttypmod, o.attcollation)
+		or h.rank = 7 and n.atttypid <> o.atttypid)
 	order by o.attnum
 	limit 1
 ) c on true

@@ -63,15 +63,18 @@ with r as (
 	where o.oid = to_regclass($1) and n.oid = to_regclass($2)
 ), columns as (
 	select r.*, o.attnum, o.attname, n.attnum as has, o.attnotnull, n.attnotnull as has_notnull, n.attidentity as has_identity,
-		pg_get_expr(d.adbin, d.adrelid) as value, exists (select from pg_catalog.pg_attrdef d where d.adrelid = r.new and d.adnum = n.attnum) as has_value
+		pg_get_expr(d.adbin, d.adrelid) as value,
+		exists (select from pg_catalog.pg_attrdef d where d.adrelid = r.new and d.adnum = n.attnum) as has_value
 	from r
 	join pg_catalog.pg_attribute o on o.attrelid = r.old and o.attnum > 0 and not o.attisdropped
 	left join pg_catalog.pg_attribute n on n.attrelid = r.new and n.attname = o.attname and not n.attisdropped
 	left join pg_catalog.pg_attrdef d on d.adrelid = r.old and d.adnum = o.attnum
 ), indexes as (
-	select i.indexrelid as id, i.indrelid as of, i.indisprimary, i.indisunique, i.indisreplident, i.indkey::int2[] as keys, c.relname as name, c.relname like $3 || '\_%' as named,
+	select i.indexrelid as id, i.indrelid as of, i.indisprimary, i.indisunique, i.indisreplident, i.indkey::int2[] as keys, c.relname as name,
+		c.relname like $3 || '\_%' as named,
 		case when c.relname like $3 || '\_%' then $3 || '%SUFFIX%' || substr(c.relname, length($3) + 1) else c.relname || '%SUFFIX%' end as marked,
-		array(select pg_get_indexdef(i.indexrelid, k, true) from pg_catalog.generate_series(1, i.indnatts) k) as columns, c.relam, pg_get_expr(i.indpred, i.indrelid) as predicate,
+		array(select pg_get_indexdef(i.indexrelid, k, true) from pg_catalog.generate_series(1, i.indnatts) k) as columns, c.relam,
+		pg_get_expr(i.indpred, i.indrelid) as predicate,
 		substring(pg_get_indexdef(i.indexrelid) from ' USING .*$') as definition
 	from r join pg_catalog.pg_index i on i.indrelid in (r.old, r.new) join pg_catalog.pg_class c on c.oid = i.indexrelid
 ), lost_indexes as (
@@ -98,11 +101,14 @@ select pg_catalog.format('column %I of %s is not null, but may be in the new tab
 from columns
 where attnotnull and has is not null and not has_notnull
 union all
-select pg_catalog.format('index %I of %s is not on the new table; if it is needed, add to %s.indexes.sql: create %sindex %s on %s%%SUFFIX%%%s', i.name, r.name, $3::text,
+select pg_catalog.format('index %I of %s is not on the new table; if it is needed, add to %s.indexes.sql: create %sindex %s on %s%%SUFFIX%%%s',
+		i.name, r.name, $3::text,
 		case when i.indisunique then 'unique ' else '' end, case when quote_ident(i.name) = i.name then i.marked else '"' || i.marked || '"' end,
 		$3::text, i.definition)
-	|| case when $6 then pg_catalog.format('; and as that is built already, type: create %sindex concurrently %I on %s%s', case when i.indisunique then 'unique ' else '' end,
-		case when i.named then $4::text || substr(i.name, length($3::text) + 1) else i.name || substr($4::text, length($3::text) + 1) end, r.new::regclass, i.definition) else '' end
+	|| case when $6 then pg_catalog.format('; and as that is built already, type: create %sindex concurrently %I on %s%s',
+		case when i.indisunique then 'unique ' else '' end,
+		case when i.named then $4::text || substr(i.name, length($3::text) + 1)
+			else i.name || substr($4::text, length($3::text) + 1) end, r.new::regclass, i.definition) else '' end
 from r join lost_indexes i on not i.backs and not exists (select from columns c where c.attnum = any (i.keys) and c.has is null)
 union all
 select pg_catalog.format('constraint %I of %s is not on the new table; if it is needed, add to %s: %s', k.conname, r.name,
@@ -110,9 +116,13 @@ select pg_catalog.format('constraint %I of %s is not on the new table; if it is 
 from r join constraints k on k.conrelid = r.old and k.contype in ('c', 'f', 'p', 'u', 'x')
 where ($5 or k.contype in ('c', 'f'))
   and not exists (select from columns c where c.attnum = any (k.conkey) and c.has is null)
-  and not exists (select from constraints n where n.conrelid = r.new and n.contype = k.contype and case when k.contype = 'f' then n.columns = k.columns else n.definition = k.definition end)
+  and not exists (
+	select
+	from constraints n
+	where n.conrelid = r.new and n.contype = k.contype and case when k.contype = 'f' then n.columns = k.columns else n.definition = k.definition end)
 union all
-select pg_catalog.format('foreign key %I of %s stays on the archived table, too, and keeps rows of %s from being deleted until that is cleaned', k.conname, r.name, k.confrelid::regclass)
+select pg_catalog.format('foreign key %I of %s stays on the archived table, too, and keeps rows of %s from being deleted until that is cleaned',
+	k.conname, r.name, k.confrelid::regclass)
 from r join constraints k on k.conrelid = r.old and k.contype = 'f' and k.confrelid <> r.old
 where not exists (select from pg_catalog.unnest($7::text[]) t where to_regclass(t) = k.confrelid)
 union all
@@ -136,7 +146,8 @@ select pg_catalog.format('%s is %s, and the new table %s, as %s.sql says', name,
 from r
 where relpersistence <> has_persistence
 union all
-select distinct pg_catalog.format('%s has granted rights on %s to %s; on the new table they are granted by its owner, and do not go with those of %1$s', pg_get_userbyid(a.grantor), name,
+select distinct pg_catalog.format('%s has granted rights on %s to %s; on the new table they are granted by its owner, and do not go with those of %1$s',
+	pg_get_userbyid(a.grantor), name,
 	case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_get_userbyid(a.grantee)) end)
 from (
 	select r.name, r.relowner, x.grantor, x.grantee from r, pg_catalog.aclexplode(r.relacl) x
@@ -159,7 +170,8 @@ where p.puballtables
 	where t.pubname = p.pubname and t.schemaname = $1
 	  and not exists (select from pg_catalog.pg_publication_rel r where r.prpubid = p.oid and r.prrelid = to_regclass(pg_catalog.format('%I.%I', t.schemaname, t.tablename))))
 union all
-select pg_catalog.format('subscribers of publication %I keep their rows of %s, and get from the new table what changes after the cutover: have them copy it anew then', p.pubname, to_regclass(t))
+select pg_catalog.format('subscribers of publication %I keep their rows of %s, and get from the new table what changes after the cutover: have them copy it anew then',
+	p.pubname, to_regclass(t))
 from pg_catalog.unnest($2::text[]) t
 join pg_catalog.pg_publication_rel r on r.prrelid = to_regclass(t)
 join pg_catalog.pg_publication p on p.oid = r.prpubid
