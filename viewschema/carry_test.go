@@ -18,6 +18,7 @@ import (
 	"github.com/viewschema/projector/examples/bank"
 	v1 "github.com/viewschema/projector/examples/bank/v1"
 	"github.com/viewschema/projector/internal/pgtest"
+	"github.com/viewschema/projector/projections"
 	"github.com/viewschema/projector/viewschema"
 )
 
@@ -240,6 +241,44 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	}
 }
 
+// A table that goes takes nothing with it: all that hangs on it is named, with what to type.
+func TestWhatHangsOnADroppedTable(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	d := v1.Definition
+	d.Projectors = []*projections.Projector{v1.Accounts}
+	d.Versions = projector.Versions{1: {projector.Replay(v1.Accounts)}, 2: {projector.Drop(projector.Named("transactions"))}}
+	mustExec(t, db, `
+		create function f() returns trigger language plpgsql as $$begin return new; end$$;
+		create trigger g before insert on view_schema.transactions for each row execute function f();
+		create view v as select amount from view_schema.transactions;
+		create table k (id bigint references view_schema.transactions);
+		create publication p for table view_schema.transactions;
+		alter table view_schema.transactions enable row level security`)
+	want := []string{
+		"foreign key k_id_fkey on public.k (alter table public.k drop constraint k_id_fkey)",
+		"row security of view_schema.transactions (alter table view_schema.transactions disable row level security, no force row level security)",
+		"the place of view_schema.transactions in publication p (alter publication p drop table view_schema.transactions)",
+		"trigger g on view_schema.transactions (drop trigger g on view_schema.transactions)",
+		"view public.v (drop view public.v)",
+	}
+	s := open(t, db, d)
+	var got []string
+	for _, h := range hazards(t, s) {
+		if rest, ok := strings.CutPrefix(h, "migrate offline: "); ok {
+			what, rest, _ := strings.Cut(rest, " would stay behind with the archived table transactions_1; drop it before the cutover")
+			remedy, _, _ := strings.Cut(rest, " and create")
+			got = append(got, what+remedy)
+			mustExec(t, db, strings.Trim(remedy, " ()"))
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	online(t, s)
+	offline(t, s)
+}
+
 // What belongs to others is not ours to make anew.
 func TestWhatBelongsToOthersBlocks(t *testing.T) {
 	t.Parallel()
@@ -333,6 +372,7 @@ func TestWhatCannotBeMadeAnew(t *testing.T) {
 		"a policy of another table that reads it": {"create table k (id uuid); create policy p on k using (exists (select from view_schema.accounts))", "(drop policy p on public.k)"},
 		"a function in parsed SQL":                {"create function h() returns bigint begin atomic select count(*) from view_schema.accounts; end", "(drop function public.h())"},
 		"a column that is a row of it":            {"create table k (a view_schema.accounts[])", "table column public.k.a would stay behind"},
+		"a place in an extension":                 {"alter extension plpgsql add table view_schema.accounts", "(alter extension plpgsql drop table view_schema.accounts)"},
 		"a domain over its row type":              {"create domain d as view_schema.accounts", "type public.d would stay behind"},
 		"a table that inherits from it":           {"create table k () inherits (view_schema.accounts)", "(alter table public.k no inherit view_schema.accounts)"},
 		"a table that it inherits from":           {"create table k (id uuid not null); alter table view_schema.accounts inherit k", "(alter table view_schema.accounts no inherit public.k)"},

@@ -28,7 +28,6 @@ func TestWhatTheNewTableWillBeWithout(t *testing.T) {
 	names := roles(t, db, "ANALYST", "CLERK") // the one who has granted goes first
 	mustExec(t, db, names.Replace(`
 		create table owners (name text primary key);
-		create access method another type table handler heap_tableam_handler;
 		alter table view_schema.accounts
 			add note text,
 			add constraint solvent check (balance > -1000000),
