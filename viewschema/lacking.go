@@ -130,7 +130,7 @@ select pg_catalog.format('%s has the replica identity using index %I, which is n
 from r join lost_indexes i on i.indisreplident
 where r.relreplident = 'i'
 union all
-select pg_catalog.format('%s is in tablespace %I, and the new table in %I; if it should be there, add to %s.sql: tablespace %1$I', name, o.spcname, n.spcname, $3::text)
+select pg_catalog.format('%s is in tablespace %I, and the new table in %I; if it should be there, add to %s.sql: tablespace %2$I', name, o.spcname, n.spcname, $3::text)
 from r
 join pg_catalog.pg_database b on b.datname = current_database()
 join pg_catalog.pg_tablespace o on o.oid = coalesce(nullif(r.reltablespace, 0), b.dattablespace)

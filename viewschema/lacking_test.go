@@ -1,10 +1,15 @@
 package viewschema_test
 
 import (
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
+	v1 "github.com/viewschema/projector/examples/bank/v1"
 	"github.com/viewschema/projector/internal/pgtest"
 	"github.com/viewschema/projector/viewschema"
 )
@@ -89,17 +94,48 @@ func TestWhatTheNewTableWillBeWithout(t *testing.T) {
 	}
 }
 
-// A table that lies elsewhere, or is stored otherwise, is told of.
-func TestWhereTheNewTableLies(t *testing.T) {
+// A table that lies elsewhere, is stored otherwise, or is stricter, is told of.
+func TestHowTheNewTableDiffers(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, atVersion1)
 	if scalar[int](t, db, "select current_setting('server_version_num')::int") < 150000 {
-		t.Skip("PostgreSQL 14 cannot change a table's access method")
+		t.Skip("PostgreSQL 14 changes no access method, and wants folders for tablespaces")
 	}
-	mustExec(t, db, "create access method another type table handler heap_tableam_handler; alter table view_schema.accounts set access method another")
-	want := []string{"view_schema.accounts has the access method another, and the new table heap; if it should have it, add to accounts.sql: using another"}
-	if got := hazards(t, open(t, db, sameAgain(2))); !slices.Equal(got, want) {
-		t.Errorf("got %q", got)
+	d := sameAgain(2)
+	views := fstest.MapFS{"accounts.sql": {Data: []byte("create table accounts%SUFFIX% (id uuid primary key, owner text, balance bigint not null)")}}
+	for _, name := range []string{"transactions.sql", "transactions.indexes.sql"} {
+		text, err := fs.ReadFile(v1.Definition.Views, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		views[name] = &fstest.MapFile{Data: text}
+	}
+	d.Views = views
+	space := fmt.Sprintf("space_%d", rand.Uint64())
+	conn, err := db.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	for _, sql := range []string{
+		"create access method another type table handler heap_tableam_handler", "alter table view_schema.accounts set access method another",
+		"set allow_in_place_tablespaces = on", "create tablespace " + space + " location ''", "alter table view_schema.accounts set tablespace " + space,
+	} {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer func() {
+		mustExec(t, db, "alter table view_schema.accounts set tablespace pg_default")
+		mustExec(t, db, "drop tablespace "+space)
+	}()
+	want := []string{
+		"column owner of view_schema.accounts is not null, but may be in the new table; if it must not, add it to accounts.sql",
+		"view_schema.accounts has the access method another, and the new table heap; if it should have it, add to accounts.sql: using another",
+		"view_schema.accounts is in tablespace " + space + ", and the new table in pg_default; if it should be there, add to accounts.sql: tablespace " + space,
+	}
+	if got := hazards(t, open(t, db, d)); !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }
 
