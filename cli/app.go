@@ -34,6 +34,10 @@ func (p *program) app() *urfave.App {
 				&urfave.BoolFlag{DisableDefaultText: true, Name: "check", Usage: "exit with 3 if a migration is pending, with 2 if something blocks it"},
 				&urfave.BoolFlag{DisableDefaultText: true, Name: "sql", Usage: "print the SQL files as the migration would run them"},
 				strictTypesFlag(),
+				&urfave.BoolFlag{
+					DisableDefaultText: true, Name: "rehearse",
+					Usage: "make the new tables in a transaction that is rolled back, to find what is wrong with their SQL files, and what hangs on the live tables that would not fit",
+				},
 			},
 			Action: p.action(plan),
 		},

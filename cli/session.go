@@ -76,6 +76,7 @@ func (p *program) open(c *urfave.Context) (*session, error) {
 		Expect:      c.StringSlice("expect"),
 		WithParked:  c.Bool("with-parked"),
 		StrictTypes: c.Bool("strict-types"),
+		Rehearse:    c.Bool("rehearse"),
 		Throttle:    change,
 		Runner:      p.runner(),
 		ManualInit:  !c.Bool("auto-migrate"),

@@ -48,7 +48,10 @@ func TestPlanText(t *testing.T) {
 			{Table: "transactions", Kind: projector.KindAlter, Files: []string{"transactions_4.sql", "transactions_5.sql"}},
 			{Table: "cards", Kind: projector.KindDrop, Archived: "cards_3", Files: []string{}},
 		},
-		Carried: []string{"view reporting.balances", "trigger audit of view_schema.accounts"},
+		Carried: []string{
+			"view reporting.balances", "trigger audit of view_schema.accounts", "the place of view_schema.accounts in publication movements",
+			"foreign key of_whom of reporting.notes",
+		},
 		Omitted: []string{"version 4 alters accounts; the replay for version 5 makes it in its newest shape"},
 		Events:  3_000_000,
 		Batches: 16,
@@ -59,7 +62,8 @@ func TestPlanText(t *testing.T) {
 		},
 		Hazards: []viewschema.Hazard{
 			{Text: "no cut can be settled: the sequence has a cache of 10; the ledger will have a row for every event"},
-			{Blocks: viewschema.StageOffline, Text: "materialized view reporting.sums would stay behind with the archived table accounts_3; drop it before the cutover and create it again after"},
+			{Blocks: viewschema.StageOffline, Text: "materialized view reporting.sums would stay behind with the archived table accounts_3; drop it before the cutover (drop materialized view reporting.sums) and create it again after"},
+			{Text: "index accounts_by_owner of view_schema.accounts is not on the new table; if it is needed, add to accounts.indexes.sql: create index accounts%SUFFIX%_by_owner on accounts%SUFFIX% USING btree (owner)"},
 		},
 	}
 	golden(t, "plan", newPlanView(full))
@@ -126,6 +130,13 @@ func TestResultText(t *testing.T) {
 	}))
 	golden(t, "result-offline", newResultView("migrate offline", viewschema.Result{
 		From: 1, To: 2, State: replay.Active, Events: 12, Rows: 9, HeldOff: 23_400 * time.Microsecond, Elapsed: 2 * time.Second,
+	}))
+	golden(t, "result-offline-left", newResultView("migrate offline", viewschema.Result{
+		From: 1, To: 2, State: replay.Active, HeldOff: 23_400 * time.Microsecond, Elapsed: 2 * time.Second,
+		Remaining: []viewschema.Remaining{{
+			What: "foreign key of_whom of reporting.notes", Statement: "alter table reporting.notes validate constraint of_whom",
+			Error: `ERROR: insert or update on table "notes" violates foreign key constraint "of_whom" (SQLSTATE 23503)`,
+		}},
 	}))
 	golden(t, "result-offline-one", newResultView("migrate offline", viewschema.Result{
 		From: 1, To: 2, State: replay.Active, Events: 1, Rows: 1, HeldOff: time.Millisecond, Elapsed: time.Second,

@@ -92,41 +92,60 @@ func fit(name, rest string) string {
 
 // advanceSequences sets the sequences that belong to columns of the table past the columns' values: rows that a projector
 // numbers itself do not draw from them, and the first that the application lets the database number would collide. Without
-// an index on such a column this reads the table.
-func (s *Schema) advanceSequences(ctx context.Context, tx pgx.Tx, table string) error {
+// an index on such a column this reads the table. Numbers that a sequence of the former table has given are not given again: others may
+// have kept them. former is its name with the schema, empty if there was none.
+func (s *Schema) advanceSequences(ctx context.Context, tx pgx.Tx, table, former string) error {
 	return runEach(ctx, tx, "advancing the sequences of "+table, `
-		select pg_catalog.format('select setval(%1$s, highest) from (select max(%2$I) as highest from %3$s) t
+		select pg_catalog.format('select setval(%1$s, highest) from (select greatest((select max(%2$I) from %3$s), %5$s) as highest) t
 				where highest > coalesce(pg_sequence_last_value(%1$s), 0) and highest <= %4$s',
-			q.seqrelid::oid, a.attname, $1::text, q.seqmax)
+			q.seqrelid::oid, a.attname, $1::text, q.seqmax, (
+				select coalesce(max(pg_sequence_last_value(p.seqrelid)), 0)
+				from pg_catalog.pg_depend o
+				join pg_catalog.pg_sequence p on p.seqrelid = o.objid and p.seqincrement > 0
+				join pg_catalog.pg_attribute b on b.attrelid = o.refobjid and b.attnum = o.refobjsubid
+				where o.classid = 'pg_class'::regclass and o.refclassid = 'pg_class'::regclass and o.refobjid = to_regclass(nullif($2, '')) and o.deptype in ('a', 'i')
+				  and b.attname = a.attname))
 		from pg_catalog.pg_depend d
 		join pg_catalog.pg_sequence q on q.seqrelid = d.objid
 		join pg_catalog.pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
 		where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
 		  and d.refobjid = $1::text::regclass and d.deptype in ('a', 'i')
-		  and q.seqincrement > 0 and a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)`, pg.Table(s.def.Schema, table))
+		  and q.seqincrement > 0 and a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)`, pg.Table(s.def.Schema, table), former)
 }
 
-// revokeAll takes away what default privileges, or the table's file, have granted on it: the rights on a table that replaces
-// another one are the other one's, and nobody may read it before the cutover who may not read the live one.
+// revokeAll takes away what default privileges, or the table's file, have granted on it and its sequences: the rights on a table that replaces
+// another one are the other one's, and nobody may read it before the cutover who may not read the live one. What others have granted in their turn goes along.
 func (s *Schema) revokeAll(ctx context.Context, tx pgx.Tx, table string) error {
 	return runEach(ctx, tx, "taking the rights on "+table+" away", `
-		select distinct pg_catalog.format('revoke all on %s from %s', $1::text,
+		select distinct pg_catalog.format('revoke all on %s from %s cascade', $1::text,
 			case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end)
 		from pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
 		where c.oid = $1::text::regclass and a.grantee <> c.relowner
 		union
-		select pg_catalog.format('revoke all (%I) on %s from %s', t.attname, $1::text,
+		select pg_catalog.format('revoke all (%I) on %s from %s cascade', t.attname, $1::text,
 			case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end)
 		from pg_catalog.pg_class c, pg_catalog.pg_attribute t, pg_catalog.aclexplode(t.attacl) a
-		where c.oid = $1::text::regclass and t.attrelid = c.oid and not t.attisdropped and a.grantee <> c.relowner`, pg.Table(s.def.Schema, table))
+		where c.oid = $1::text::regclass and t.attrelid = c.oid and not t.attisdropped and a.grantee <> c.relowner
+		union
+		select pg_catalog.format('revoke all on sequence %s from %s cascade', c.oid::regclass,
+			case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end)
+		from pg_catalog.pg_depend d join pg_catalog.pg_class c on c.oid = d.objid and c.relkind = 'S', pg_catalog.aclexplode(c.relacl) a
+		where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = $1::text::regclass and d.deptype in ('a', 'i')
+		  and a.grantee <> c.relowner`, pg.Table(s.def.Schema, table))
 }
 
-// carryRights gives table the owner and the grants of another, on the table and on the columns that both have.
+// carryRights gives table the owner and the grants of another, on the table and on the columns that both have, and takes from the owner
+// what it has taken from itself there.
 func (s *Schema) carryRights(ctx context.Context, tx pgx.Tx, from, to string) error {
 	return runEach(ctx, tx, "carrying the rights on "+from+" over", `
 		select pg_catalog.format('alter table %s owner to %I', $2::text, pg_catalog.pg_get_userbyid(c.relowner))
 		from pg_catalog.pg_class c
 		where c.oid = $1::text::regclass and c.relowner <> (select relowner from pg_catalog.pg_class where oid = $2::text::regclass)
+		union all
+		select pg_catalog.format('revoke %s on %s from %I', a.privilege_type, $2::text, pg_catalog.pg_get_userbyid(c.relowner))
+		from pg_catalog.pg_class c, pg_catalog.aclexplode(pg_catalog.acldefault('r', c.relowner)) a
+		where c.oid = $1::text::regclass and c.relacl is not null
+		  and not exists (select from pg_catalog.aclexplode(c.relacl) h where h.grantee = c.relowner and h.privilege_type = a.privilege_type)
 		union all
 		select pg_catalog.format('grant %s%s on %s to %s%s', a.privilege_type, coalesce(' (' || pg_catalog.quote_ident(a.attname) || ')', ''), $2::text,
 			case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end,

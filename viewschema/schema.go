@@ -48,6 +48,9 @@ type Options struct {
 	// Throttle changes what the migration keeps to when MigrateOnline, CatchUp or Follow begin to work on it; nil: it stays as it is.
 	Throttle func(*Throttle)
 	Runner   Runner // for the records of commands
+	// Rehearse lets Plan make the tables of a migration that has not begun, in a transaction that it rolls back, to find out what is
+	// wrong with their files, and what hangs on the live tables that would not fit. Without it, Plan touches nothing.
+	Rehearse bool
 	// ManualInit leaves the bookkeeping tables as they are: what needs them newer returns ErrInit, and Init is up to the
 	// operator.
 	ManualInit bool

@@ -106,6 +106,7 @@ func TestSequencesAndNamesAcrossCutovers(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, opened)
 	var first string
+	given := 0
 	for version := 1; version <= 3; version++ {
 		s := open(t, db, numbered(version))
 		online(t, s)
@@ -115,6 +116,18 @@ func TestSequencesAndNamesAcrossCutovers(t *testing.T) {
 				t.Errorf("version %d: %s has %d rows", version, table, rows)
 			}
 			mustExec(t, db, "insert into view_schema."+table+" (id) values (gen_random_uuid())")
+		}
+		if no := scalar[int](t, db, "insert into view_schema.entries (id) values (gen_random_uuid()) returning no"); no <= given {
+			t.Errorf("version %d gives the number %d again, and had given %d", version, no, given)
+		} else {
+			given = no
+		}
+		if version == 1 { // numbers whose rows are gone, and may be known elsewhere
+			given = scalar[int](t, db, "select setval('view_schema.entries_no_seq', 1000)")
+			mustExec(t, db, "comment on sequence view_schema.entries_no_seq is 'of entries'")
+		}
+		if comment := scalar[string](t, db, "select coalesce(obj_description('view_schema.entries_no_seq'::regclass), '')"); version > 1 && comment != "of entries" {
+			t.Errorf("version %d has lost the comment", version)
 		}
 		names := namesOf(t, db, "members", "entries", "tickets")
 		if version == 1 {

@@ -55,9 +55,13 @@ func (c *cutover) swap(ctx context.Context, tx, events pgx.Tx) (asked time.Time,
 	if err != nil {
 		return asked, pass, err
 	}
+	if err := checkDeferred(ctx, tx); err != nil {
+		return asked, pass, err
+	}
 	if err := c.changeTables(ctx, tx, c.m, c.plan, all); err != nil {
 		return asked, pass, err
 	}
+	c.anew = all
 	if err := c.keepParked(ctx, tx, c.m); err != nil {
 		return asked, pass, err
 	}
@@ -65,6 +69,14 @@ func (c *cutover) swap(ctx context.Context, tx, events pgx.Tx) (asked time.Time,
 		return asked, pass, err
 	}
 	return asked, pass, c.prove(ctx, tx, events, pass)
+}
+
+// checkDeferred checks what rows that tx has written left to be checked at its commit: that would keep their tables from being altered.
+func checkDeferred(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, "set constraints all immediate"); err != nil {
+		return fmt.Errorf("checking the deferred constraints: %w", err)
+	}
+	return nil
 }
 
 // bound makes the server give the locks back should this process hang or its machine be gone.
@@ -250,7 +262,11 @@ func (s *Schema) publish(ctx context.Context, tx pgx.Tx, t TableChange, archived
 	if err := s.rename(ctx, tx, t.Built, t.Table, plain); err != nil {
 		return err
 	}
-	if err := s.advanceSequences(ctx, tx, t.Table); err != nil {
+	former := ""
+	if archived {
+		former = pg.Table(s.def.Schema, t.Archived)
+	}
+	if err := s.advanceSequences(ctx, tx, t.Table, former); err != nil {
 		return err
 	}
 	if !archived {
