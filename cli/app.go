@@ -34,6 +34,10 @@ func (p *program) app() *urfave.App {
 				&urfave.BoolFlag{DisableDefaultText: true, Name: "check", Usage: "exit with 3 if a migration is pending, with 2 if something blocks it"},
 				&urfave.BoolFlag{DisableDefaultText: true, Name: "sql", Usage: "print the SQL files as the migration would run them"},
 				strictTypesFlag(),
+				&urfave.BoolFlag{
+					DisableDefaultText: true, Name: "rehearse",
+					Usage: "make the new tables in a transaction that is rolled back, to find what is wrong with their SQL files, and what hangs on the live tables that would not fit",
+				},
 			},
 			Action: p.action(plan),
 		},
@@ -157,8 +161,10 @@ func (p *program) migrate() []*urfave.Command {
 			Name:  "offline",
 			Usage: "the cutover: the last events, the new names, the new version, in one transaction",
 			Flags: append(cutoverFlags(),
+				&urfave.BoolFlag{DisableDefaultText: true, Name: "verify", Usage: "compare the built tables with the live ones first, and if they differ do nothing and exit with 3; see verify"},
+				expectFlag(),
 				&urfave.BoolFlag{DisableDefaultText: true, Name: "with-parked", Usage: "cut over although parked aggregates are left out; live projections of their events will not find their rows"}),
-			Action: p.action(cutover((*viewschema.Schema).MigrateOffline)),
+			Action: p.action(offline),
 		},
 		{
 			Name:   "abort",

@@ -34,7 +34,8 @@
 //	0    done, or nothing to do
 //	1    failed
 //	2    usage, or refused: nothing was touched
-//	3    a migration is pending, or something is to be mended; only init, version and plan with --check, events check and verify
+//	3    a migration is pending, or something is to be mended; only init, version and plan with
+//	     --check, events check, verify, and migrate offline with --verify
 //	4    a migration to another version is under way, or somebody else prepares the event table
 //	5    the migration is not in the state that the command needs, or the database is ahead of the definition,
 //	     or its bookkeeping tables are not up to date with --auto-migrate=false

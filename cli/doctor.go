@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"github.com/viewschema/projector/eventtable"
 	"github.com/viewschema/projector/viewschema"
@@ -22,12 +21,12 @@ func examine(ctx context.Context, s *session) error {
 		return err
 	}
 	for _, f := range report.Findings {
-		text, remedy := f.Text, f.Type
+		text := f.Text
 		if f.Cost != "" {
 			text += "; if it stays so: " + f.Cost
 		}
 		findings = append(findings, viewschema.Finding{
-			About: "event table, " + f.About, Severity: viewschema.Severity(f.Severity), Text: text, Remedy: strings.ReplaceAll(remedy, "events prepare", s.name+" events prepare"),
+			About: "event table, " + f.About, Severity: viewschema.Severity(f.Severity), Text: text, Remedy: typed(f.Type, s.name),
 		})
 	}
 	v := doctorView{Type: "doctor", Findings: findings}

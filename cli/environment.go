@@ -44,6 +44,8 @@ func showVariables(flags []urfave.Flag) {
 			f.Usage += hint
 		case *urfave.StringFlag:
 			f.Usage += hint
+		case *urfave.StringSliceFlag:
+			f.Usage += hint
 		case *urfave.DurationFlag:
 			f.Usage += hint
 		}

@@ -157,10 +157,15 @@ func (v checkView) text(w io.Writer, program string) {
 			fmt.Fprintf(t, "\t\tif it stays so: %s\n", f.Cost)
 		}
 		if f.Type != "" {
-			fmt.Fprintf(t, "\t\ttype: %s\n", strings.ReplaceAll(f.Type, "events prepare", program+" events prepare"))
+			fmt.Fprintf(t, "\t\ttype: %s\n", typed(f.Type, program))
 		}
 	}
 	t.Flush()
+}
+
+// typed is what a finding says to type, with the program's name before our command.
+func typed(text, program string) string {
+	return strings.ReplaceAll(text, "events prepare", program+" events prepare")
 }
 
 type stepsView struct {

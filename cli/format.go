@@ -30,6 +30,8 @@ func events(n int64) string { return count(n, "event", "events") }
 
 func rows(n int64) string { return count(n, "row", "rows") }
 
+func aggregates(n int) string { return count(int64(n), "aggregate", "aggregates") }
+
 // oneLine joins the lines of a text, for a table's cell.
 func oneLine(text string) string {
 	var parts []string

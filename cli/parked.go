@@ -82,16 +82,9 @@ func retryParked(ctx context.Context, s *session) error {
 		}
 	}
 	if left != nil {
-		return fmt.Errorf("%s parked: %s", countStay(len(left)), strings.Join(left, ", "))
+		return fmt.Errorf("%s parked: %s", count(int64(len(left)), "aggregate stays", "aggregates stay"), strings.Join(left, ", "))
 	}
 	return nil
-}
-
-func countStay(n int) string {
-	if n == 1 {
-		return "1 aggregate stays"
-	}
-	return fmt.Sprintf("%d aggregates stay", n)
 }
 
 type parkedView struct {
@@ -147,7 +140,7 @@ func parkedRows(t io.Writer, list []viewschema.Parked) {
 		if i := slices.IndexFunc(list, func(p viewschema.Parked) bool { return p.Version != version }); i >= 0 {
 			n = i
 		}
-		fmt.Fprintf(t, "parked\t%s left out of version %d; see: events parked\n", count(int64(n), "aggregate", "aggregates"), version)
+		fmt.Fprintf(t, "parked\t%s left out of version %d; see: events parked\n", aggregates(n), version)
 		for _, p := range list[:min(n, fewParked)] {
 			fmt.Fprintf(t, "\t%s: %s\n", p.Aggregate, failure(p))
 		}

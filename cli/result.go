@@ -81,6 +81,8 @@ type resultView struct {
 	Elapsed    float64      `json:"elapsed_seconds"`
 	Times      *timesView   `json:"times_seconds,omitempty"`
 
+	Remaining []viewschema.Remaining `json:"remaining,omitempty"`
+
 	result    viewschema.Result
 	following bool // it goes on by itself
 }
@@ -106,7 +108,7 @@ func newResultView(command string, r viewschema.Result) resultView {
 	return resultView{
 		Type: "result", Command: command, From: r.From, To: r.To, State: r.State, Nothing: r.Nothing, Projectors: r.Projectors, Resumed: r.Resumed,
 		Events: r.Events, Rows: r.Rows, Cut: r.Cut, Parked: r.Parked, Reason: r.CutReason, Waiting: r.Waiting,
-		HeldOff: seconds(r.HeldOff), Elapsed: seconds(r.Elapsed), Times: newTimesView(r.Times), result: r,
+		HeldOff: seconds(r.HeldOff), Elapsed: seconds(r.Elapsed), Times: newTimesView(r.Times), Remaining: r.Remaining, result: r,
 	}
 }
 
@@ -155,12 +157,15 @@ func (v resultView) text(w io.Writer, program string) {
 	default:
 		fmt.Fprintf(w, "replayed %s, %s, in %s\n", events(r.Events), rows(r.Rows), duration(r.Elapsed))
 	}
+	for _, left := range r.Remaining {
+		fmt.Fprintf(w, "\nleft to do: %s\n  %s\n  type: %s\n", left.What, strings.ReplaceAll(left.Error, "\n", "\n  "), left.Statement)
+	}
 }
 
 // parked says that something is left out.
 func (v resultView) parked(w io.Writer) {
 	if n := v.result.Parked; n > 0 {
-		fmt.Fprintf(w, "parked, and left out: %s\n", count(int64(n), "aggregate", "aggregates"))
+		fmt.Fprintf(w, "parked, and left out: %s\n", aggregates(n))
 	}
 }
 

@@ -68,7 +68,7 @@ func migration(t io.Writer, m *viewschema.MigrationStatus) {
 	}
 	fmt.Fprintf(t, "cut\t%s\n", number(m.Cut))
 	if m.Lane != nil {
-		fmt.Fprintf(t, "lane\tat %s, %s and %s\n", number(m.Lane.Position), events(m.Lane.Events), count(m.Lane.Rows, "row", "rows"))
+		fmt.Fprintf(t, "lane\tat %s, %s and %s\n", number(m.Lane.Position), events(m.Lane.Events), rows(m.Lane.Rows))
 	}
 	if m.CutReason != "" {
 		fmt.Fprintf(t, "\tbegan at 0: %s\n", oneLine(m.CutReason))

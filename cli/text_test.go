@@ -48,7 +48,10 @@ func TestPlanText(t *testing.T) {
 			{Table: "transactions", Kind: projector.KindAlter, Files: []string{"transactions_4.sql", "transactions_5.sql"}},
 			{Table: "cards", Kind: projector.KindDrop, Archived: "cards_3", Files: []string{}},
 		},
-		Carried: []string{"view reporting.balances", "trigger audit of view_schema.accounts"},
+		Carried: []string{
+			"view reporting.balances", "trigger audit of view_schema.accounts", "the place of view_schema.accounts in publication movements",
+			"foreign key of_whom of reporting.notes",
+		},
 		Omitted: []string{"version 4 alters accounts; the replay for version 5 makes it in its newest shape"},
 		Events:  3_000_000,
 		Batches: 16,
@@ -59,7 +62,8 @@ func TestPlanText(t *testing.T) {
 		},
 		Hazards: []viewschema.Hazard{
 			{Text: "no cut can be settled: the sequence has a cache of 10; the ledger will have a row for every event"},
-			{Blocks: viewschema.StageOffline, Text: "materialized view reporting.sums would stay behind with the archived table accounts_3; drop it before the cutover and create it again after"},
+			{Blocks: viewschema.StageOffline, Text: "materialized view reporting.sums would stay behind with the archived table accounts_3; drop it before the cutover (drop materialized view reporting.sums) and create it again after"},
+			{Text: "index accounts_by_owner of view_schema.accounts is not on the new table; if it is needed, add to accounts.indexes.sql: create index accounts%SUFFIX%_by_owner on accounts%SUFFIX% USING btree (owner)"},
 		},
 	}
 	golden(t, "plan", newPlanView(full))
@@ -79,7 +83,7 @@ func TestStatusText(t *testing.T) {
 		Migration: &viewschema.MigrationStatus{
 			From: 1, To: 2, State: replay.Building, Phase: "replay", Batches: 16, BatchesDone: 7, Events: 100_000, EventsDone: 43_112,
 			Rows: 12_300, Cut: 41_000, Ledger: 12, Lane: &replay.Lane{Position: 20_500, Cut: 41_000, Events: 1_200, Rows: 1}, Created: start,
-			Workers: []viewschema.Worker{{Batch: 8, Program: "projector", PID: 123, Since: &start}, {Batch: 9, PID: 124}, {Program: "projector", PID: 125, Since: &start}},
+			Workers: []viewschema.Worker{{Batch: 8, Doing: "batch 8", Program: "projector", PID: 123, Since: &start}, {Batch: 9, Doing: "batch 9", PID: 124}, {Doing: "lane", Program: "projector", PID: 125, Since: &start}},
 		},
 		Tables: []viewschema.TableStatus{{Table: "accounts", Role: "live", Bytes: 800}, {Table: "accounts_2", Role: "built", Bytes: 5 << 30}},
 	}
@@ -127,9 +131,41 @@ func TestResultText(t *testing.T) {
 	golden(t, "result-offline", newResultView("migrate offline", viewschema.Result{
 		From: 1, To: 2, State: replay.Active, Events: 12, Rows: 9, HeldOff: 23_400 * time.Microsecond, Elapsed: 2 * time.Second,
 	}))
+	golden(t, "result-offline-left", newResultView("migrate offline", viewschema.Result{
+		From: 1, To: 2, State: replay.Active, HeldOff: 23_400 * time.Microsecond, Elapsed: 2 * time.Second,
+		Remaining: []viewschema.Remaining{{
+			What: "foreign key of_whom of reporting.notes", Statement: "alter table reporting.notes validate constraint of_whom",
+			Error: `ERROR: insert or update on table "notes" violates foreign key constraint "of_whom" (SQLSTATE 23503)`,
+		}},
+	}))
 	golden(t, "result-offline-one", newResultView("migrate offline", viewschema.Result{
 		From: 1, To: 2, State: replay.Active, Events: 1, Rows: 1, HeldOff: time.Millisecond, Elapsed: time.Second,
 	}))
+}
+
+func TestVerificationText(t *testing.T) {
+	t.Parallel()
+	text := func(s string) *string { return &s }
+	differs := viewschema.Verification{From: 1, To: 2, Parked: 1, LiveParked: 2, Apart: "the events are in another database", Elapsed: 1200 * time.Millisecond, Tables: []viewschema.TableComparison{
+		{
+			Table: "accounts", Key: []string{"id"}, BuiltRows: 12_345, LiveRows: 12_346, OnlyBuilt: 1, OnlyLive: 2, Differ: 3,
+			ExpectedColumns: []string{"branch"}, Unseen: []string{"no"}, OnlyBuiltColumns: []string{"iban", "currency"}, OnlyLiveColumns: []string{"note"},
+			Columns: []viewschema.ColumnDifference{{Column: "owner", Rows: 3}, {Column: "balance", Rows: 1}},
+			Examples: []viewschema.RowExample{
+				{Key: map[string]*string{"id": text("7")}, Built: map[string]*string{"owner": text("Ada Lovelace"), "balance": text("-12.5")}},
+				{Key: map[string]*string{"id": text("8")}, Live: map[string]*string{"owner": text(""), "balance": nil}},
+				{Key: map[string]*string{"id": text("9")}, Built: map[string]*string{"owner": text("null")}, Live: map[string]*string{"owner": text(strings.Repeat("x", 200))}},
+			},
+		},
+		{Table: "branch_totals", New: true},
+		{Table: "transactions", Expected: true},
+		{Table: "words", BuiltRows: 2, LiveRows: 1, OnlyBuilt: 1, Examples: []viewschema.RowExample{{Built: map[string]*string{"word": text("a")}}}},
+	}}
+	golden(t, "verification", verificationView{Verification: differs})
+	golden(t, "verification-gate", verificationView{Verification: differs, gate: true})
+	same := viewschema.Verification{From: 2, To: 1, Rollback: true, Elapsed: time.Second, Tables: []viewschema.TableComparison{{Table: "accounts", BuiltRows: 5, LiveRows: 5}}}
+	golden(t, "verification-rollback", verificationView{Same: true, Verification: same})
+	golden(t, "verification-nothing", verificationView{Same: true, Verification: viewschema.Verification{From: 2, To: 3}})
 }
 
 func TestFormats(t *testing.T) {

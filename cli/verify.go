@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	urfave "github.com/urfave/cli/v2"
@@ -12,15 +13,17 @@ import (
 	"github.com/viewschema/projector/viewschema"
 )
 
-// verify is the command that tries the projectors.
+// verify is the command that compares tables before a cutover, and that tries the projectors.
 func (p *program) verify() *urfave.Command {
 	return &urfave.Command{
-		Name:  "verify",
-		Usage: "tell whether the projectors can be relied on; exits with 3 if not",
+		Name: "verify",
+		Usage: "compare the tables that were built with the live ones, at the same events, while the application runs; exits with 3 if they differ. " +
+			"Until it ends, vacuum keeps what dies, and catch-ups, cutover and abort wait",
 		Flags: []urfave.Flag{
+			expectFlag(),
 			&urfave.BoolFlag{
 				DisableDefaultText: true, Name: "determinism",
-				Usage: "replay a sample of aggregates twice, in other batches and another order, and compare the rows: finds projectors that use the clock, " +
+				Usage: "instead, replay a sample of aggregates twice, in other batches and another order, and compare the rows: finds projectors that use the clock, " +
 					"random values, the database, or the order between aggregates. Works in one transaction that is rolled back: until it ends, vacuum keeps what dies, " +
 					"and tables that the SQL files refer to by foreign keys are not written to",
 			},
@@ -30,10 +33,62 @@ func (p *program) verify() *urfave.Command {
 	}
 }
 
+func expectFlag() urfave.Flag {
+	return &urfave.StringSliceFlag{Name: "expect", Usage: "a difference that is meant: table.column, or table for all of it; may be repeated, or a list with commas"}
+}
+
 func verify(ctx context.Context, s *session) error {
-	if !s.flags.Bool("determinism") {
-		return usagef("verify what? type: %s verify --determinism", s.name)
+	determinism := s.flags.Bool("determinism")
+	switch {
+	case determinism && s.typed("expect"):
+		return usagef("--expect is about tables that were built; leave it out with --determinism")
+	case determinism:
+		return verifyDeterminism(ctx, s)
+	case s.typed("sample"):
+		return usagef("--sample goes with --determinism")
 	}
+	return compare(ctx, s, false)
+}
+
+// offline is the cutover, and with --verify the comparison before it.
+func offline(ctx context.Context, s *session) error {
+	gate := s.flags.Bool("verify")
+	if !gate && s.typed("expect") {
+		return usagef("--expect goes with --verify")
+	}
+	if gate {
+		current, err := s.schema.CurrentVersion(ctx)
+		if err != nil {
+			return err
+		}
+		if current < s.schema.Target() { // or else the cutover says how it is
+			if err := compare(ctx, s, true); err != nil {
+				return err
+			}
+		}
+	}
+	return cutover((*viewschema.Schema).MigrateOffline)(ctx, s)
+}
+
+// compare compares built tables with live ones, alone or as the gate of a cutover.
+func compare(ctx context.Context, s *session, gate bool) error {
+	v, err := s.schema.Verify(ctx)
+	if err != nil {
+		return err
+	}
+	view := verificationView{Type: "verification", Same: v.Same(), Elapsed: seconds(v.Elapsed), Verification: *v, gate: gate}
+	if err := s.answer(view); err != nil || v.Same() {
+		return err
+	}
+	return &quietError{exitPending}
+}
+
+// typed says whether a flag was typed, and is not set by a variable alone.
+func (s *session) typed(flag string) bool {
+	return s.flags.IsSet(flag) && !slices.Contains(s.unsaid, flag)
+}
+
+func verifyDeterminism(ctx context.Context, s *session) error {
 	if n := s.flags.Int("sample"); n < 1 {
 		return usagef("--sample %d: at least 1", n)
 	}
@@ -59,7 +114,7 @@ func (v determinismView) text(w io.Writer, _ string) {
 		fmt.Fprintln(w, "nothing to compare: the store has no events")
 		return
 	}
-	fmt.Fprintf(w, "replayed %s with %s twice, in %s\n\n", count(int64(v.Aggregates), "aggregate", "aggregates"), events(int64(v.Events)), duration(v.Determinism.Elapsed))
+	fmt.Fprintf(w, "replayed %s with %s twice, in %s\n\n", aggregates(v.Aggregates), events(int64(v.Events)), duration(v.Determinism.Elapsed))
 	t := table(w)
 	fmt.Fprintln(t, "table\tprojector\trows\tdiffer")
 	for _, c := range v.Tables {

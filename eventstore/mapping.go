@@ -1,7 +1,6 @@
 package eventstore
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,14 +63,9 @@ const (
 
 var allPositions = []Positions{PositionsDrawn, PositionsDrawnAhead, PositionsInCommitOrder, PositionsOfTransactions}
 
-func (m Mapping) withDefaults() Mapping {
-	m.Relation = cmp.Or(m.Relation, "events")
-	m.Position = cmp.Or(m.Position, "position")
-	m.AggregateID = cmp.Or(m.AggregateID, "aggregate_id")
-	m.Sequence = cmp.Or(m.Sequence, "sequence_number")
-	m.Type = cmp.Or(m.Type, "event_type")
-	m.Data = cmp.Or(m.Data, "data")
-	return m
+// defaultMapping is what the zero Mapping stands for, but for created_at, which need not be there.
+var defaultMapping = Mapping{
+	Relation: "events", Position: "position", AggregateID: "aggregate_id", Sequence: "sequence_number", Type: "event_type", Data: "data",
 }
 
 // Reader reads one event store. It is safe for concurrent use; all that it does happens on the connection or transaction
@@ -151,7 +145,7 @@ func Open(ctx context.Context, q pg.Querier, m Mapping) (*Reader, error) {
 	if !slices.Contains(allPositions, m.Positions) {
 		return nil, fmt.Errorf("%w: Positions is %q; it can be empty or one of %q", ErrMapping, m.Positions, allPositions[1:])
 	}
-	r := &Reader{mapping: m.withDefaults()}
+	r := &Reader{mapping: m.over(defaultMapping)}
 	if err := r.find(ctx, q); err != nil {
 		return nil, err
 	}

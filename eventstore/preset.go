@@ -99,7 +99,7 @@ type tableColumn struct{ Name, Type, Default string }
 
 // find looks for the one table that fits the preset.
 func (p *preset) find(ctx context.Context, q pg.Querier, m Mapping) (*table, error) {
-	rows, err := q.Query(ctx, `
+	named, err := pg.Collect(ctx, q, pgx.RowToAddrOfStructByNameLax[table], `
 		select n.nspname::text as schema, c.relname::text as name,
 			coalesce(to_regclass(pg_catalog.quote_ident(c.relname)) = c.oid, false) as on_path,
 			pg_catalog.json_agg(pg_catalog.json_build_object(
@@ -116,10 +116,6 @@ func (p *preset) find(ctx context.Context, q pg.Querier, m Mapping) (*table, err
 			else $2::text[] is null or lower(replace(c.relname, '_', '')) = any ($2) end
 		group by n.nspname, c.relname, c.oid
 		order by n.nspname, c.relname`, m.Relation, folded(p.tables))
-	if err != nil {
-		return nil, fmt.Errorf("looking for the table of preset %s: %w", p.name, err)
-	}
-	named, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByNameLax[table])
 	if err != nil {
 		return nil, fmt.Errorf("looking for the table of preset %s: %w", p.name, err)
 	}

@@ -98,10 +98,7 @@ func (r *Reader) splitSQL(total int64) string {
 		edge = `rpad(left(id::text, 3), 8, '0') || '-0000-0000-0000-000000000000'`
 		edge = "case when (" + edge + ")::uuid > before then (" + edge + ")::uuid else id end"
 	}
-	where := "true"
-	if r.mapping.Where != "" {
-		where = "(" + r.mapping.Where + ")"
-	}
+	where, _ := r.where(Selection{}) // all events: no parameters
 	return fmt.Sprintf(`
 with sample as (
   select %[1]s as id, ntile($1::int) over (order by %[1]s) as tile

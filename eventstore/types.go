@@ -26,10 +26,8 @@ func (r *Reader) Types(ctx context.Context, q pg.Querier, all bool) (list []Type
 		sample = r.sample(total)
 	}
 	where, args := r.where(Selection{})
-	rows, err := q.Query(ctx, fmt.Sprintf("select %s::text, count(*) from %s where %s group by 1 order by 1", r.typ, r.from(sample), where), args...)
-	if err == nil {
-		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[TypeCount])
-	}
+	sql := fmt.Sprintf("select %s::text, count(*) from %s where %s group by 1 order by 1", r.typ, r.from(sample), where)
+	list, err = pg.Collect(ctx, q, pgx.RowToStructByPos[TypeCount], sql, args...)
 	if err != nil {
 		return nil, false, fmt.Errorf("listing event types: %w", err)
 	}

@@ -37,11 +37,18 @@ func axonOf(t *table) *axon {
 	return a
 }
 
-// isAxon2 says whether the table is Axon 2's, or one whose upgrade has not come to its last step.
-func (a *axon) isAxon2(t *table) bool {
+// axon2Of returns nil unless the table is Axon 2's, or one whose upgrade has not come to its last step.
+func axon2Of(t *table) *axon {
+	a := axonOf(t)
+	if a == nil {
+		return nil
+	}
 	keys, _ := t.primaryKey()
 	old := []string{a.aggregate, a.sequence, a.aggregateType}
-	return slices.Equal(keys, old) || slices.Equal(keys, old[:2])
+	if !slices.Equal(keys, old) && !slices.Equal(keys, old[:2]) {
+		return nil
+	}
+	return a
 }
 
 // timeOf returns SQL for an event's time, or why there is none. Axon 2 stores text in the writer's zone, and text with

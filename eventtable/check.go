@@ -82,7 +82,7 @@ func (c *checker) run(ctx context.Context) error {
 	if may, err := c.rights(ctx); err != nil || !may {
 		return err
 	}
-	if a := axonOf(c.table); a != nil && a.isAxon2(c.table) {
+	if a := axon2Of(c.table); a != nil {
 		if err := c.axon2(ctx, a); err != nil {
 			return err
 		}
@@ -282,7 +282,7 @@ const cheap = 5 * time.Second
 // briefly runs fn, and says whether it came to its end in time.
 func (c *checker) briefly(ctx context.Context, fn func() error) (known bool, err error) {
 	if _, err = c.tx.Exec(ctx, "savepoint briefly"); err == nil {
-		_, err = c.tx.Exec(ctx, "select set_config('statement_timeout', $1, true)", milliseconds(cheap))
+		_, err = c.tx.Exec(ctx, "select set_config('statement_timeout', $1, true)", pg.Milliseconds(cheap))
 	}
 	if err != nil {
 		return false, err

@@ -127,7 +127,7 @@ func (u *upgrade) fill(ctx context.Context, w *worker) error {
 		if w.options.Progress != nil {
 			w.options.Progress(p)
 		}
-		if err := pause(ctx, w.options.Pause); err != nil {
+		if err := pg.Pause(ctx, w.options.Pause); err != nil {
 			return err
 		}
 	}

@@ -114,7 +114,7 @@ func (p *Preparation) look(ctx context.Context, q pg.Querier) (*table, error) {
 		return nil, err
 	}
 	p.Relation = t.relation()
-	if a := axonOf(t); a != nil && a.isAxon2(t) {
+	if a := axon2Of(t); a != nil {
 		p.Steps, err = p.upgrade(ctx, q, t, a)
 		return t, err
 	}
@@ -124,23 +124,26 @@ func (p *Preparation) look(ctx context.Context, q pg.Querier) (*table, error) {
 
 // check finds what stands in the way.
 func (p *Preparation) check(ctx context.Context, q pg.Querier, t *table) error {
-	refuse := func(format string, args ...any) { p.Refused = append(p.Refused, fmt.Sprintf(format, args...)) }
 	switch {
 	case t.relkind != "r" && t.relkind != "p":
-		refuse("%s is no table: name the table below it in the Source", t.relation())
+		p.refuse("%s is no table: name the table below it in the Source", t.relation())
 	case t.standby:
-		refuse("the server is a standby; connect to the primary")
+		p.refuse("the server is a standby; connect to the primary")
 	case p.Nothing():
 		return nil
 	case !t.ours:
-		refuse("%s belongs to %s, and our role is not a member of it", t.relation(), t.owner)
+		p.refuse("%s belongs to %s, and our role is not a member of it", t.relation(), t.owner)
 	case !t.mayCreate:
-		refuse("our role may not create indexes in schema %s; type: grant create on schema %s to current_user", t.schema, quote(t.schema))
+		p.refuse("our role may not create indexes in schema %s; type: grant create on schema %s to current_user", t.schema, quote(t.schema))
 	}
-	if a := axonOf(t); a != nil && a.isAxon2(t) {
+	if a := axon2Of(t); a != nil {
 		return p.checkAxon2(ctx, q, t, a)
 	}
 	return p.checkGeneric(ctx, q, t)
+}
+
+func (p *Preparation) refuse(format string, args ...any) {
+	p.Refused = append(p.Refused, fmt.Sprintf(format, args...))
 }
 
 // Err is ErrRefused with all its reasons, or nil.

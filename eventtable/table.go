@@ -110,7 +110,7 @@ func look(ctx context.Context, q pg.Querier, m eventstore.Mapping) (*table, erro
 }
 
 func (t *table) lookColumns(ctx context.Context, q pg.Querier) error {
-	rows, err := q.Query(ctx, `
+	columns, err := pg.Collect(ctx, q, pgx.RowToStructByPos[column], `
 		select a.attname::text, t.typname::text, a.attnotnull, coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), '')
 		from pg_catalog.pg_attribute a
 		join pg_catalog.pg_type t on t.oid = a.atttypid
@@ -119,14 +119,10 @@ func (t *table) lookColumns(ctx context.Context, q pg.Querier) error {
 	if err != nil {
 		return err
 	}
-	columns, err := pgx.CollectRows(rows, pgx.RowToStructByPos[column])
-	if err != nil {
-		return err
-	}
 	for _, c := range columns {
 		t.columns[c.Name] = c
 	}
-	rows, err = q.Query(ctx, "select conname::text, convalidated from pg_catalog.pg_constraint where conrelid = $1 and contype = 'c'", t.oid)
+	rows, err := q.Query(ctx, "select conname::text, convalidated from pg_catalog.pg_constraint where conrelid = $1 and contype = 'c'", t.oid)
 	if err != nil {
 		return err
 	}
@@ -140,7 +136,7 @@ func (t *table) lookColumns(ctx context.Context, q pg.Querier) error {
 }
 
 func indexesOf(ctx context.Context, q pg.Querier, relation uint32) ([]index, error) {
-	rows, err := q.Query(ctx, `
+	return pg.Collect(ctx, q, pgx.RowToStructByPos[index], `
 		select c.relname::text,
 			array(
 				select coalesce(a.attname::text, '')
@@ -162,14 +158,12 @@ func indexesOf(ctx context.Context, q pg.Querier, relation uint32) ([]index, err
 		join pg_catalog.pg_am m on m.oid = c.relam
 		where i.indrelid = $1
 		order by c.relname`, relation)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowToStructByPos[index])
 }
 
 // relation returns the quoted and qualified name.
 func (t *table) relation() string { return pg.Table(t.schema, t.name) }
+
+func (t *table) lockSQL() string { return "lock table " + t.relation() + " in access exclusive mode" }
 
 // named returns the index of that name, nil if there is none.
 func (t *table) named(name string) *index {

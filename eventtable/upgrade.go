@@ -123,8 +123,6 @@ func (u *upgrade) lock() string {
 		u.options.LockTimeout, u.options.PauseBudget)
 }
 
-func (u *upgrade) lockSQL() string { return "lock table " + u.relation() + " in access exclusive mode" }
-
 func (u *upgrade) fillIndexSQL() string {
 	return fmt.Sprintf("create index concurrently %s on %s (\n    (%s), %s, %s, %s\n) where %s is null",
 		quote(u.fillIndex), u.relation(), u.time, quote(u.sequence), quote(u.aggregate), quote(u.aggregateType), quote(u.position))
@@ -154,7 +152,7 @@ func (u *upgrade) numberSQL(grantees []string) []string {
 
 // grants lists the roles that may insert, quoted, the owner apart.
 func (u *upgrade) grants(ctx context.Context, q pg.Querier) ([]string, error) {
-	rows, err := q.Query(ctx, `
+	list, err := pg.Collect(ctx, q, pgx.RowTo[string], `
 		select distinct case when a.grantee = 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end
 		from pg_catalog.pg_class c
 		cross join lateral (
@@ -166,34 +164,29 @@ func (u *upgrade) grants(ctx context.Context, q pg.Querier) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("looking up who may insert into %s: %w", u.relation(), err)
 	}
-	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("looking up who may insert into %s: %w", u.relation(), err)
-	}
 	return list, nil
 }
 
 // checkAxon2 finds what stands in the way of the upgrade.
 func (p *Preparation) checkAxon2(ctx context.Context, q pg.Querier, t *table, a *axon) error {
-	refuse := func(format string, args ...any) { p.Refused = append(p.Refused, fmt.Sprintf(format, args...)) }
 	if t.relkind == "p" {
-		refuse("%s is partitioned, and its key would have to hold the partition key; this upgrade is for plain tables", t.relation())
+		p.refuse("%s is partitioned, and its key would have to hold the partition key; this upgrade is for plain tables", t.relation())
 		return nil
 	}
 	u := p.upgradeOf(t, a)
 	if _, _, whyNot := a.timeOf(t); whyNot != "" {
-		refuse("%s", whyNot)
+		p.refuse("%s", whyNot)
 		return nil
 	}
 	if c, ok := t.columns[a.position]; ok && c.Type != "int8" {
-		refuse("%s.%s exists and is %s; it has to be bigint", t.relation(), a.position, c.Type)
+		p.refuse("%s.%s exists and is %s; it has to be bigint", t.relation(), a.position, c.Type)
 	}
 	if !u.numbered {
-		if err := u.checkTimes(ctx, q, refuse); err != nil {
+		if err := u.checkTimes(ctx, q, p); err != nil {
 			return err
 		}
 	}
-	if err := u.checkDependents(ctx, q, p, refuse); err != nil {
+	if err := u.checkDependents(ctx, q, p); err != nil {
 		return err
 	}
 	if u.uniqueOn(u.key...) != nil {
@@ -207,19 +200,19 @@ func (p *Preparation) checkAxon2(ctx context.Context, q pg.Querier, t *table, a 
 	if p.options.KeepType {
 		p.Notes = append(p.Notes, d.String())
 	} else {
-		refuse("%s; type --keep-type to keep %s in the key, or mend the events", d, a.aggregateType)
+		p.refuse("%s; type --keep-type to keep %s in the key, or mend the events", d, a.aggregateType)
 	}
 	return nil
 }
 
 // checkTimes looks at some rows: whether times can be read at all.
-func (u *upgrade) checkTimes(ctx context.Context, q pg.Querier, refuse func(string, ...any)) error {
+func (u *upgrade) checkTimes(ctx context.Context, q pg.Querier, p *Preparation) error {
 	var example string
 	err := q.QueryRow(ctx, fmt.Sprintf("select min(%s::text) from (select * from %s limit 1000) t where (%s) is null having count(*) > 0",
 		quote(u.axon.time), u.relation(), u.time)).Scan(&example)
 	switch {
 	case err == nil:
-		refuse("the time %q cannot be read; it has to be like 2014-05-06T10:11:12.123+02:00", example)
+		p.refuse("the time %q cannot be read; it has to be like 2014-05-06T10:11:12.123+02:00", example)
 	case !errors.Is(err, pgx.ErrNoRows):
 		return fmt.Errorf("looking at the times of %s: %w", u.relation(), err)
 	}
@@ -227,7 +220,7 @@ func (u *upgrade) checkTimes(ctx context.Context, q pg.Querier, refuse func(stri
 }
 
 // checkDependents finds who would notice: foreign keys to the primary key, triggers and publications.
-func (u *upgrade) checkDependents(ctx context.Context, q pg.Querier, p *Preparation, refuse func(string, ...any)) error {
+func (u *upgrade) checkDependents(ctx context.Context, q pg.Querier, p *Preparation) error {
 	var foreign, triggers, publications []string
 	err := q.QueryRow(ctx, `
 		select
@@ -241,7 +234,7 @@ func (u *upgrade) checkDependents(ctx context.Context, q pg.Querier, p *Preparat
 		return fmt.Errorf("looking for what depends on %s: %w", u.relation(), err)
 	}
 	if len(foreign) > 0 {
-		refuse("foreign keys lead to the primary key: %s", strings.Join(foreign, ", "))
+		p.refuse("foreign keys lead to the primary key: %s", strings.Join(foreign, ", "))
 	}
 	if len(triggers) > 0 && !u.numbered {
 		p.Notes = append(p.Notes, fmt.Sprintf("the filling updates every row, and so fires %s each time; disable it if it is not meant for this",

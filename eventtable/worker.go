@@ -233,9 +233,9 @@ func (w *worker) locked(ctx context.Context, fn func(tx pgx.Tx) error) error {
 			_, err := tx.Exec(ctx, `
 				select set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true),
 					set_config('idle_in_transaction_session_timeout', $3, true)`,
-				milliseconds(w.options.LockTimeout), milliseconds(w.options.PauseBudget), milliseconds(4*w.options.PauseBudget))
+				pg.Milliseconds(w.options.LockTimeout), pg.Milliseconds(w.options.PauseBudget), pg.Milliseconds(4*w.options.PauseBudget))
 			if err == nil {
-				_, err = tx.Exec(ctx, "lock table "+w.table.relation()+" in access exclusive mode")
+				_, err = tx.Exec(ctx, w.table.lockSQL())
 			}
 			if err != nil {
 				return err
@@ -260,7 +260,7 @@ func (w *worker) locked(ctx context.Context, fn func(tx pgx.Tx) error) error {
 			}
 			w.options.Log.Info().Err(err).Int("try", try).Str("in_the_way", pg.Describe(holders)).Msg("gave the lock back; trying again")
 		}
-		if err := pause(ctx, time.Duration(rand.Int64N(int64(min(try, 10))*int64(100*time.Millisecond)))); err != nil {
+		if err := pg.Pause(ctx, time.Duration(rand.Int64N(int64(min(try, 10))*int64(100*time.Millisecond)))); err != nil {
 			return err
 		}
 	}
@@ -278,15 +278,4 @@ func run(ctx context.Context, tx pgx.Tx, statements ...string) error {
 		}
 	}
 	return nil
-}
-
-func milliseconds(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(d):
-		return nil
-	}
 }

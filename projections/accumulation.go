@@ -182,10 +182,8 @@ func (c *accumulated) compare(a, b unsafe.Pointer) int {
 
 func (a *accumulation) printKey(row unsafe.Pointer) string {
 	var parts []string
-	for _, c := range a.model.columns {
-		if slices.Contains(a.model.keys, c) {
-			parts = append(parts, printKey(c.value(row).Interface()))
-		}
+	for _, k := range a.model.keys {
+		parts = append(parts, printKey(k.value(row).Interface()))
 	}
 	return "(" + strings.Join(parts, ", ") + ")"
 }

@@ -44,8 +44,7 @@ func (e *EventError) Error() string {
 	if e.Projector != "" {
 		by = "projector " + e.Projector + ": "
 	}
-	return fmt.Sprintf("%sevent %d (%s, aggregate %s, sequence %d): %v",
-		by, e.Position, e.Type, e.AggregateID, e.Sequence, e.Err)
+	return fmt.Sprintf("%s%s: %v", by, e.title(), e.Err)
 }
 
 func (e *EventError) Unwrap() error { return e.Err }
@@ -77,6 +76,14 @@ func tableError(table string, err error) error {
 		}
 	}
 	return fmt.Errorf("%s: %w", table, err)
+}
+
+// violationOf returns the unique violation that err is of; nil if it is of none.
+func violationOf(err error) *pgconn.PgError {
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == "23505" {
+		return refused
+	}
+	return nil
 }
 
 // ErrTotals is Run.Forget's: the set has an accumulating table.

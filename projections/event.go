@@ -2,6 +2,7 @@ package projections
 
 import (
 	"bytes"
+	"fmt"
 	"time"
 )
 
@@ -19,6 +20,11 @@ type Meta struct {
 	SchemaVersion string // of the payload, as stored: handlers get it upcast
 	Tenant        string
 	Partition     ID // what projectors with the order ByPartition group events by; zero: the event is of no partition
+}
+
+// title names the event in messages.
+func (m *Meta) title() string {
+	return fmt.Sprintf("event %d (%s, aggregate %s, sequence %d)", m.Position, m.Type, m.AggregateID, m.Sequence)
 }
 
 // Event is an event with payload P, as handlers get it: by value, theirs to keep. Maps and slices in Data are shared with

@@ -6,13 +6,8 @@ func (t *table[K, R]) spill() error {
 	if len(t.created) == 0 {
 		return nil
 	}
-	for _, e := range t.created {
-		if e.gone {
-			continue
-		}
-		if err := t.insert(unsafe.Pointer(&e.row)); err != nil {
-			return t.rows.fail(t.rows.key(&e.row), err)
-		}
+	if err := t.insertCreated(); err != nil {
+		return err
 	}
 	t.current.forget()
 	t.forgetEntries()
@@ -28,6 +23,10 @@ func (t *table[K, R]) collect() error {
 			return t.rows.fail(t.rows.key(&e.row), err)
 		}
 	}
+	return t.insertCreated()
+}
+
+func (t *table[K, R]) insertCreated() error {
 	for _, e := range t.created {
 		if e.gone {
 			continue
@@ -40,6 +39,17 @@ func (t *table[K, R]) collect() error {
 }
 
 func (t *table[K, R]) reset() {
+	t.forgetRows()
+	if t.keys != nil {
+		t.keys.forget()
+		for _, l := range t.byGroup {
+			l.forget()
+		}
+	}
+}
+
+// forgetRows is reset without what was asked for.
+func (t *table[K, R]) forgetRows() {
 	for _, sc := range t.scopes {
 		sc.forget()
 		clear(sc.groups) // the next rows may be loaded, which no index sees
@@ -59,12 +69,6 @@ func (t *table[K, R]) reset() {
 	}
 	t.forgetEntries()
 	t.target.reset()
-	if t.keys != nil {
-		t.keys.forget()
-		for _, l := range t.byGroup {
-			l.forget()
-		}
-	}
 }
 
 func (t *table[K, R]) forgetEntries() {

@@ -34,11 +34,9 @@ func (r *Run) flushByPosition() (int64, error) {
 			return r.flush()
 		}
 		r.broken = nil
-		for _, s := range r.stores {
-			for _, t := range s.states {
-				if err := t.reload(); err != nil {
-					return 0, r.fail(err)
-				}
+		for _, t := range r.tables {
+			if err := t.reload(); err != nil {
+				return 0, r.fail(err)
 			}
 		}
 	}
@@ -191,12 +189,9 @@ func (t *table[K, R]) lookup(index int) lookup {
 
 // reload forgets the rows, and loads all that was asked for.
 func (t *table[K, R]) reload() error {
-	keys, byGroup := t.keys, t.byGroup
-	t.keys, t.byGroup = &asked[K]{}, nil // spares them the reset
-	t.reset()
-	t.keys, t.byGroup = keys, byGroup
-	keys.again()
-	for _, l := range byGroup {
+	t.forgetRows()
+	t.keys.again()
+	for _, l := range t.byGroup {
 		l.again()
 	}
 	return t.look()
@@ -224,13 +219,10 @@ func (t *table[K, R]) look() error {
 // addFound is called with each row that a lookup finds. One that is here already may have changed since it was loaded, or be
 // gone.
 func (t *table[K, R]) addFound(numbers []byte, scan func(row unsafe.Pointer) error, byKey bool) error {
-	e := t.slab.take()
-	e.old = &stored{numbers: numbers}
-	if err := scan(unsafe.Pointer(&e.row)); err != nil {
+	e, key, err := t.scanned(numbers, scan)
+	if err != nil {
 		return err
 	}
-	t.plan.settle(unsafe.Pointer(&e.row))
-	key := t.rows.key(&e.row)
 	switch found := t.find(key) != nil; {
 	case t.keys.here[key]:
 		t.slab.giveBack()

@@ -249,20 +249,14 @@ func (t *table[K, R]) keep() error {
 	return nil
 }
 
-func (t *table[K, R]) aggregateOf(e *entry[R]) string {
-	return printKey(t.model.aggregate.value(unsafe.Pointer(&e.row)).Interface())
-}
-
 func (t *table[K, R]) keepStored() error {
 	t.all = map[K]*entry[R]{}
 	columns := columnList(slices.Concat(t.model.columns, t.model.numbered))
-	return t.read("select "+columns+" from "+t.relation, nil, nil, func(_ []byte, scan func(row unsafe.Pointer) error) error {
-		e := t.slab.take()
-		if err := scan(unsafe.Pointer(&e.row)); err != nil {
+	return t.read("select "+columns+" from "+t.relation, nil, nil, func(numbers []byte, scan func(row unsafe.Pointer) error) error {
+		e, key, err := t.scanned(numbers, scan)
+		if err != nil {
 			return err
 		}
-		t.plan.settle(unsafe.Pointer(&e.row))
-		key := t.rows.key(&e.row)
 		if t.all[key] != nil {
 			return fmt.Errorf("%s: two rows have this key", printKey(key))
 		}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"unsafe"
 
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
@@ -84,10 +83,8 @@ func (r *Run) applyPartial(a applied) error {
 
 // again applies the batch again, with all rows.
 func (r *Run) again() error {
-	for _, s := range r.stores {
-		for _, t := range s.states {
-			t.reset()
-		}
+	for _, t := range r.tables {
+		t.reset()
 	}
 	r.partial, r.taken, r.broken = false, false, nil
 	r.current, r.text = ID{}, ""
@@ -107,11 +104,9 @@ func (r *Run) forgetHistory() {
 
 // anyTaken asks the database whether a key is taken that Create went on with.
 func (r *Run) anyTaken() (bool, error) {
-	for _, s := range r.stores {
-		for _, t := range s.states {
-			if taken, err := t.taken(); taken || err != nil {
-				return taken, err
-			}
+	for _, t := range r.tables {
+		if taken, err := t.taken(); taken || err != nil {
+			return taken, err
 		}
 	}
 	return false, nil
@@ -121,11 +116,9 @@ func (r *Run) anyTaken() (bool, error) {
 // its unique index says; for those that are gone again, as all rows of a Create are if it fails at the second, a query does.
 func (r *Run) flushPartial() (int64, error) {
 	stay, gone := false, false
-	for _, s := range r.stores {
-		for _, t := range s.states {
-			some, others := t.guessed()
-			stay, gone = stay || some, gone || others
-		}
+	for _, t := range r.tables {
+		some, others := t.guessed()
+		stay, gone = stay || some, gone || others
 	}
 	if gone {
 		taken, err := r.anyTaken()
@@ -140,7 +133,7 @@ func (r *Run) flushPartial() (int64, error) {
 		return r.flush()
 	}
 	rows, err := r.flush()
-	if refused, ok := errors.AsType[*pgconn.PgError](err); !ok || refused.Code != uniqueViolation {
+	if violationOf(err) == nil {
 		return rows, err
 	}
 	r.stored = 0
@@ -149,9 +142,6 @@ func (r *Run) flushPartial() (int64, error) {
 	}
 	return r.flush()
 }
-
-// uniqueViolation is an SQLSTATE.
-const uniqueViolation = "23505"
 
 func (r *Run) exec(sql string) error {
 	_, err := r.conn.Exec(r.ctx, sql)

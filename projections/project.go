@@ -137,7 +137,7 @@ func (s *Set) prepare(events []New) (handled []New, used map[int]bool, aggregate
 	used, seen := map[int]bool{}, map[ID]bool{}
 	for _, e := range events {
 		if e.Type, err = s.typeOf(e); err != nil {
-			return nil, nil, nil, fmt.Errorf("event %d (%s, aggregate %s, sequence %d): %w", e.Position, e.Type, e.AggregateID, e.Sequence, err)
+			return nil, nil, nil, fmt.Errorf("%s: %w", e.title(), err)
 		}
 		b := s.bindings[e.Type]
 		if b == nil {
@@ -146,7 +146,7 @@ func (s *Set) prepare(events []New) (handled []New, used map[int]bool, aggregate
 		id := e.AggregateID
 		if s.Order() == ByPartition {
 			if id = e.Partition; id.IsZero() {
-				return nil, nil, nil, fmt.Errorf("event %d (%s, aggregate %s, sequence %d): %w", e.Position, e.Type, e.AggregateID, e.Sequence, ErrPartition)
+				return nil, nil, nil, fmt.Errorf("%s: %w", e.title(), ErrPartition)
 			}
 			if id == NoPartition {
 				continue

@@ -89,7 +89,7 @@ func (t *Rows[K, R]) Put(s *Store, row R) error {
 
 // Get returns a copy of a row, or ErrNotFound.
 func (t *Rows[K, R]) Get(s *Store, key K) (R, error) {
-	e, err := t.entry(s, key)
+	_, e, err := t.entry(s, key)
 	if err != nil {
 		var zero R
 		return zero, err
@@ -112,13 +112,9 @@ func (t *Rows[K, R]) Find(s *Store, key K) (row R, ok bool, err error) {
 // Update changes a row, or returns ErrNotFound. The pointer is fn's only until it returns. The key and the aggregate must
 // stay (ErrKey, ErrForeign), and fn cannot use the same table (ErrNested).
 func (t *Rows[K, R]) Update(s *Store, key K, fn func(*R)) error {
-	tab, err := t.at(s, key)
+	tab, e, err := t.entry(s, key)
 	if err != nil {
 		return err
-	}
-	e := tab.find(key)
-	if e == nil {
-		return t.fail(key, ErrNotFound)
 	}
 	return tab.change(e, fn)
 }
@@ -144,13 +140,9 @@ func (t *Rows[K, R]) Upsert(s *Store, key K, fn func(row *R, exists bool)) error
 
 // Delete removes a row, or returns ErrNotFound.
 func (t *Rows[K, R]) Delete(s *Store, key K) error {
-	tab, err := t.at(s, key)
+	tab, e, err := t.entry(s, key)
 	if err != nil {
 		return err
-	}
-	e := tab.find(key)
-	if e == nil {
-		return t.fail(key, ErrNotFound)
 	}
 	return tab.remove(e)
 }
@@ -231,15 +223,15 @@ func (t *Rows[K, R]) at(s *Store, key K) (*table[K, R], error) {
 	return tab, err
 }
 
-func (t *Rows[K, R]) entry(s *Store, key K) (*entry[R], error) {
+func (t *Rows[K, R]) entry(s *Store, key K) (*table[K, R], *entry[R], error) {
 	tab, err := t.at(s, key)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if e := tab.find(key); e != nil {
-		return e, nil
+		return tab, e, nil
 	}
-	return nil, t.fail(key, ErrNotFound)
+	return nil, nil, t.fail(key, ErrNotFound)
 }
 
 func (t *Rows[K, R]) fail(key K, err error) error {

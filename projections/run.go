@@ -12,7 +12,6 @@ import (
 	"unsafe"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
@@ -179,10 +178,8 @@ func (r *Run) begin(ctx context.Context, conn *pgx.Conn, aggregates []ID, stores
 
 // end forgets the batch.
 func (r *Run) end(next error) {
-	for _, s := range r.stores {
-		for _, t := range s.states {
-			t.reset()
-		}
+	for _, t := range r.tables {
+		t.reset()
 	}
 	r.ctx, r.conn, r.broken = nil, nil, next
 	r.current, r.text, r.scope, r.stored, r.position = ID{}, "", 0, 0, 0
@@ -263,13 +260,11 @@ func (r *Run) enter(id ID) error {
 		}
 		r.scope = place
 	}
-	for _, s := range r.stores {
-		for _, t := range s.states {
-			if r.loads {
-				t.enter()
-			} else if err := t.spill(); err != nil {
-				return err
-			}
+	for _, t := range r.tables {
+		if r.loads {
+			t.enter()
+		} else if err := t.spill(); err != nil {
+			return err
 		}
 	}
 	r.current, r.text = id, ""
@@ -305,7 +300,7 @@ func (r *Run) store() error {
 	if err == nil {
 		return r.exec("release savepoint projector_store")
 	}
-	if refused, ok := errors.AsType[*pgconn.PgError](err); !ok || refused.Code != uniqueViolation {
+	if violationOf(err) == nil {
 		return err
 	}
 	if _, err := r.conn.PgConn().Exec(r.ctx, "rollback to savepoint projector_store; release savepoint projector_store").ReadAll(); err != nil {

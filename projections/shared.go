@@ -11,7 +11,6 @@ import (
 	"unsafe"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
@@ -43,12 +42,15 @@ func (t *table[K, R]) checkShared() error {
 		row := unsafe.Pointer(&e.row)
 		key = t.model.encodeKey(key[:0], row)
 		if other := seen[string(key)]; other != nil {
-			aggregate := func(e *entry[R]) string { return printKey(t.model.aggregate.value(unsafe.Pointer(&e.row)).Interface()) }
-			return t.run.fail(sharedError(t.name, printRowKey(t.model, row), []string{aggregate(other), aggregate(e)}, nil))
+			return t.run.fail(sharedError(t.name, printRowKey(t.model, row), []string{t.aggregateOf(other), t.aggregateOf(e)}, nil))
 		}
 		seen[string(key)] = e
 	}
 	return nil
+}
+
+func (t *table[K, R]) aggregateOf(e *entry[R]) string {
+	return printKey(t.model.aggregate.value(unsafe.Pointer(&e.row)).Interface())
 }
 
 // printRowKey prints the primary key like the detail of a unique violation.
@@ -80,8 +82,8 @@ var (
 // refused makes a takenError of a unique violation.
 func (t *target) refused(rows *copyBuffer, columns []*column, err error) error {
 	told := tableError(t.name, err)
-	violation, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || violation.Code != uniqueViolation {
+	violation := violationOf(err)
+	if violation == nil {
 		return told
 	}
 	taken := &takenError{target: t, columns: columns, rows: rows.all(), row: -1, err: told}
@@ -95,8 +97,7 @@ func (t *target) refused(rows *copyBuffer, columns []*column, err error) error {
 
 // resolve finds the other row, in the same COPY or in the table, and returns ErrShared if it is another aggregate's.
 func (e *takenError) resolve(ctx context.Context, conn *pgx.Conn) error {
-	violation, _ := errors.AsType[*pgconn.PgError](e.err)
-	key := twiceKey.FindStringSubmatch(violation.Detail)
+	key := twiceKey.FindStringSubmatch(violationOf(e.err).Detail)
 	at := slices.Index(e.columns, e.target.model.aggregate)
 	if key == nil || e.row < 0 || at < 0 {
 		return e.err
@@ -165,8 +166,8 @@ func aggregatesWith(ctx context.Context, q querier, relation, aggregate string, 
 // Shared explains a unique violation that an index of one of the set's tables has shown after its rows were stored: it
 // returns err, or ErrShared around it if rows of two aggregates have the key. It reads the table with q.
 func (s *Set) Shared(ctx context.Context, q querier, err error) error {
-	violation, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || violation.Code != uniqueViolation || errors.Is(err, ErrShared) {
+	violation := violationOf(err)
+	if violation == nil || errors.Is(err, ErrShared) {
 		return err
 	}
 	key := twiceKey.FindStringSubmatch(violation.Detail)

@@ -145,15 +145,23 @@ func (t *table[K, R]) scope(i int) *scope[K, R] {
 	return sc
 }
 
-// add is called with each row that is loaded.
-func (t *table[K, R]) add(numbers []byte, scan func(row unsafe.Pointer) error) error {
-	e := t.slab.take()
+// scanned makes an entry of a row that is loaded, for the caller to insert or to give back.
+func (t *table[K, R]) scanned(numbers []byte, scan func(row unsafe.Pointer) error) (e *entry[R], key K, err error) {
+	e = t.slab.take()
 	e.old = &stored{numbers: numbers}
 	if err := scan(unsafe.Pointer(&e.row)); err != nil {
-		return err
+		return nil, key, err
 	}
 	t.plan.settle(unsafe.Pointer(&e.row))
-	key := t.rows.key(&e.row)
+	return e, t.rows.key(&e.row), nil
+}
+
+// add is called with each row that is loaded.
+func (t *table[K, R]) add(numbers []byte, scan func(row unsafe.Pointer) error) error {
+	e, key, err := t.scanned(numbers, scan)
+	if err != nil {
+		return err
+	}
 	i, ok := t.run.scopeOf(t.model, unsafe.Add(unsafe.Pointer(&e.row), t.model.aggregate.offset))
 	if !ok {
 		return fmt.Errorf("%s: a row of an aggregate that was not asked for: the aggregate's column has to compare exactly", printKey(key))

@@ -54,10 +54,9 @@ func (t *Totals[R]) Add(s *Store, row R) error {
 // table are, when the run flushes.
 type totals[R any] struct {
 	target
-	by    *accumulation
-	parts bool          // rows go to the side table, as they are
-	rows  map[string]*R // by key; see model.encodeKey
-	slab  slab[R]
+	by   *accumulation
+	rows map[string]*R // by key; see model.encodeKey
+	slab slab[R]
 
 	key    []byte
 	added  R
@@ -68,7 +67,7 @@ type totals[R any] struct {
 const mostTotals = 50_000
 
 func (t *Totals[R]) open(s *Store) state {
-	tab := &totals[R]{target: target{model: t.by.model, run: s.run}, by: t.by, parts: s.run.parts, rows: map[string]*R{}}
+	tab := &totals[R]{target: target{model: t.by.model, run: s.run}, by: t.by, rows: map[string]*R{}}
 	tab.check = tab.checkTable
 	return tab
 }
@@ -131,7 +130,7 @@ func (t *totals[R]) collect() error {
 }
 
 func (t *totals[R]) encode(row unsafe.Pointer) error {
-	if t.parts {
+	if t.run.parts {
 		return t.insert(row)
 	}
 	values, err := t.plan.encode(nil, row)
@@ -142,7 +141,7 @@ func (t *totals[R]) encode(row unsafe.Pointer) error {
 // write stores what is collected: as it is in the side table, which has no key, so that no batch waits for another one; or
 // added to the rows of the table. The order of keys is PostgreSQL's, so that two transactions lock rows in the same order.
 func (t *totals[R]) write(ctx context.Context, conn *pgx.Conn) (int64, error) {
-	if t.parts {
+	if t.run.parts {
 		_, err := t.copy(ctx, conn, &t.inserts, t.model.columns)
 		return 0, err // they are counted when they are merged
 	}
@@ -185,7 +184,7 @@ func (t *totals[R]) guessed() (stay, gone bool) { return false, false }
 
 // checkTable finds columns that cannot hold what is added up, and the key's index missing, which PostgreSQL knows best.
 func (t *totals[R]) checkTable(ctx context.Context, conn *pgx.Conn) error {
-	if err := t.by.checkColumns(t.name, t.plan); err != nil || t.parts || t.run.loads {
+	if err := t.by.checkColumns(t.name, t.plan); err != nil || t.run.parts || t.run.loads {
 		return err
 	}
 	if conn.PgConn().TxStatus() == 'E' { // by another table without a key, which is said

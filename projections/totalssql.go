@@ -96,7 +96,7 @@ func (a *accumulation) addTo(relation, source string) string {
 		from, sets = append(from, column), append(sets, c.sql()+" = "+set)
 	}
 	return fmt.Sprintf("insert into %s as t (%s) select %s from %s projector_row group by %[5]s order by %[5]s on conflict (%[6]s) do %[7]s",
-		relation, columnList(a.model.columns), strings.Join(from, ", "), source, strings.Join(keys, ", "), columnList(a.keyColumns()), conflict(sets))
+		relation, columnList(a.model.columns), strings.Join(from, ", "), source, strings.Join(keys, ", "), columnList(a.model.keys), conflict(sets))
 }
 
 func conflict(sets []string) string {
@@ -104,15 +104,6 @@ func conflict(sets []string) string {
 		return "nothing"
 	}
 	return "update set " + strings.Join(sets, ", ")
-}
-
-func (a *accumulation) keyColumns() (cs []*column) {
-	for _, c := range a.model.columns {
-		if slices.Contains(a.model.keys, c) {
-			cs = append(cs, c)
-		}
-	}
-	return cs
 }
 
 // sqlParts returns what a column is of the rows of one key, and of that and the row of the table.
@@ -138,7 +129,7 @@ func (c *accumulated) sqlParts(position *column) (of, set string) {
 func (a *accumulation) failed(table string, err error) error {
 	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == invalidColumnReference {
 		return fmt.Errorf("table %s: no primary key or unique index has the columns (%s) and no others, and rows are added to by these: "+
-			"add it to %s.sql or %[3]s.indexes.sql", table, columnList(a.keyColumns()), a.model.table)
+			"add it to %s.sql or %[3]s.indexes.sql", table, columnList(a.model.keys), a.model.table)
 	}
 	return tableError(table, err)
 }

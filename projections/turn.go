@@ -27,7 +27,7 @@ func (s *Set) TakeTurn(ctx context.Context, tx DB, events ...New) error {
 		for _, e := range events {
 			name, err := s.typeOf(e)
 			if err != nil {
-				return fmt.Errorf("event %d (%s, aggregate %s, sequence %d): %w", e.Position, e.Type, e.AggregateID, e.Sequence, err)
+				return fmt.Errorf("%s: %w", e.title(), err)
 			}
 			ordered = ordered || part.bindings[name] != nil
 		}

@@ -211,8 +211,9 @@ func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, t tables, events []pro
 	p := Pass{Events: int64(len(events))}
 	if len(left) > 0 {
 		events = slices.DeleteFunc(slices.Clone(events), func(e projections.Raw) bool { return left[e.AggregateID] })
+		aggregates = aggregatesOf(events)
 	}
-	p.Rows, err = t.apply(ctx, tx, left.without(aggregates), events)
+	p.Rows, err = t.apply(ctx, tx, aggregates, events)
 	if e, ok := j.poisonous(ctx, tx, err); ok {
 		return Pass{}, &poison{[]*projections.EventError{e}}
 	}
@@ -271,7 +272,7 @@ func (j *Job) Tail(ctx context.Context, q pg.Querier) (tail int64, err error) {
 
 // Finish applies all that the ledger lacks in the caller's transaction, which has to own the migration (see Own), while the
 // caller holds off writers. Afterwards the ledger lacks nothing. The transaction has to be READ COMMITTED: an older snapshot
-// would miss events.
+// would miss events. Rehearse is for a snapshot.
 func (j *Job) Finish(ctx context.Context, tx pgx.Tx, cut int64) (Pass, error) {
 	began := time.Now()
 	var p Pass

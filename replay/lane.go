@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -113,10 +114,7 @@ func (j *Job) advanceLane(ctx context.Context, limit int64, told func(Applied), 
 	if !j.hasLane() {
 		return sum, nil
 	}
-	size := int64(laneSlice)
-	if j.groupSize > 0 {
-		size = j.groupSize
-	}
+	size := cmp.Or(j.groupSize, laneSlice)
 	// Without an index on the positions, each statement sorts all that is left: then there is one.
 	events, _ := j.events()
 	switch indexed, err := j.Source.Indexed(ctx, events); {
@@ -225,7 +223,7 @@ func (l Ledger) moveLane(ctx context.Context, tx pgx.Tx, position int64, done Ap
 	_, err := tx.Exec(ctx, l.sql(`
 		update %SCHEMA%.projector_lanes
 		set position = $2, events = events + $3, rows = rows + $4,
-			worker = pg_catalog.format('%s (pid %s)', nullif(current_setting('application_name'), ''), pg_backend_pid())
+			worker = `+thisWorker+`
 		where migration_id = $1`), l.Migration, position, done.Events, done.Rows)
 	if err != nil {
 		return fmt.Errorf("moving the lane to %d: %w", position, err)

@@ -69,20 +69,6 @@ func (l leftOut) ids() (ids []projections.ID) {
 	return ids
 }
 
-// without returns the others.
-func (l leftOut) without(ids []projections.ID) []projections.ID {
-	if len(l) == 0 {
-		return ids
-	}
-	var others []projections.ID
-	for _, id := range ids {
-		if !l[id] {
-			others = append(others, id)
-		}
-	}
-	return others
-}
-
 // leftOut reads which of these aggregates are parked, and keeps them so until the transaction ends: whoever replays one of
 // them waits for us, and we for him. It comes before the ledger is written, which Retry does in the same order.
 func (j *Job) leftOut(ctx context.Context, tx pgx.Tx, aggregates []projections.ID) (leftOut, error) {

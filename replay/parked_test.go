@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -33,12 +34,15 @@ func (s *story) mend(aggregate string) {
 	s.exec("update events set data = data - 'poison' where aggregate_id = '" + aggregate + "'")
 }
 
-// parked lists what is parked.
-func (s *story) parked() []string {
+// wantParked holds what is parked against a list in the order of ids.
+func (s *story) wantParked(want ...string) {
+	s.t.Helper()
 	rows, _ := s.world.admin.Query(s.t.Context(), "select aggregate_id from projector_parked_events order by 1")
 	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	s.must(err)
-	return list
+	if !slices.Equal(list, want) {
+		s.t.Errorf("parked: %q, want %q", list, want)
+	}
 }
 
 // retry replays a parked aggregate, as a step.
@@ -71,9 +75,7 @@ func TestRetryMeetsCatchUp(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if parked := s.parked(); len(parked) > 0 {
-				t.Errorf("parked: %v", parked)
-			}
+			s.wantParked()
 			s.do(phaseCutover, true)
 		})
 	}
@@ -102,9 +104,7 @@ func TestParkMeetsCatchUp(t *testing.T) {
 					s.must(fmt.Errorf("the pass that parks: %w", err))
 				}
 			}))
-			if parked := s.parked(); len(parked) != 2 || parked[0] != "a" {
-				t.Errorf("parked: %v", parked)
-			}
+			s.wantParked("a", "c")
 			s.do(phaseCutover, true)
 		})
 	}
@@ -120,9 +120,7 @@ func TestParkMeetsRebuild(t *testing.T) {
 		s.mend("c")
 		s.must(s.startRival(t.Context()))
 	}))
-	if parked := s.parked(); len(parked) > 0 {
-		t.Errorf("parked: %v", parked)
-	}
+	s.wantParked()
 	s.do(phaseCutover, true)
 }
 
@@ -156,9 +154,7 @@ func TestParkEmptyID(t *testing.T) {
 	s.poison("")
 	s.do(phaseBegin, true)
 	s.do(phaseRun, true)
-	if parked := s.parked(); len(parked) != 2 || parked[0] != "" {
-		t.Errorf("parked: %q", parked)
-	}
+	s.wantParked("", "c")
 	s.mend("")
 	if err := s.retry(""); err != nil {
 		t.Error(err)

@@ -159,16 +159,12 @@ func (p *passes) release(batches ...batch) {
 
 // pending lists the batches of the store that are not done, in the order of ids.
 func (j *Job) pending(ctx context.Context) (list []batch, err error) {
-	err = j.Retry(ctx, pg.PointList, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, j.sql(`
+	err = j.Retry(ctx, pg.PointList, func(tx pgx.Tx) (err error) {
+		list, err = pg.Collect(ctx, tx, j.batch, j.sql(`
 			select `+batchColumns+`
 			from %SCHEMA%.projector_batches b
 			where migration_id = $1 and phase = $2 and done_at is null
 			order by number`), j.Migration, int(PhaseReplay))
-		if err != nil {
-			return err
-		}
-		list, err = pgx.CollectRows(rows, j.batch)
 		return err
 	})
 	if err != nil {

@@ -75,14 +75,10 @@ func (s *Schema) abort(ctx context.Context, m *migration) (Result, error) {
 
 // remove drops the tables that are recorded as built by the migration, and no other, and forgets it.
 func (s *Schema) remove(ctx context.Context, tx pgx.Tx, m *migration) error {
-	rows, err := tx.Query(ctx, s.sql(`
+	built, err := pg.Collect(ctx, tx, pgx.RowTo[string], s.sql(`
 		select made.name
 		from %SCHEMA%.projector_tables t, unnest(array[t.built_name, t.partial_name]) made (name)
 		where t.migration_id = $1 and made.name is not null`), m.Migration)
-	if err != nil {
-		return err
-	}
-	built, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ func TestAbortAtEveryState(t *testing.T) {
 		"built, with a ledger": func(t *testing.T, s *viewschema.Schema, db *pgxpool.Pool) {
 			online(t, s)
 			_, end := hold(t, db, openAccount) // keeps the cut where it is
-			run(t, db, openAccount)
+			mustExec(t, db, openAccount)
 			if r, err := s.CatchUp(t.Context()); err != nil || r.Events == 0 || r.Waiting == "" {
 				t.Fatalf("%+v, %v", r, err)
 			}
@@ -129,7 +129,7 @@ func TestAbortAtEveryState(t *testing.T) {
 // bookkeeping is what the bookkeeping tables hold. The live tables' own ledger may go.
 func bookkeeping(t *testing.T, db *pgxpool.Pool) string {
 	t.Helper()
-	return scan[string](t, db, `
+	return scalar[string](t, db, `
 		select concat_ws(E'\n',
 			(select string_agg(m::text, E'\n' order by id) from view_schema.projector_migrations m),
 			(select string_agg(t::text, E'\n' order by migration_id, table_name) from view_schema.projector_tables t),

@@ -52,8 +52,8 @@ const (
 	GridSlices     Grid = "slices"     // 1/4096 of the events, about, in the order of ids: those do not spread over partitions
 )
 
-// cells of the grid: 16³.
-const cells = 4096
+// gridCells is how many cells the grid has: 16³.
+const gridCells = 4096
 
 // bounds are a batch's ids, as text; empty: open.
 type bounds struct{ from, to string }
@@ -143,8 +143,8 @@ func place(list []Batch, ids []bounds) Grid {
 			b.From, b.To = partitions(ids[i])
 		default:
 			next := sum + max(1, b.Events)
-			b.From = int(sum * cells / total)
-			b.To = max(b.From, int((next*cells+total-1)/total)-1)
+			b.From = int(sum * gridCells / total)
+			b.To = max(b.From, int((next*gridCells+total-1)/total)-1)
 			sum = next
 		}
 	}
@@ -153,7 +153,7 @@ func place(list []Batch, ids []bounds) Grid {
 
 // partitions returns the first and the last partition that a range of uuids has ids of.
 func partitions(id bounds) (first, last int) {
-	first, last = 0, cells-1
+	first, last = 0, gridCells-1
 	if id.from != "" {
 		first = partition(id.from)
 	}

@@ -56,7 +56,7 @@ func TestPlace(t *testing.T) {
 				if [2]int{b.From, b.To} != s.cells || b.Label != s.label {
 					t.Errorf("%s .. %s is %q, cells %d to %d; want %q, %v", s.from, s.to, b.Label, b.From, b.To, s.label, s.cells)
 				}
-				if i == 0 && b.From != 0 || i == len(test.spans)-1 && b.To != cells-1 || b.To < b.From {
+				if i == 0 && b.From != 0 || i == len(test.spans)-1 && b.To != gridCells-1 || b.To < b.From {
 					t.Errorf("%s .. %s has cells %d to %d", s.from, s.to, b.From, b.To)
 				}
 			}

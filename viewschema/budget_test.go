@@ -35,7 +35,7 @@ func TestTailLargerThanTheBudget(t *testing.T) {
 	before := dump(t, db)
 	ctx := pg.WithFault(t.Context(), func(m pg.Moment, p pg.Point) {
 		if m == pg.After && p == pg.PointCut {
-			run(t, db, open300)
+			mustExec(t, db, open300)
 		}
 	})
 	_, err = s.MigrateOffline(ctx)
@@ -59,7 +59,7 @@ func asReader(t *testing.T) (db, reader *pgxpool.Pool) {
 	t.Helper()
 	db = pgtest.Database(t, filledStore)
 	role := "reader_" + strings.ToLower(rand.Text())
-	run(t, db, "create role "+role+"; create schema view_schema authorization "+role+"; grant select on all tables in schema public to "+role+
+	mustExec(t, db, "create role "+role+"; create schema view_schema authorization "+role+"; grant select on all tables in schema public to "+role+
 		"; grant select, usage on all sequences in schema public to "+role)
 	t.Cleanup(func() {
 		if _, err := db.Exec(context.WithoutCancel(t.Context()), "drop owned by "+role+" cascade; drop role "+role); err != nil {
@@ -112,9 +112,9 @@ func TestMaintenance(t *testing.T) {
 	end()
 
 	o.LockWait = 0
-	append1 := sync.OnceFunc(func() { run(t, db, openAccount) })
+	append1 := sync.OnceFunc(func() { mustExec(t, db, openAccount) })
 	w := &watcher{before: func(sql string) { // after the last events were applied
-		if strings.Contains(sql, "in access exclusive mode") {
+		if strings.Contains(sql, "; lock table ") {
 			append1()
 		}
 	}}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/replay"
 )
 
@@ -118,10 +119,8 @@ func (r *run) follow(ctx context.Context, pause time.Duration, told func(Result)
 		if result.Events > followAtOnce {
 			continue
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(pause):
+		if err := pg.Pause(ctx, pause); err != nil {
+			return err
 		}
 	}
 }

@@ -84,7 +84,7 @@ func (s *Schema) drop(ctx context.Context, t ArchivedTable) error {
 	deadline := time.Now().Add(s.opts.LockWait)
 	for {
 		err := s.inTx(ctx, pg.PointClean, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, "select set_config('lock_timeout', $1, true)", milliseconds(lockTimeout)); err != nil {
+			if _, err := tx.Exec(ctx, "select set_config('lock_timeout', $1, true)", pg.Milliseconds(lockTimeout)); err != nil {
 				return err
 			}
 			// Whoever takes the last cutover back has the tables from here on, or finds them gone.
@@ -117,10 +117,8 @@ func (s *Schema) drop(ctx context.Context, t ArchivedTable) error {
 			return err
 		}
 		s.opts.Log.Debug().Str("table", t.Name).Msg("a lock could not be had; trying again")
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(lockTimeout):
+		if err := pg.Pause(ctx, lockTimeout); err != nil {
+			return err
 		}
 	}
 }

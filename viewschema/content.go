@@ -21,11 +21,7 @@ func (d Definition) Content() ([]byte, error) {
 	}
 	content := []entry{{"schema", c.Schema}, {"source", c.Source}}
 	for _, p := range c.Projectors {
-		var tables []string
-		for _, t := range p.Tables {
-			tables = append(tables, t.TableName())
-		}
-		content = append(content, entry{"projector " + p.Name, []any{p.Revision, p.Order, tables}})
+		content = append(content, entry{"projector " + p.Name, []any{p.Revision, p.Order, tablesOf(p)}})
 	}
 	for _, version := range slices.Sorted(maps.Keys(c.Versions)) {
 		for _, ch := range c.Versions[version] {

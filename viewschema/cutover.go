@@ -39,6 +39,7 @@ type cutover struct {
 	m      *migration
 	plan   *Plan
 	result *Result
+	anew   []belonging // what the last try has made anew
 
 	budget time.Duration // from asking for the writers' lock to giving up
 	rate   float64       // events per second that the last catch-up applied
@@ -246,16 +247,11 @@ func (c *cutover) giveWay(ctx context.Context, try int, deadline time.Time, caus
 		}
 		c.opts.Log.Info().Err(cause).Int("try", try).Str("in_the_way", blockers).Msg("gave the locks back; trying again")
 	}
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(time.Duration(rand.Int64N(int64(min(try, 10)) * int64(100*time.Millisecond)))):
-		return nil
-	}
+	return pg.Pause(ctx, time.Duration(rand.Int64N(int64(min(try, 10))*int64(100*time.Millisecond))))
 }
 
 // blockers names who keeps the cutover from its locks at this moment: on the events, whoever keeps writers out or writes;
-// on the guard and the live tables, everybody. Autovacuum of the event table is among them; it is waited out.
+// on the guard, the live tables and those that reference them, everybody. Autovacuum of the event table is among them; it is waited out.
 func (c *cutover) blockers(ctx context.Context) (string, error) {
 	events, err := c.job.Source.Blockers(ctx, c.events)
 	if err != nil {
@@ -266,7 +262,11 @@ func (c *cutover) blockers(ctx context.Context) (string, error) {
 		relations = append(relations, pg.Table(c.def.Schema, t.Table))
 	}
 	var oids []uint32
-	err = c.db.QueryRow(ctx, "select array(select to_regclass(r)::oid from pg_catalog.unnest($1::text[]) r where to_regclass(r) is not null)", relations).Scan(&oids)
+	err = c.db.QueryRow(ctx, `
+		select array(
+			select to_regclass(r)::oid from pg_catalog.unnest($1::text[]) r where to_regclass(r) is not null
+			union
+			select k.conrelid from pg_catalog.unnest($1::text[]) r join pg_catalog.pg_constraint k on k.contype = 'f' and k.confrelid = to_regclass(r))`, relations).Scan(&oids)
 	if err != nil {
 		return "", fmt.Errorf("looking up the live tables: %w", err)
 	}

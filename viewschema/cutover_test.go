@@ -62,7 +62,7 @@ func viewsFirst(ctx context.Context, db *pgxpool.Pool, account string, guarded b
 
 func someAccounts(t *testing.T, db *pgxpool.Pool, n int) []string {
 	t.Helper()
-	return scan[[]string](t, db, "select array(select id::text from view_schema.accounts order by id limit $1)", n)
+	return scalar[[]string](t, db, "select array(select id::text from view_schema.accounts order by id limit $1)", n)
 }
 
 // The cutover gives up before PostgreSQL would look for a deadlock and choose the application as its victim. A few of its

@@ -161,13 +161,12 @@ func (c *definition) loadFiles() (errs []error) {
 	return errs
 }
 
-// tables returns the tables of the projectors, in the order in which they are declared.
-func (c *definition) tables() []string {
-	var all []string
-	for _, p := range c.Projectors {
+// tablesOf returns the tables of the projectors, in the order in which they are declared.
+func tablesOf(ps ...*projections.Projector) (tables []string) {
+	for _, p := range ps {
 		for _, t := range p.Tables {
-			all = append(all, t.TableName())
+			tables = append(tables, t.TableName())
 		}
 	}
-	return all
+	return tables
 }

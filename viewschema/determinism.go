@@ -57,19 +57,16 @@ func (s *Schema) VerifyDeterminism(ctx context.Context, sample int) (*Determinis
 		return nil, err
 	}
 	d := &determinism{Schema: s, source: source, result: &Determinism{Skipped: []string{}, Tables: []TableDifference{}}}
-	var ps []*projections.Projector
 	for _, p := range s.def.Projectors {
 		if p.Order != projections.ByAggregate {
 			d.result.Skipped = append(d.result.Skipped, p.Name)
 			continue
 		}
-		ps = append(ps, p)
 		for _, t := range p.Tables {
-			d.tables = append(d.tables, t.TableName())
 			d.result.Tables = append(d.result.Tables, TableDifference{Table: t.TableName(), Projector: p.Name, Hints: []string{}, Examples: []RowDifference{}})
 		}
 	}
-	d.set = s.def.set.Only(ps...)
+	d.set = s.def.set.Parallel()
 	// One snapshot: queries must not see events that come meanwhile.
 	tx, err := s.db.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
 	if err != nil {
@@ -92,7 +89,6 @@ type determinism struct {
 	*Schema
 	source *eventstore.Reader
 	set    *projections.Set
-	tables []string
 	result *Determinism
 
 	aggregates []projections.ID
@@ -159,7 +155,7 @@ func (d *determinism) read(ctx context.Context, tx pgx.Tx, sample int) error {
 
 // make creates the tables of one replay, and returns what fills them.
 func (d *determinism) make(ctx context.Context, tx pgx.Tx, suffix string) (*projections.Set, *replay.Queries, error) {
-	for _, table := range d.tables {
+	for _, table := range tablesOf(d.set.Projectors()...) {
 		if err := d.runFile(ctx, tx, d.def.files[table+".sql"], suffix); err != nil {
 			return nil, nil, fmt.Errorf("%w: %w", ErrDefinition, err)
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/viewschema/projector"
 	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/projections"
@@ -52,15 +53,13 @@ func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
 		if err != nil {
 			return err
 		}
-		if err := s.createTables(ctx, tx, s.def.tables(), ""); err != nil {
+		if err := s.createTables(ctx, tx, tablesOf(s.def.Projectors...), ""); err != nil {
 			return err
 		}
 		for _, p := range s.def.Projectors {
 			for _, t := range p.Tables {
-				_, err := tx.Exec(ctx, s.sql(`
-					insert into %SCHEMA%.projector_tables (migration_id, table_name, change, projector)
-					values ($1, $2, 'replay', $3)`), m.Migration, t.TableName(), p.Name)
-				if err != nil {
+				change := TableChange{Table: t.TableName(), Kind: projector.KindReplay, Projector: p.Name}
+				if err := s.recordTable(ctx, tx, m.Migration, change); err != nil {
 					return err
 				}
 				if f, ok := s.def.files[t.TableName()+".indexes.sql"]; ok {

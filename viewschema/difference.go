@@ -42,16 +42,11 @@ const (
 // compare compares two replays' tables row by row, but for columns that the database numbers or computes.
 func (d *determinism) compare(ctx context.Context, tx pgx.Tx, t *TableDifference, first, second string) error {
 	one, other := pg.Table(d.def.Schema, t.Table+first), pg.Table(d.def.Schema, t.Table+second)
-	var numbered []string
-	err := tx.QueryRow(ctx, `
-		select coalesce(array_agg(a.attname::text), '{}')
-		from pg_catalog.pg_attribute a
-		left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-		where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped
-		  and (a.attidentity <> '' or a.attgenerated <> '' or pg_get_expr(d.adbin, d.adrelid) ~ '^nextval\(')`, one).Scan(&numbered)
+	columns, err := d.shape(ctx, tx, t.Table+first)
 	if err != nil {
-		return fmt.Errorf("reading the columns of %s: %w", t.Table, err)
+		return err
 	}
+	numbered := columns.made()
 	with := fmt.Sprintf(`
 		with one as materialized (select to_jsonb(t) - $1::text[] as r from %s t), other as materialized (select to_jsonb(t) - $1::text[] as r from %s t),
 		missing as materialized (select r from one except all select r from other),

@@ -5,6 +5,7 @@
 //
 //	MigrateOnline   makes accounts_2 beside accounts and fills it from all events, in parallel, while the application runs
 //	CatchUp         applies the events that came since; any number of times
+//	Verify          compares accounts_2 with accounts, at the same events
 //	MigrateOffline  the cutover: in one transaction, with writers held off, applies the last events, renames accounts to
 //	                accounts_1 and accounts_2 to accounts, and records the version
 //	Abort           removes what the migration has made; from any state before the cutover

@@ -29,7 +29,7 @@ type Finding struct {
 }
 
 // Doctor looks at what a migration needs, and at what would be in its way at this moment: the plan's hazards, rights, space,
-// connections, settings, long transactions, work on the event table, replication. Each thing that it looks at is a finding, if
+// connections, settings, long transactions, work on the event table, replication, foreign keys that a cutover left not valid. Each thing that it looks at is a finding, if
 // only to say that it is fit. It touches nothing and takes no lock that anybody waits for. The error is that the database cannot
 // be read, or ErrDefinition.
 func (s *Schema) Doctor(ctx context.Context) ([]Finding, error) {
@@ -63,6 +63,7 @@ func (s *Schema) examine(ctx context.Context, long time.Duration) ([]Finding, er
 		{"transactions", s.events, transactionsCheck, []any{long}},
 		{"event table", s.events, tableCheck, []any{relation}},
 		{"replication", s.db, replicationCheck, nil},
+		{"foreign keys", s.db, foreignKeysCheck, []any{s.def.Schema, tablesOf(s.def.Projectors...)}},
 	} {
 		found, err := check(ctx, c.q, c.about, c.sql, c.args...)
 		if err != nil {
@@ -210,4 +211,12 @@ const (
 		union all
 		select 'mend', 'this server is a standby: nothing can be written', 'name the primary in --database-url'
 		where pg_is_in_recovery()`
+
+	foreignKeysCheck = `
+		select 'note', pg_catalog.format('foreign key %I of %s, which references %s, is not valid: it holds for rows that were written since it was made', conname,
+				conrelid::regclass, confrelid::regclass),
+			pg_catalog.format('alter table %s validate constraint %I', conrelid::regclass, conname)
+		from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.confrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+		where k.contype = 'f' and not k.convalidated and n.nspname = $1 and c.relname = any ($2)
+		order by 2`
 )

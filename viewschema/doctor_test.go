@@ -46,7 +46,7 @@ func TestDoctor(t *testing.T) {
 	if _, err := writer.Exec(t.Context(), "insert into events (aggregate_id, sequence_number, event_type, data) values (gen_random_uuid(), 1, 'AccountOpened', '{}')"); err != nil {
 		t.Fatal(err)
 	}
-	mustExec(t, db, "create view rich as select id from view_schema.accounts; create materialized view sums as select sum(balance) from view_schema.accounts")
+	mustExec(t, db, "create view rich as select id from view_schema.accounts; create materialized view public.sums as select sum(balance) from view_schema.accounts")
 	conn, err := pgx.Connect(t.Context(), db.Config().ConnString())
 	if err != nil {
 		t.Fatal(err)
@@ -66,12 +66,12 @@ func TestDoctor(t *testing.T) {
 		t.Fatal(err)
 	}
 	for text, want := range map[string]viewschema.Severity{
-		"this blocks migrate offline: materialized view sums": viewschema.SeverityMend,
-		"and has written: if events, migrate online waits":    viewschema.SeverityMend,
-		"prepared transaction '" + prepared:                   viewschema.SeverityMend,
-		"replication slot " + slot + ", which nobody reads":   viewschema.SeverityMend,
-		"for the new tables":                                  viewschema.SeverityNote,
-		"fsync is off":                                        viewschema.SeverityMend, // of the tests' server
+		"this blocks migrate offline: materialized view public.sums": viewschema.SeverityMend,
+		"and has written: if events, migrate online waits":           viewschema.SeverityMend,
+		"prepared transaction '" + prepared:                          viewschema.SeverityMend,
+		"replication slot " + slot + ", which nobody reads":          viewschema.SeverityMend,
+		"for the new tables":                                         viewschema.SeverityNote,
+		"fsync is off":                                               viewschema.SeverityMend, // of the tests' server
 	} {
 		if f := finding(t, found, text); f.Severity != want {
 			t.Errorf("%q is %s, want %s", text, f.Severity, want)

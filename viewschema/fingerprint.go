@@ -24,16 +24,12 @@ func (s *Schema) fingerprint(ctx context.Context, q pg.Querier) (fingerprint, er
 		"build":         build(),
 	}
 	for _, p := range s.def.Projectors {
-		var tables []string
-		for _, t := range p.Tables {
-			tables = append(tables, t.TableName())
-		}
 		for _, t := range p.Tables {
 			if q, ok := t.(*projections.SQLTable); ok {
 				f["query of "+q.Name] = fmt.Sprintf("aggregate %s, sha256 %x", q.Aggregate, sha256.Sum256([]byte(q.Query)))
 			}
 		}
-		f["projector "+p.Name] = fmt.Sprintf("revision %d, tables %s", p.Revision, strings.Join(tables, ", "))
+		f["projector "+p.Name] = fmt.Sprintf("revision %d, tables %s", p.Revision, strings.Join(tablesOf(p), ", "))
 		if p.Order != projections.ByAggregate {
 			f["projector "+p.Name] += fmt.Sprintf(", order %v", p.Order)
 		}

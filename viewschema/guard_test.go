@@ -151,12 +151,12 @@ func TestOldCodeWritesNothing(t *testing.T) {
 	}
 	customers := sets[0]
 	const contents = "select (select count(*) from events) || ' events, accounts ' || (select md5(string_agg(a::text, '' order by id)) from view_schema.accounts a)"
-	before := scan[string](t, db, contents)
+	before := scalar[string](t, db, contents)
 	store := &bank.Store{DB: db, Releases: []bank.Release{old}}
 	if err := store.Append(t.Context(), customers.Act()...); !errors.Is(err, viewschema.ErrVersion) {
 		t.Errorf("the old release appended: %v", err)
 	}
-	if after := scan[string](t, db, contents); after != before {
+	if after := scalar[string](t, db, contents); after != before {
 		t.Errorf("the old release has written: %s, and then %s", before, after)
 	}
 }

@@ -19,6 +19,9 @@ import (
 // Locks are asked for with a short time-out and given back if one cannot be had, so that nobody queues behind the
 // cutover for long; it is tried again for Options.LockWait. Writers wait at most Options.PauseBudget for a try that fails.
 //
+// What it makes anew without looking at rows, so that nobody waits for that, it completes after the commit: foreign keys of other tables are
+// validated. What cannot be is in Result.Remaining; the new version is live all the same.
+//
 // Errors: ErrState (not built), ErrLockWait, ErrRefused (something depends on a live table, aggregates are parked, the tail does
 // not get shorter, or we may not lock the events), and those of MigrateOnline.
 func (s *Schema) MigrateOffline(ctx context.Context) (Result, error) {
@@ -61,7 +64,14 @@ func (r *run) cutOver(ctx context.Context, m *migration, plan *Plan) (Result, er
 	}
 	err = pg.InTx(ctx, r.db, pg.PointList, func(tx pgx.Tx) error {
 		_, err := r.checkCutover(ctx, tx, plan)
-		return errors.Join(err, r.refuseParked(m, parked))
+		if err := errors.Join(err, r.refuseParked(m, parked)); err != nil {
+			return err
+		}
+		notes, err := r.lacking(ctx, tx, plan, true)
+		for _, text := range notes {
+			r.opts.Log.Warn().Msg(text)
+		}
+		return err
 	})
 	if err != nil {
 		return Result{}, err
@@ -75,5 +85,6 @@ func (r *run) cutOver(ctx context.Context, m *migration, plan *Plan) (Result, er
 	r.events.Store(result.Events)
 	r.rows.Store(result.Rows)
 	r.db.Reset() // its connections know the columns of tables that have other names now
+	result.Remaining = r.complete(ctx, c.anew)
 	return result, nil
 }

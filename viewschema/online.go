@@ -30,6 +30,7 @@ type Result struct {
 	Parked     int           `json:"parked"`               // aggregates that are left out, now
 	Waiting    string        `json:"waiting"`              // catch-up: open transactions that kept the cut from moving
 	HeldOff    time.Duration `json:"held_off"`             // cutover: how long writers were held off
+	Remaining  []Remaining   `json:"remaining,omitempty"`  // cutover, ReplayChanged: what is left to do by hand
 	Elapsed    time.Duration `json:"elapsed"`
 	Times      replay.Times  `json:"times"` // where it went, of a rebuild in this process
 }
@@ -83,6 +84,10 @@ func (r *run) build(ctx context.Context, m *migration, plan *Plan, source *event
 	if m == nil {
 		var err error
 		if m, result.Resumed, err = r.begin(ctx, plan, source); err != nil {
+			return Result{}, err
+		}
+		plan.unindexed = true
+		if err := r.foresee(ctx, plan); err != nil {
 			return Result{}, err
 		}
 	}

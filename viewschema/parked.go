@@ -38,7 +38,7 @@ func (s *Schema) Parked(ctx context.Context) ([]Parked, error) {
 	case err != nil:
 		return nil, fmt.Errorf("reading the parked aggregates: %w", err)
 	}
-	return append([]Parked{}, list...), nil
+	return list, nil
 }
 
 // Retried is what has come of a parked aggregate.

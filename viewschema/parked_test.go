@@ -60,7 +60,7 @@ func poison(t *testing.T, db *pgxpool.Pool, aggregates int, above int64) []strin
 // mend undoes poison.
 func mend(t *testing.T, db *pgxpool.Pool, aggregates []string) {
 	t.Helper()
-	execute(t, db, `
+	mustExec(t, db, `
 		update events e set data = u.data from unspoiled u where u.position = e.position and e.aggregate_id::text = any ($1)`, aggregates)
 }
 
@@ -74,7 +74,7 @@ func byAggregate() viewschema.Definition {
 // deposit appends an event to open accounts.
 func deposit(t *testing.T, db *pgxpool.Pool, accounts int) {
 	t.Helper()
-	execute(t, db, `
+	mustExec(t, db, `
 		insert into events (aggregate_id, sequence_number, event_type, data)
 		select aggregate_id, max(sequence_number) + 1, 'MoneyDeposited', '{"amount": 7, "counterparty": "Ada", "description": "late"}'
 		from events
@@ -82,13 +82,6 @@ func deposit(t *testing.T, db *pgxpool.Pool, accounts int) {
 		having not bool_or(event_type = 'AccountClosed')
 		order by random()
 		limit $1`, accounts)
-}
-
-func execute(t *testing.T, db *pgxpool.Pool, sql string, args ...any) {
-	t.Helper()
-	if _, err := db.Exec(t.Context(), sql, args...); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // listed are the ids of the parked aggregates.
@@ -199,7 +192,7 @@ func TestPark(t *testing.T) {
 			}
 			deposit(t, db, 50)
 			offline(t, with(viewschema.Options{WithParked: true}))
-			execute(t, db, "delete from events where aggregate_id::text = any ($1)", left)
+			mustExec(t, db, "delete from events where aggregate_id::text = any ($1)", left)
 			verify(t, db, 1)
 			if got := listed(t, stopping); !slices.Equal(got, left) {
 				t.Errorf("after the cutover, %v are listed", got)
@@ -235,7 +228,7 @@ func TestParkWithTotals(t *testing.T) {
 		t.Fatalf("retry: %+v, %v", retried, err)
 	}
 	offline(t, s)
-	execute(t, db, "delete from events where aggregate_id::text = any ($1)", early[6:])
+	mustExec(t, db, "delete from events where aggregate_id::text = any ($1)", early[6:])
 	verify(t, db, 2)
 }
 

@@ -24,10 +24,11 @@ type Plan struct {
 	Batches    int           `json:"batches"` // about how many transactions the replay takes
 	Reading    *Reading      `json:"reading,omitempty"`
 	Types
-	Hazards  []Hazard     `json:"hazards"`
-	Carried  []string     `json:"carried"` // what hangs on the live tables and is made anew in the cutover
-	back     bool         // a rollback
-	UnderWay replay.State `json:"under_way"` // of a migration to this target that was begun; empty: none was
+	Hazards   []Hazard     `json:"hazards"`
+	Carried   []string     `json:"carried"`   // what hangs on the live tables and is made anew in the cutover
+	UnderWay  replay.State `json:"under_way"` // of a migration to this target that was begun; empty: none was
+	back      bool         // a rollback
+	unindexed bool         // the new tables are not there, or not with all of their indexes
 }
 
 // Reading is how a replay reads the event table; see replay.Passes.

@@ -6,15 +6,12 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/viewschema/projector"
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/replay"
 )
 
-// Plan says what a migration to the target would do. It touches nothing. The error is ErrBelowCurrent or ErrDefinition, or
-// that the database cannot be read.
+// Plan says what a migration to the target would do. It touches nothing, unless Options.Rehearse is set. The error is ErrBelowCurrent or ErrDefinition, or that the database cannot be read.
 func (s *Schema) Plan(ctx context.Context) (*Plan, error) {
 	current, err := s.CurrentVersion(ctx)
 	if err != nil {
@@ -136,17 +133,7 @@ func (s *Schema) hazards(ctx context.Context, plan *Plan) error {
 			return err
 		}
 	}
-	var all []belonging
-	err = pg.InTx(ctx, s.db, pg.PointList, func(tx pgx.Tx) (err error) {
-		all, err = s.checkCutover(ctx, tx, plan)
-		return err
-	})
-	for _, b := range all {
-		if b.Problem == "" {
-			plan.Carried = append(plan.Carried, b.What)
-		}
-	}
-	return plan.refusedBy(StageOffline, err)
+	return s.hanging(ctx, plan)
 }
 
 // refusedBy turns a refusal into hazards that block the stage, and returns any other error.
@@ -247,71 +234,3 @@ func (s *Schema) recorded(ctx context.Context, q pg.Querier, table string) (ours
 	}
 	return ours, nil
 }
-
-// checkCutover refuses a cutover that would leave something behind on the archived table: what depends on a table is bound
-// to the table, not to its name, and stays with it when it is renamed. It returns what can be made anew for the new table.
-func (s *Schema) checkCutover(ctx context.Context, tx pgx.Tx, plan *Plan) ([]belonging, error) {
-	all, err := s.belongings(ctx, tx, plan)
-	if err != nil {
-		return nil, err
-	}
-	r := &refusal{}
-	for _, b := range all {
-		if b.Problem != "" {
-			r.add("%s would stay behind with the archived table: %s; drop it before the cutover and create it again after", b.What, b.Problem)
-		}
-	}
-	for _, t := range plan.Tables {
-		if t.Kind == projector.KindAlter || t.Archived == "" {
-			continue
-		}
-		rows, err := tx.Query(ctx, dependents, pg.Table(s.def.Schema, t.Table), t.Kind == projector.KindReplay)
-		if err != nil {
-			return nil, fmt.Errorf("looking for what depends on %s: %w", t.Table, err)
-		}
-		found, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		if err != nil {
-			return nil, fmt.Errorf("looking for what depends on %s: %w", t.Table, err)
-		}
-		for _, what := range found {
-			r.add("%s would stay behind with the archived table %s; drop it before the cutover and create it again after", what, t.Archived)
-		}
-	}
-	return all, r.orNil()
-}
-
-// dependents is given a table, and whether what package viewschema can make anew for another table is left out.
-const dependents = `
-	select distinct pg_catalog.format('%s %s', case c.relkind when 'v' then 'view' when 'm' then 'materialized view' else 'rule of' end, c.oid::regclass)
-	from pg_catalog.pg_depend d
-	join pg_catalog.pg_rewrite w on w.oid = d.objid
-	join pg_catalog.pg_class c on c.oid = w.ev_class
-	where d.classid = 'pg_rewrite'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = to_regclass($1)
-	  and not ($2 and c.relkind = 'v')
-	union all
-	select pg_catalog.format('foreign key %I of %s', conname, conrelid::regclass)
-	from pg_catalog.pg_constraint
-	where contype = 'f' and confrelid = to_regclass($1) and conrelid <> confrelid
-	union all
-	select pg_catalog.format('policy %I of %s', p.polname, p.polrelid::regclass)
-	from pg_catalog.pg_depend d join pg_catalog.pg_policy p on p.oid = d.objid
-	where d.classid = 'pg_policy'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = to_regclass($1) and p.polrelid <> d.refobjid
-	union -- a body that is kept as SQL text finds the new table by its name; one of parsed SQL, and a row type, do not
-	select pg_catalog.format('function %s', d.objid::regprocedure)
-	from pg_catalog.pg_depend d
-	where d.classid = 'pg_proc'::regclass
-	  and (d.refclassid = 'pg_class'::regclass and d.refobjid = to_regclass($1)
-		or d.refclassid = 'pg_type'::regclass and d.refobjid = (select reltype from pg_catalog.pg_class where oid = to_regclass($1)))
-	union all
-	select pg_catalog.format('trigger %I of %s', tgname, tgrelid::regclass)
-	from pg_catalog.pg_trigger
-	where tgrelid = to_regclass($1) and not tgisinternal and not $2
-	union all
-	select pg_catalog.format('row security of %s', oid::regclass)
-	from pg_catalog.pg_class
-	where oid = to_regclass($1) and (relrowsecurity or relforcerowsecurity) and not $2
-	union all
-	select pg_catalog.format('the place of %s in publication %I', to_regclass($1), p.pubname)
-	from pg_catalog.pg_publication_rel pr join pg_catalog.pg_publication p on p.oid = pr.prpubid
-	where pr.prrelid = to_regclass($1)
-	order by 1`

@@ -39,9 +39,9 @@ const page = "select id, owner, balance from view_schema.accounts order by id li
 func TestReadersAcrossTheCutover(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, atVersion1)
-	run(t, db, "create function compared() returns table (same boolean, new boolean) language plpgsql as $$ begin return query "+compared+"; end $$")
-	run(t, db, "create function page() returns setof text language plpgsql as $$ declare r record; begin for r in "+page+" loop return next r.owner; end loop; end $$")
-	run(t, db, "create view paged as "+page)
+	mustExec(t, db, "create function compared() returns table (same boolean, new boolean) language plpgsql as $$ begin return query "+compared+"; end $$")
+	mustExec(t, db, "create function page() returns setof text language plpgsql as $$ declare r record; begin for r in "+page+" loop return next r.owner; end loop; end $$")
+	mustExec(t, db, "create view paged as "+page)
 	s := open(t, db, version2())
 	online(t, s)
 	stop := writers(t, db, 2, rand.Uint64(), v1.Definition, version2())

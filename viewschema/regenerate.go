@@ -41,12 +41,12 @@ func (s *Schema) ReplayPart(ctx context.Context, part Part) (Result, error) {
 		if err != nil {
 			return err
 		}
+		set := s.def.set.Only(ps...).In(s.def.Schema, "")
 		if ids != nil {
-			if ps, err = byAggregate(ps, len(part.Projectors) > 0); err != nil {
+			if set, err = byAggregate(set, len(part.Projectors) > 0); err != nil {
 				return err
 			}
 		}
-		set := s.def.set.Only(ps...).In(s.def.Schema, "")
 		return s.inBoth(ctx, pg.PointReplay, func(tx, events pgx.Tx) error {
 			if err := s.holdLive(ctx, tx, events, source); err != nil {
 				return err
@@ -55,7 +55,7 @@ func (s *Schema) ReplayPart(ctx context.Context, part Part) (Result, error) {
 				return replayAggregates(ctx, tx, events, source, set, ids, result)
 			}
 			var quoted []string
-			for _, t := range tablesOf(ps) {
+			for _, t := range tablesOf(ps...) {
 				quoted = append(quoted, pg.Table(s.def.Schema, t))
 			}
 			if _, err := tx.Exec(ctx, "truncate table "+strings.Join(quoted, ", ")+" restart identity"); err != nil {
@@ -71,17 +71,12 @@ func (s *Schema) ReplayPart(ctx context.Context, part Part) (Result, error) {
 
 // byAggregate leaves projectors out that are replayed in the order of the store, of which an aggregate has no rows of its own. Those
 // that were asked for by name are refused.
-func byAggregate(ps []*projections.Projector, named bool) ([]*projections.Projector, error) {
-	var left []*projections.Projector
-	for _, p := range ps {
-		switch {
-		case p.Order == projections.ByAggregate:
-			left = append(left, p)
-		case named:
-			return nil, fmt.Errorf("%w: projector %s is replayed in the order of the store, and not by aggregate; replay all of it, without --aggregate", ErrRefused, p.Name)
-		}
+func byAggregate(set *projections.Set, named bool) (*projections.Set, error) {
+	if ordered := set.Ordered(); named && len(ordered) > 0 {
+		return nil, fmt.Errorf("%w: projector %s is replayed in the order of the store, and not by aggregate; replay all of it, without --aggregate",
+			ErrRefused, ordered[0].Projectors()[0].Name)
 	}
-	return left, nil
+	return set.Parallel(), nil
 }
 
 // live runs what works on the live tables of the target version.
@@ -162,15 +157,6 @@ func parseIDs(source *eventstore.Reader, list []string) (ids []projections.ID, e
 		ids = append(ids, id)
 	}
 	return ids, nil
-}
-
-func tablesOf(ps []*projections.Projector) (tables []string) {
-	for _, p := range ps {
-		for _, t := range p.Tables {
-			tables = append(tables, t.TableName())
-		}
-	}
-	return tables
 }
 
 // replayAggregates makes the rows of some aggregates anew. What other aggregates have in the tables stays, and what they have added to

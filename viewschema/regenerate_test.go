@@ -143,7 +143,7 @@ func TestReplayChanged(t *testing.T) {
 	files["accounts.sql"].Data = append(files["accounts.sql"].Data, "\nalter table accounts%SUFFIX% add column note text not null default 'none';\n"...)
 	mustExec(t, db, "update view_schema.transactions set description = 'as it was'")
 	mustExec(t, db, "create materialized view public.rich as select id from view_schema.accounts; create view public.note as select owner from view_schema.accounts")
-	if _, err := open(t, db, d).ReplayChanged(t.Context(), "code 1"); !errors.Is(err, viewschema.ErrRefused) || !strings.Contains(err.Error(), "materialized view rich") {
+	if _, err := open(t, db, d).ReplayChanged(t.Context(), "code 1"); !errors.Is(err, viewschema.ErrRefused) || !strings.Contains(err.Error(), "materialized view public.rich") {
 		t.Errorf("a materialized view on the former table: %v", err)
 	}
 	mustExec(t, db, "drop materialized view public.rich")

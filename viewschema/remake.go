@@ -46,11 +46,12 @@ func (s *Schema) ReplayChanged(ctx context.Context, code string, only ...string)
 		for _, p := range ps {
 			result.Projectors = append(result.Projectors, p.Name)
 		}
-		return s.inBoth(ctx, pg.PointReplay, func(tx, events pgx.Tx) error {
+		var all []belonging
+		err = s.inBoth(ctx, pg.PointReplay, func(tx, events pgx.Tx) error {
 			if err := s.holdLive(ctx, tx, events, source); err != nil {
 				return err
 			}
-			if err := s.remake(ctx, tx, events, source, ps, result); err != nil {
+			if all, err = s.remake(ctx, tx, events, source, ps, result); err != nil {
 				return err
 			}
 			for _, p := range ps {
@@ -64,6 +65,10 @@ func (s *Schema) ReplayChanged(ctx context.Context, code string, only ...string)
 			}
 			return nil
 		})
+		if err == nil {
+			result.Remaining = s.complete(ctx, all)
+		}
+		return err
 	})
 }
 
@@ -104,54 +109,56 @@ func (f fingerprint) of(p *projections.Projector, code string) string {
 const noVersion = 0
 
 // remake makes the projectors' tables under other names, fills them, and puts them in the place of those that are live, as a
-// cutover does.
-func (s *Schema) remake(ctx context.Context, tx, events pgx.Tx, source *eventstore.Reader, ps []*projections.Projector, result *Result) error {
+// cutover does. It returns what it has made anew.
+func (s *Schema) remake(ctx context.Context, tx, events pgx.Tx, source *eventstore.Reader, ps []*projections.Projector, result *Result) ([]belonging, error) {
 	plan := &Plan{From: s.Target(), To: noVersion}
 	for _, p := range ps {
 		for _, t := range p.Tables {
-			plan.Projectors = append(plan.Projectors, p.Name)
 			plan.Tables = append(plan.Tables, s.def.replay(t, p.Name, plan))
 		}
 	}
 	suffix := versionSuffix(noVersion)
 	if err := s.createTables(ctx, tx, names(plan.Tables), suffix); err != nil {
-		return err
+		return nil, err
 	}
 	for _, t := range plan.Tables { // before the rows: some are looked up, or added to
 		if f, ok := s.def.files[t.Table+".indexes.sql"]; ok {
 			if err := s.runFile(ctx, tx, f, suffix); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
 	if err := s.shield(ctx, tx, plan.Tables); err != nil {
-		return err
+		return nil, err
 	}
 	set := s.def.set.Only(ps...).In(s.def.Schema, suffix)
 	if err := fits(ctx, tx, set, source); err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.replayInto(ctx, tx, events, source, set, result); err != nil {
-		return err
+		return nil, err
+	}
+	if err := checkDeferred(ctx, tx); err != nil {
+		return nil, err
 	}
 	all, err := s.checkCutover(ctx, tx, plan)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, t := range plan.Tables {
 		if err := s.replace(ctx, tx, t); err != nil {
-			return fmt.Errorf("table %s: %w", t.Table, err)
+			return nil, fmt.Errorf("table %s: %w", t.Table, err)
 		}
 	}
 	if err := makeAnew(ctx, tx, all); err != nil {
-		return err
+		return nil, err
 	}
 	for _, t := range plan.Tables {
 		if _, err := tx.Exec(ctx, "drop table if exists "+pg.Table(s.def.Schema, t.Archived)); err != nil {
-			return fmt.Errorf("dropping the former table %s: %w", t.Archived, err)
+			return nil, fmt.Errorf("dropping the former table %s: %w", t.Archived, err)
 		}
 	}
-	return nil
+	return all, nil
 }
 
 // replace puts a table in the place of the live one, and records it, if the projector has got it just now.

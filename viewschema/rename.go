@@ -46,7 +46,7 @@ func (s *Schema) rename(ctx context.Context, tx pgx.Tx, from, to string, renamed
 
 // parts lists what is named after a table.
 func (s *Schema) parts(ctx context.Context, tx pgx.Tx, table string) ([]part, error) {
-	rows, err := tx.Query(ctx, `
+	parts, err := pg.Collect(ctx, tx, pgx.RowToStructByPos[part], `
 		select 'index', c.relname::text, n.nspname::text
 		from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		where i.indrelid = $1::text::regclass
@@ -64,10 +64,6 @@ func (s *Schema) parts(ctx context.Context, tx pgx.Tx, table string) ([]part, er
 		from pg_catalog.pg_statistic_ext join pg_catalog.pg_namespace n on n.oid = stxnamespace
 		where stxrelid = $1::text::regclass
 		order by 1, 2`, pg.Table(s.def.Schema, table))
-	if err != nil {
-		return nil, fmt.Errorf("listing what is named after %s: %w", table, err)
-	}
-	parts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[part])
 	if err != nil {
 		return nil, fmt.Errorf("listing what is named after %s: %w", table, err)
 	}
@@ -96,67 +92,60 @@ func fit(name, rest string) string {
 
 // advanceSequences sets the sequences that belong to columns of the table past the columns' values: rows that a projector
 // numbers itself do not draw from them, and the first that the application lets the database number would collide. Without
-// an index on such a column this reads the table.
-func (s *Schema) advanceSequences(ctx context.Context, tx pgx.Tx, table string) error {
-	rows, err := tx.Query(ctx, `
-		select pg_catalog.format('select setval(%1$s, highest) from (select max(%2$I) as highest from %3$s) t
+// an index on such a column this reads the table. Numbers that a sequence of the former table has given are not given again: others may
+// have kept them. former is its name with the schema, empty if there was none.
+func (s *Schema) advanceSequences(ctx context.Context, tx pgx.Tx, table, former string) error {
+	return runEach(ctx, tx, "advancing the sequences of "+table, `
+		select pg_catalog.format('select setval(%1$s, highest) from (select greatest((select max(%2$I) from %3$s), %5$s) as highest) t
 				where highest > coalesce(pg_sequence_last_value(%1$s), 0) and highest <= %4$s',
-			q.seqrelid::oid, a.attname, $1::text, q.seqmax)
+			q.seqrelid::oid, a.attname, $1::text, q.seqmax, (
+				select coalesce(max(pg_sequence_last_value(p.seqrelid)), 0)
+				from pg_catalog.pg_depend o
+				join pg_catalog.pg_sequence p on p.seqrelid = o.objid and p.seqincrement > 0
+				join pg_catalog.pg_attribute b on b.attrelid = o.refobjid and b.attnum = o.refobjsubid
+				where o.classid = 'pg_class'::regclass and o.refclassid = 'pg_class'::regclass and o.refobjid = to_regclass(nullif($2, '')) and o.deptype in ('a', 'i')
+				  and b.attname = a.attname))
 		from pg_catalog.pg_depend d
 		join pg_catalog.pg_sequence q on q.seqrelid = d.objid
 		join pg_catalog.pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
 		where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
 		  and d.refobjid = $1::text::regclass and d.deptype in ('a', 'i')
-		  and q.seqincrement > 0 and a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)`, pg.Table(s.def.Schema, table))
-	if err != nil {
-		return fmt.Errorf("listing the sequences of %s: %w", table, err)
-	}
-	statements, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("listing the sequences of %s: %w", table, err)
-	}
-	for _, sql := range statements {
-		if _, err := tx.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("advancing a sequence of %s: %w", table, err)
-		}
-	}
-	return nil
+		  and q.seqincrement > 0 and a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)`, pg.Table(s.def.Schema, table), former)
 }
 
-// revokeAll takes away what default privileges, or the table's file, have granted on it: the rights on a table that replaces
-// another one are the other one's, and nobody may read it before the cutover who may not read the live one.
+// revokeAll takes away what default privileges, or the table's file, have granted on it and its sequences: the rights on a table that replaces
+// another one are the other one's, and nobody may read it before the cutover who may not read the live one. What others have granted in their turn goes along.
 func (s *Schema) revokeAll(ctx context.Context, tx pgx.Tx, table string) error {
-	rows, err := tx.Query(ctx, `
-		select distinct pg_catalog.format('revoke all on %s from %s', $1::text,
+	return runEach(ctx, tx, "taking the rights on "+table+" away", `
+		select distinct pg_catalog.format('revoke all on %s from %s cascade', $1::text,
 			case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end)
 		from pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
 		where c.oid = $1::text::regclass and a.grantee <> c.relowner
 		union
-		select pg_catalog.format('revoke all (%I) on %s from %s', t.attname, $1::text,
+		select pg_catalog.format('revoke all (%I) on %s from %s cascade', t.attname, $1::text,
 			case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end)
 		from pg_catalog.pg_class c, pg_catalog.pg_attribute t, pg_catalog.aclexplode(t.attacl) a
-		where c.oid = $1::text::regclass and t.attrelid = c.oid and not t.attisdropped and a.grantee <> c.relowner`, pg.Table(s.def.Schema, table))
-	if err != nil {
-		return fmt.Errorf("reading the rights on %s: %w", table, err)
-	}
-	statements, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("reading the rights on %s: %w", table, err)
-	}
-	for _, sql := range statements {
-		if _, err := tx.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("taking rights away: %s: %w", sql, err)
-		}
-	}
-	return nil
+		where c.oid = $1::text::regclass and t.attrelid = c.oid and not t.attisdropped and a.grantee <> c.relowner
+		union
+		select pg_catalog.format('revoke all on sequence %s from %s cascade', c.oid::regclass,
+			case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end)
+		from pg_catalog.pg_depend d join pg_catalog.pg_class c on c.oid = d.objid and c.relkind = 'S', pg_catalog.aclexplode(c.relacl) a
+		where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = $1::text::regclass and d.deptype in ('a', 'i')
+		  and a.grantee <> c.relowner`, pg.Table(s.def.Schema, table))
 }
 
-// carryRights gives table the owner and the grants of another, on the table and on the columns that both have.
+// carryRights gives table the owner and the grants of another, on the table and on the columns that both have, and takes from the owner
+// what it has taken from itself there.
 func (s *Schema) carryRights(ctx context.Context, tx pgx.Tx, from, to string) error {
-	rows, err := tx.Query(ctx, `
+	return runEach(ctx, tx, "carrying the rights on "+from+" over", `
 		select pg_catalog.format('alter table %s owner to %I', $2::text, pg_catalog.pg_get_userbyid(c.relowner))
 		from pg_catalog.pg_class c
 		where c.oid = $1::text::regclass and c.relowner <> (select relowner from pg_catalog.pg_class where oid = $2::text::regclass)
+		union all
+		select pg_catalog.format('revoke %s on %s from %I', a.privilege_type, $2::text, pg_catalog.pg_get_userbyid(c.relowner))
+		from pg_catalog.pg_class c, pg_catalog.aclexplode(pg_catalog.acldefault('r', c.relowner)) a
+		where c.oid = $1::text::regclass and c.relacl is not null
+		  and not exists (select from pg_catalog.aclexplode(c.relacl) h where h.grantee = c.relowner and h.privilege_type = a.privilege_type)
 		union all
 		select pg_catalog.format('grant %s%s on %s to %s%s', a.privilege_type, coalesce(' (' || pg_catalog.quote_ident(a.attname) || ')', ''), $2::text,
 			case a.grantee when 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end,
@@ -175,16 +164,17 @@ func (s *Schema) carryRights(ctx context.Context, tx pgx.Tx, from, to string) er
 		) a
 		where a.grantee <> a.relowner`,
 		pg.Table(s.def.Schema, from), pg.Table(s.def.Schema, to))
+}
+
+// runEach runs the statements that a query yields. what says what for, in errors.
+func runEach(ctx context.Context, tx pgx.Tx, what, query string, args ...any) error {
+	statements, err := pg.Collect(ctx, tx, pgx.RowTo[string], query, args...)
 	if err != nil {
-		return fmt.Errorf("reading the rights on %s: %w", from, err)
-	}
-	statements, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("reading the rights on %s: %w", from, err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	for _, sql := range statements {
 		if _, err := tx.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("carrying rights over: %s: %w", sql, err)
+			return fmt.Errorf("%s: %s: %w", what, sql, err)
 		}
 	}
 	return nil

@@ -21,7 +21,8 @@ import (
 // more; a standby says so again and again.
 func standby(t *testing.T, db *pgxpool.Pool) (report func()) {
 	t.Helper()
-	at := scalar[int64](t, db, "select pg_current_wal_lsn() - '0/0'::pg_lsn")
+	// Streaming from what is written and not flushed is refused.
+	at := scalar[int64](t, db, "select pg_current_wal_flush_lsn() - '0/0'::pg_lsn")
 	config, err := pgconn.ParseConfig(db.Config().ConnString())
 	if err != nil {
 		t.Fatal(err)

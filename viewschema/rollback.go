@@ -96,18 +96,15 @@ func (s *Schema) takeBack(ctx context.Context) error {
 			return err
 		}
 		for _, t := range last.tables {
-			change, built := projector.KindReplay, t.archived
-			if built == "" {
-				change = projector.KindDrop
+			change := TableChange{Table: t.name, Kind: projector.KindReplay, Projector: s.ownerOf(t.name), Built: t.archived}
+			if t.archived == "" {
+				change.Kind = projector.KindDrop
 			}
-			_, err := tx.Exec(ctx, s.sql(`
-				insert into %SCHEMA%.projector_tables (migration_id, table_name, change, projector, built_name)
-				values ($1, $2, $3, $4, nullif($5, ''))`), id, t.name, change, s.ownerOf(t.name), built)
-			if err != nil {
-				return fmt.Errorf("recording table %s: %w", t.name, err)
+			if err := s.recordTable(ctx, tx, id, change); err != nil {
+				return err
 			}
-			if built != "" {
-				if err := s.revokeAll(ctx, tx, built); err != nil {
+			if t.archived != "" {
+				if err := s.revokeAll(ctx, tx, t.archived); err != nil {
 					return err
 				}
 			}
@@ -176,11 +173,12 @@ func (s *Schema) giveBack(ctx context.Context, tx pgx.Tx, m *migration) error {
 	return s.moveLedger(ctx, tx, m.Migration, last)
 }
 
-func (s *Schema) ownerOf(table string) *string {
+// ownerOf returns the name of the projector that has the table; empty: none has.
+func (s *Schema) ownerOf(table string) string {
 	if p, ok := s.def.owners[table]; ok {
-		return &p.Name
+		return p.Name
 	}
-	return nil
+	return ""
 }
 
 // lastMigration is the active one, with what became of its tables.
@@ -303,12 +301,11 @@ func (s *Schema) checkFormer(ctx context.Context, last *lastMigration) error {
 // checkTriggers refuses a table whose triggers would run again for the events that it is caught up with. Those that were made
 // beside its SQL files have left it when it was archived.
 func (s *Schema) checkTriggers(ctx context.Context, r *refusal, t formerTable) error {
-	rows, err := s.db.Query(ctx, "select tgname::text from pg_catalog.pg_trigger where tgrelid = $1::text::regclass and not tgisinternal and tgenabled <> 'D' order by 1",
-		pg.Table(s.def.Schema, t.archived))
-	if err != nil {
-		return fmt.Errorf("looking for the triggers of %s: %w", t.archived, err)
-	}
-	triggers, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	triggers, err := pg.Collect(ctx, s.db, pgx.RowTo[string], `
+		select tgname::text
+		from pg_catalog.pg_trigger
+		where tgrelid = $1::text::regclass and not tgisinternal and tgenabled <> 'D'
+		order by 1`, pg.Table(s.def.Schema, t.archived))
 	if err != nil {
 		return fmt.Errorf("looking for the triggers of %s: %w", t.archived, err)
 	}
@@ -333,10 +330,10 @@ func (s *Schema) planBack(ctx context.Context, m *migration) (*Plan, error) {
 	_, err = pgx.ForEachRow(rows, []any{&t.Table, &t.Kind, &t.Built}, func() error {
 		change := t
 		change.Archived = t.Table + versionSuffix(m.from)
-		if owner := s.ownerOf(t.Table); t.Kind == projector.KindReplay && owner != nil {
-			change.Projector = *owner
-			if !slices.Contains(plan.Projectors, *owner) {
-				plan.Projectors = append(plan.Projectors, *owner)
+		if owner := s.ownerOf(t.Table); t.Kind == projector.KindReplay && owner != "" {
+			change.Projector = owner
+			if !slices.Contains(plan.Projectors, owner) {
+				plan.Projectors = append(plan.Projectors, owner)
 			}
 		}
 		plan.Tables = append(plan.Tables, change)

@@ -23,7 +23,7 @@ func TestRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	online(t, s)
-	run(t, db, openAccount)
+	mustExec(t, db, openAccount)
 	if _, err := s.CatchUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func TestRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	online(t, s)
-	run(t, db, openAnother)
+	mustExec(t, db, openAnother)
 	offline(t, s)
 
 	runs := recent(t, s)
@@ -81,7 +81,7 @@ func recent(t *testing.T, s *viewschema.Schema) []viewschema.Run {
 func TestRunsThatFail(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, filledStore)
-	position := scan[int64](t, db, `
+	position := scalar[int64](t, db, `
 		update events set data = '["4711"]' where position = (select min(position) from events where event_type = 'AccountOpened') returning position`)
 	s := open(t, db, byAggregate())
 	_, err := s.MigrateOnline(t.Context())
@@ -95,7 +95,7 @@ func TestRunsThatFail(t *testing.T) {
 	if !strings.HasSuffix(r.Failed, ") could not be decoded") || !strings.Contains(r.Failed, fmt.Sprintf(" of version 2: event %d (AccountOpened, aggregate ", position)) {
 		t.Errorf("%s", r.Failed)
 	}
-	if !scan[bool](t, db, `
+	if !scalar[bool](t, db, `
 		select coalesce(b.from_id::uuid <= e.aggregate_id, true) and coalesce(b.to_id::uuid > e.aggregate_id, true)
 		from view_schema.projector_runs r
 		join view_schema.projector_batches b on b.migration_id = r.migration_id and b.number = r.failed_batch, events e
@@ -116,7 +116,7 @@ func TestRunsThatFail(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 
-	run(t, db, "update view_schema.projector_runs set ended_at = null, outcome = null, seen_at = now() - interval '1 min'")
+	mustExec(t, db, "update view_schema.projector_runs set ended_at = null, outcome = null, seen_at = now() - interval '1 min'")
 	if r := recent(t, s)[0]; r.Outcome != viewschema.OutcomeSilent {
 		t.Errorf("%+v", r)
 	}

@@ -38,6 +38,8 @@ type Options struct {
 	// default, or its aggregate is parked. The cutover always stops.
 	OnError   replay.OnError
 	MaxParked int // how many aggregates OnError may park; default 100
+	// Expect are the differences that Verify leaves out: table.column, or table for all of it.
+	Expect []string
 	// WithParked cuts over to a version that leaves parked aggregates out.
 	WithParked bool
 	// StrictTypes makes Plan and MigrateOnline refuse event types of the store that the definition does not know, and types of
@@ -46,6 +48,9 @@ type Options struct {
 	// Throttle changes what the migration keeps to when MigrateOnline, CatchUp or Follow begin to work on it; nil: it stays as it is.
 	Throttle func(*Throttle)
 	Runner   Runner // for the records of commands
+	// Rehearse lets Plan make the tables of a migration that has not begun, in a transaction that it rolls back, to find out what is
+	// wrong with their files, and what hangs on the live tables that would not fit. Without it, Plan touches nothing.
+	Rehearse bool
 	// ManualInit leaves the bookkeeping tables as they are: what needs them newer returns ErrInit, and Init is up to the
 	// operator.
 	ManualInit bool

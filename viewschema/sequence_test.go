@@ -106,15 +106,28 @@ func TestSequencesAndNamesAcrossCutovers(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, opened)
 	var first string
+	given := 0
 	for version := 1; version <= 3; version++ {
 		s := open(t, db, numbered(version))
 		online(t, s)
 		offline(t, s)
 		for _, table := range []string{"members", "entries", "tickets"} {
-			if rows := scan[int](t, db, "select count(*) from view_schema."+table); rows < 20 {
+			if rows := scalar[int](t, db, "select count(*) from view_schema."+table); rows < 20 {
 				t.Errorf("version %d: %s has %d rows", version, table, rows)
 			}
-			run(t, db, "insert into view_schema."+table+" (id) values (gen_random_uuid())")
+			mustExec(t, db, "insert into view_schema."+table+" (id) values (gen_random_uuid())")
+		}
+		if no := scalar[int](t, db, "insert into view_schema.entries (id) values (gen_random_uuid()) returning no"); no <= given {
+			t.Errorf("version %d gives the number %d again, and had given %d", version, no, given)
+		} else {
+			given = no
+		}
+		if version == 1 { // numbers whose rows are gone, and may be known elsewhere
+			given = scalar[int](t, db, "select setval('view_schema.entries_no_seq', 1000)")
+			mustExec(t, db, "comment on sequence view_schema.entries_no_seq is 'of entries'")
+		}
+		if comment := scalar[string](t, db, "select coalesce(obj_description('view_schema.entries_no_seq'::regclass), '')"); version > 1 && comment != "of entries" {
+			t.Errorf("version %d has lost the comment", version)
 		}
 		names := namesOf(t, db, "members", "entries", "tickets")
 		if version == 1 {
@@ -124,14 +137,14 @@ func TestSequencesAndNamesAcrossCutovers(t *testing.T) {
 		if names != first || strings.Contains(names, "_1") || strings.Contains(names, "_2") {
 			t.Errorf("version %d has the names\n%s", version, names)
 		}
-		run(t, db, openAccount)
+		mustExec(t, db, openAccount)
 	}
 }
 
 // namesOf lists the tables with their indexes, sequences and constraints, in the order of the names.
 func namesOf(t *testing.T, db *pgxpool.Pool, tables ...string) string {
 	t.Helper()
-	return scan[string](t, db, `
+	return scalar[string](t, db, `
 		with t as (select ('view_schema.' || name)::regclass as oid from unnest($1::text[]) name)
 		select string_agg(kind || ' ' || name, E'\n' order by kind, name)
 		from (

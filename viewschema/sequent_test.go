@@ -39,7 +39,7 @@ func TestOfflinePhaseCutOff(t *testing.T) {
 			online(t, s)
 			_, stop := loops(t, 1, steadily(t, db, 1, v1.Definition, version2()))
 			for range 100 {
-				run(t, db, openAccount)
+				mustExec(t, db, openAccount)
 			}
 			crash(t, at.moment, at.point, steps(s)["offline"])
 			offline(t, s)
@@ -57,15 +57,15 @@ func TestOnlinePhaseCutOff(t *testing.T) {
 	s := oneWorker(t, db, version2())
 	const done = "select coalesce(string_agg(number || ' ' || done_at, ', ' order by number), '') from view_schema.projector_batches where done_at is not null and done_at <= coalesce($1, done_at) and migration_id > 1"
 	stopAt(t, 3, pg.After, pg.PointBatch, steps(s)["online"])
-	stopped := scan[string](t, db, "select clock_timestamp()::text")
-	before := scan[string](t, db, strings.Replace(done, "$1", "$1::text::timestamptz", 1), stopped)
+	stopped := scalar[string](t, db, "select clock_timestamp()::text")
+	before := scalar[string](t, db, strings.Replace(done, "$1", "$1::text::timestamptz", 1), stopped)
 	if n := strings.Count(before, ",") + 1; n != 3 {
 		t.Errorf("%d batches were done: %s", n, before)
 	}
 	if r := online(t, s); !r.Resumed || r.Events != 10_000 {
 		t.Errorf("%+v", r)
 	}
-	if after := scan[string](t, db, strings.Replace(done, "$1", "$1::text::timestamptz", 1), stopped); after != before {
+	if after := scalar[string](t, db, strings.Replace(done, "$1", "$1::text::timestamptz", 1), stopped); after != before {
 		t.Errorf("done before: %s\nof these after: %s", before, after)
 	}
 	offline(t, s)
@@ -78,7 +78,7 @@ func TestErrorInTheOfflinePhase(t *testing.T) {
 	db := pgtest.Database(t, atVersion1)
 	online(t, open(t, db, version2()))
 	before, contents := dump(t, db), bookkeeping(t, db)
-	run(t, db, "insert into events (aggregate_id, sequence_number, event_type, data) values (gen_random_uuid(), 1, 'MoneyDeposited', '{\"amount\": 5}')")
+	mustExec(t, db, "insert into events (aggregate_id, sequence_number, event_type, data) values (gen_random_uuid(), 1, 'MoneyDeposited', '{\"amount\": 5}')")
 	// An update of a row that does not exist is the error: in Sequent's in-memory store it does nothing, in silence.
 	if _, err := open(t, db, version2()).MigrateOffline(t.Context()); !errors.Is(err, projections.ErrNotFound) {
 		t.Errorf("got %v", err)
@@ -89,7 +89,7 @@ func TestErrorInTheOfflinePhase(t *testing.T) {
 	if after := bookkeeping(t, db); after != contents {
 		t.Errorf("bookkeeping before:\n%s\nafter:\n%s", contents, after)
 	}
-	run(t, db, "delete from events where position = (select max(position) from events)")
+	mustExec(t, db, "delete from events where position = (select max(position) from events)")
 	offline(t, open(t, db, version2()))
 	verify(t, db, 2)
 }
@@ -100,7 +100,7 @@ func TestWriterInAnotherDatabase(t *testing.T) {
 	t.Parallel()
 	db, other := pgtest.Database(t, atVersion1), pgtest.Database(t, atVersion1)
 	const oid = "select 'events'::regclass::oid::int8"
-	if ours, theirs := scan[int64](t, db, oid), scan[int64](t, other, oid); ours != theirs {
+	if ours, theirs := scalar[int64](t, db, oid), scalar[int64](t, other, oid); ours != theirs {
 		t.Fatalf("the tables have the oids %d and %d", ours, theirs)
 	}
 	_, end := hold(t, other, openAccount)
@@ -117,7 +117,7 @@ func TestWriterInAnotherDatabase(t *testing.T) {
 	if err != nil || r.Cut != 10_000 {
 		t.Fatalf("%+v, %v\n%s", r, err, w.log())
 	}
-	run(t, db, openAccount)
+	mustExec(t, db, openAccount)
 	if r, err := s.CatchUp(t.Context()); err != nil || r.Cut != 10_001 || r.Waiting != "" {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -132,7 +132,7 @@ func TestWriterInAnotherDatabase(t *testing.T) {
 func TestNeighborsSurvive(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, filledStore)
-	run(t, db, `
+	mustExec(t, db, `
 		create schema view_schema;
 		create table view_schema.oauth2 (token text primary key);
 		create table view_schema.address_12 (street text);
@@ -150,7 +150,7 @@ func TestNeighborsSurvive(t *testing.T) {
 		from pg_class c
 		where relnamespace = 'view_schema'::regnamespace
 		  and relname in ('oauth2', 'oauth2_pkey', 'address_12', 'address_2', 'accounts_2x', 'accounts_22', 'v_summary2', 'summary_2')`
-	before := scan[string](t, db, neighbors)
+	before := scalar[string](t, db, neighbors)
 	for _, version := range []int{1, 2, 12} {
 		d := version1Again()
 		d.Versions = everyVersion(version, v1.Accounts)
@@ -160,12 +160,12 @@ func TestNeighborsSurvive(t *testing.T) {
 		if _, err := s.Abort(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if after := scan[string](t, db, neighbors); after != before {
+		if after := scalar[string](t, db, neighbors); after != before {
 			t.Errorf("after aborting version %d:\n%s\nbefore:\n%s", version, after, before)
 		}
 		online(t, s)
 		offline(t, s)
-		if after := scan[string](t, db, neighbors); after != before {
+		if after := scalar[string](t, db, neighbors); after != before {
 			t.Errorf("after version %d:\n%s\nbefore:\n%s", version, after, before)
 		}
 		verify(t, db, 1)

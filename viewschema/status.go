@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/replay"
 )
 
@@ -39,7 +40,7 @@ type MigrationStatus struct {
 	Ledger      int64        `json:"ledger"`     // replayed ids above the cut
 	Tail        int64        `json:"tail"`       // events that the new tables lack; only when built
 	Lane        *replay.Lane `json:"lane"`       // nil: no projector is replayed in the order of the store
-	Workers     []Worker     `json:"workers"`    // that hold a batch or the lane
+	Workers     []Worker     `json:"workers"`    // that are at work on it
 	Throttle    *Throttle    `json:"throttle"`   // what the work keeps to; null: to nothing
 	Rollback    bool         `json:"rollback"`   // to the version before, whose tables are the archived ones
 	Changed     string       `json:"changed"`    // how this definition differs from the one that began; empty: it does not
@@ -48,20 +49,17 @@ type MigrationStatus struct {
 	chart Chart
 }
 
-// Worker is a session that has claimed a batch, or the lane.
+// Worker is a session that has claimed a batch or the lane, or verifies what was built.
 type Worker struct {
-	Batch   int        `json:"batch"`   // 0: the lane
+	Batch   int        `json:"batch"`   // 0: none
+	Doing   string     `json:"doing"`   // batch 8, lane or verify
 	Program string     `json:"program"` // its application_name
 	PID     int        `json:"pid"`     // on the server
 	Since   *time.Time `json:"since"`   // nil: our role may not see it
 }
 
 func (w Worker) String() string {
-	text := "lane"
-	if w.Batch > 0 {
-		text = fmt.Sprintf("batch %d", w.Batch)
-	}
-	text += fmt.Sprintf(": %s, pid %d", cmp.Or(w.Program, "no application name"), w.PID)
+	text := fmt.Sprintf("%s: %s, pid %d", w.Doing, cmp.Or(w.Program, "no application name"), w.PID)
 	if w.Since != nil {
 		text += ", since " + w.Since.Format(time.TimeOnly)
 	}
@@ -197,14 +195,14 @@ func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationS
 }
 
 // holders finds who works on the migration without taking a lock: a worker that has claimed a batch, or the lane, is the xmax of its
-// row, and holds the lock of that transaction id.
+// row, and holds the lock of that transaction id. A verification, for which all others wait, is one of them.
 func (s *Schema) holders(ctx context.Context, m *migration, lane bool) ([]Worker, error) {
 	inLane := ""
 	if lane {
 		inLane = "union all select 0, xmax from %SCHEMA%.projector_lanes where migration_id = $1"
 	}
-	rows, err := s.db.Query(ctx, s.sql(`
-		select w.number, coalesce(a.application_name, ''), a.pid, a.xact_start
+	list, err := pg.Collect(ctx, s.db, pgx.RowToStructByPos[Worker], s.sql(`
+		select w.number, case w.number when 0 then 'lane' else 'batch ' || w.number end, coalesce(a.application_name, ''), a.pid, a.xact_start
 		from (
 			select number, xmax as holder from %SCHEMA%.projector_batches where migration_id = $1 and done_at is null
 			`+inLane+`
@@ -215,9 +213,6 @@ func (s *Schema) holders(ctx context.Context, m *migration, lane bool) ([]Worker
 	if err != nil {
 		return nil, fmt.Errorf("looking for workers: %w", err)
 	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Worker])
-	if err != nil {
-		return nil, fmt.Errorf("looking for workers: %w", err)
-	}
-	return list, nil
+	verifying, err := s.verifying(ctx)
+	return append(list, verifying...), err
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -52,13 +51,17 @@ func (c *cutover) swap(ctx context.Context, tx, events pgx.Tx) (asked time.Time,
 		return asked, pass, err
 	}
 	// All locks are held: what follows waits for nobody, so nobody's patience matters but the operator's.
-	_, err = tx.Exec(ctx, "select set_config('lock_timeout', $1, true), set_config('statement_timeout', '0', true)", milliseconds(lockTimeout))
+	_, err = tx.Exec(ctx, "select set_config('lock_timeout', $1, true), set_config('statement_timeout', '0', true)", pg.Milliseconds(lockTimeout))
 	if err != nil {
+		return asked, pass, err
+	}
+	if err := checkDeferred(ctx, tx); err != nil {
 		return asked, pass, err
 	}
 	if err := c.changeTables(ctx, tx, c.m, c.plan, all); err != nil {
 		return asked, pass, err
 	}
+	c.anew = all
 	if err := c.keepParked(ctx, tx, c.m); err != nil {
 		return asked, pass, err
 	}
@@ -68,12 +71,20 @@ func (c *cutover) swap(ctx context.Context, tx, events pgx.Tx) (asked time.Time,
 	return asked, pass, c.prove(ctx, tx, events, pass)
 }
 
+// checkDeferred checks what rows that tx has written left to be checked at its commit: that would keep their tables from being altered.
+func checkDeferred(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, "set constraints all immediate"); err != nil {
+		return fmt.Errorf("checking the deferred constraints: %w", err)
+	}
+	return nil
+}
+
 // bound makes the server give the locks back should this process hang or its machine be gone.
 func (c *cutover) bound(ctx context.Context, tx pgx.Tx, idle time.Duration) error {
 	_, err := tx.Exec(ctx, `
 		select set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true),
 			set_config('idle_in_transaction_session_timeout', $3, true), set_config('row_security', 'off', true)`,
-		milliseconds(min(lockTimeout, c.budget/2)), milliseconds(c.budget), milliseconds(idle))
+		pg.Milliseconds(min(lockTimeout, c.budget/2)), pg.Milliseconds(c.budget), pg.Milliseconds(idle))
 	return err
 }
 
@@ -91,9 +102,6 @@ func (c *cutover) finish(ctx context.Context, tx pgx.Tx, cut int64, until time.T
 	}
 	return pass, err
 }
-
-// milliseconds is a time-out for PostgreSQL, to which 0 would mean none.
-func milliseconds(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }
 
 // holdWriters takes the writers' lock; in maintenance, where we have not the right to it, it looks that nobody writes.
 func (c *cutover) holdWriters(ctx context.Context, events pgx.Tx) error {
@@ -152,10 +160,8 @@ func (c *cutover) lockLive(ctx context.Context, tx pgx.Tx, until time.Time) erro
 		if err == nil || !pg.IsLockTimeout(err) || time.Now().After(until) {
 			return err
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(time.Duration(rand.Int64N(int64(20 * time.Millisecond)))):
+		if err := pg.Pause(ctx, time.Duration(rand.Int64N(int64(20*time.Millisecond)))); err != nil {
+			return err
 		}
 	}
 }
@@ -174,7 +180,7 @@ func (c *cutover) lockAll(ctx context.Context, tx pgx.Tx, until time.Time) (err 
 		err = savepoint.Commit(ctx)
 	}()
 	lock := func(what, sql string) error {
-		sql = fmt.Sprintf("set local lock_timeout = %s; %s", milliseconds(min(lockTimeout, time.Until(until))), sql)
+		sql = fmt.Sprintf("set local lock_timeout = %s; %s", pg.Milliseconds(min(lockTimeout, time.Until(until))), sql)
 		if _, err := savepoint.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
 			return fmt.Errorf("locking %s: %w", what, err)
 		}
@@ -256,7 +262,11 @@ func (s *Schema) publish(ctx context.Context, tx pgx.Tx, t TableChange, archived
 	if err := s.rename(ctx, tx, t.Built, t.Table, plain); err != nil {
 		return err
 	}
-	if err := s.advanceSequences(ctx, tx, t.Table); err != nil {
+	former := ""
+	if archived {
+		former = pg.Table(s.def.Schema, t.Archived)
+	}
+	if err := s.advanceSequences(ctx, tx, t.Table, former); err != nil {
 		return err
 	}
 	if !archived {

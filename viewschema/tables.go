@@ -18,11 +18,8 @@ import (
 // projections check that their models and queries fit.
 func (s *Schema) makeTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migration, source *eventstore.Reader) error {
 	for _, t := range plan.Tables {
-		_, err := tx.Exec(ctx, s.sql(`
-			insert into %SCHEMA%.projector_tables (migration_id, table_name, change, projector, built_name)
-			values ($1, $2, $3, nullif($4, ''), nullif($5, ''))`), m.Migration, t.Table, t.Kind, t.Projector, t.Built)
-		if err != nil {
-			return fmt.Errorf("recording table %s: %w", t.Table, err)
+		if err := s.recordTable(ctx, tx, m.Migration, t); err != nil {
+			return err
 		}
 	}
 	suffix := versionSuffix(plan.To)
@@ -43,6 +40,17 @@ func (s *Schema) makeTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migra
 		return err
 	}
 	return fits(ctx, tx, s.projections(plan, suffix), source)
+}
+
+// recordTable notes what a migration does with a table.
+func (s *Schema) recordTable(ctx context.Context, tx pgx.Tx, migration int64, t TableChange) error {
+	_, err := tx.Exec(ctx, s.sql(`
+		insert into %SCHEMA%.projector_tables (migration_id, table_name, change, projector, built_name)
+		values ($1, $2, $3, nullif($4, ''), nullif($5, ''))`), migration, t.Table, t.Kind, t.Projector, t.Built)
+	if err != nil {
+		return fmt.Errorf("recording table %s: %w", t.Table, err)
+	}
+	return nil
 }
 
 // shield takes all rights on new tables away that take the place of others: default privileges could give some to roles that
@@ -126,7 +134,7 @@ func (s *Schema) checkStrays(ctx context.Context, tx pgx.Tx, f sqlFile, tables [
 	}
 	// Everything that lives in a schema depends on it, unless it is a part of something else that does. What we see although
 	// its transaction is in progress is ours; a savepoint has an id of its own, above the transaction's, which has age 0.
-	rows, err := tx.Query(ctx, `
+	strays, err := pg.Collect(ctx, tx, pgx.RowTo[string], `
 		with recursive ours (classid, objid) as (
 			select 'pg_class'::regclass::oid, to_regclass(t)::oid from pg_catalog.unnest($1::text[]) t
 			union
@@ -141,10 +149,6 @@ func (s *Schema) checkStrays(ctx context.Context, tx pgx.Tx, f sqlFile, tables [
 		  and case when age(d.xmin) <= 0 then pg_xact_status((pg_current_xact_id()::text::int8 - age(d.xmin))::text::xid8) = 'in progress' end
 		  and not exists (select from ours o where o.classid = d.classid and o.objid = d.objid)
 		order by 1`, made)
-	if err != nil {
-		return fmt.Errorf("looking for what %s has made: %w", f.name, err)
-	}
-	strays, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return fmt.Errorf("looking for what %s has made: %w", f.name, err)
 	}

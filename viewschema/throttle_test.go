@@ -29,10 +29,10 @@ func TestPauseAndResume(t *testing.T) {
 		_, err := s.MigrateOnline(t.Context())
 		return err
 	}, func() {
-		if done := scan[int](t, db, underWay+"done_at is not null"); done > 2 { // one, and one that was offered already
+		if done := scalar[int](t, db, underWay+"done_at is not null"); done > 2 { // one, and one that was offered already
 			t.Errorf("%d batches are done", done)
 		}
-		if lacking := scan[int](t, db, "select cut - position from view_schema.projector_lanes l join view_schema.projector_migrations m on m.id = l.migration_id"); lacking == 0 {
+		if lacking := scalar[int](t, db, "select cut - position from view_schema.projector_lanes l join view_schema.projector_migrations m on m.id = l.migration_id"); lacking == 0 {
 			t.Error("the lane has gone on")
 		}
 		st, err := operator.Status(t.Context())
@@ -41,7 +41,7 @@ func TestPauseAndResume(t *testing.T) {
 		}
 	}, operator)
 
-	run(t, db, `
+	mustExec(t, db, `
 		insert into events (aggregate_id, sequence_number, event_type, data)
 		select aggregate_id, max(sequence_number) + n, 'MoneyDeposited', '{"amount": 1, "counterparty": "Ada", "description": "late"}'
 		from events, generate_series(1, 60) n
@@ -53,7 +53,7 @@ func TestPauseAndResume(t *testing.T) {
 		_, err := s.CatchUp(t.Context())
 		return err
 	}, func() {
-		if recorded := scan[int](t, db, "select count(*) from view_schema.projector_replayed_ids"); recorded == 12_000 {
+		if recorded := scalar[int](t, db, "select count(*) from view_schema.projector_replayed_ids"); recorded == 12_000 {
 			t.Error("the catch-up has gone on")
 		}
 	}, operator)
@@ -101,7 +101,7 @@ func (p *pauser) before(sql string) {
 	if i < 0 {
 		return
 	}
-	run(p.t, p.db, `
+	mustExec(p.t, p.db, `
 		insert into view_schema.projector_throttles (migration_id, paused) select max(id), true from view_schema.projector_migrations
 		on conflict (migration_id) do update set paused = true`)
 	p.holding("paused by ")
@@ -138,7 +138,7 @@ func (p *pauser) around(work func() error, look func(), operator *viewschema.Sch
 // await returns when a query yields true.
 func await(t *testing.T, db *pgxpool.Pool, sql string, args ...any) {
 	t.Helper()
-	for began := time.Now(); !scan[bool](t, db, sql, args...); {
+	for began := time.Now(); !scalar[bool](t, db, sql, args...); {
 		if time.Since(began) > patience {
 			t.Fatalf("this does not come true: %s", sql)
 		}
@@ -156,7 +156,7 @@ func TestThrottleFromTheBeginning(t *testing.T) {
 		_, err := s.MigrateOnline(t.Context())
 		return err
 	}, func() {
-		if done := scan[int](t, db, underWay+"done_at is not null"); done != 0 {
+		if done := scalar[int](t, db, underWay+"done_at is not null"); done != 0 {
 			t.Errorf("%d batches are done", done)
 		}
 	}, operator)
@@ -199,7 +199,7 @@ func TestPausedIsCutOver(t *testing.T) {
 	db := pgtest.Database(t, atVersion1)
 	s := open(t, db, version2())
 	online(t, s)
-	run(t, db, openAccount)
+	mustExec(t, db, openAccount)
 	if _, err := s.ChangeThrottle(t.Context(), func(t *viewschema.Throttle) { t.Paused = true }); err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func TestThrottleOfWhatOurRoleDoesNotSee(t *testing.T) {
 	db := pgtest.Database(t, atVersion1)
 	online(t, open(t, db, version2()))
 	role := "blinkered_" + strings.ReplaceAll(db.Config().ConnConfig.Database, "-", "_")
-	run(t, db, "create role "+role+" login; grant usage on schema view_schema to "+role+"; grant all on all tables in schema view_schema to "+role)
+	mustExec(t, db, "create role "+role+" login; grant usage on schema view_schema to "+role+"; grant all on all tables in schema view_schema to "+role)
 	t.Cleanup(func() {
 		_, _ = db.Exec(context.WithoutCancel(t.Context()), "drop owned by "+role+"; drop role "+role)
 	})

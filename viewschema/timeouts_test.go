@@ -13,10 +13,10 @@ import (
 func TestTransactionTimeout(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, atVersion1)
-	if !scan[bool](t, db, "select current_setting('transaction_timeout', true) is not null") {
+	if !scalar[bool](t, db, "select current_setting('transaction_timeout', true) is not null") {
 		t.Skip("this server has no transaction_timeout; PostgreSQL 17 and later have")
 	}
-	run(t, db, `do $$ begin execute format('alter database %I set transaction_timeout = ''1s''', current_database()); end $$`)
+	mustExec(t, db, `do $$ begin execute format('alter database %I set transaction_timeout = ''1s''', current_database()); end $$`)
 	var once sync.Once
 	w := &watcher{before: func(sql string) {
 		if strings.Contains(sql, "set events = $3") { // a batch is about to be marked as done; with the time-out, its session is gone

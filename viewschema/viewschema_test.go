@@ -88,6 +88,16 @@ func offline(t *testing.T, s *viewschema.Schema) viewschema.Result {
 // verify holds the live tables against a replay by hand.
 func verify(t *testing.T, db *pgxpool.Pool, version int, names ...string) {
 	t.Helper()
+	for _, c := range verifyShape(t, db, version, names...) {
+		if c.Rows == 0 {
+			t.Errorf("%s: there is nothing to compare", c.Table)
+		}
+	}
+}
+
+// verifyShape is verify while writers are at work, who may have too little to do for every table to have rows.
+func verifyShape(t *testing.T, db *pgxpool.Pool, version int, names ...string) []bank.Comparison {
+	t.Helper()
 	conn, err := db.Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -98,13 +108,11 @@ func verify(t *testing.T, db *pgxpool.Pool, version int, names ...string) {
 		t.Fatal(err)
 	}
 	for _, c := range tables {
-		if c.Rows == 0 {
-			t.Errorf("%s: there is nothing to compare", c.Table)
-		}
 		if !c.Same() {
 			t.Errorf("%s: of %d rows, %d are missing and %d too many: %v", c.Table, c.Rows, c.Missing, c.Surplus, c.Examples)
 		}
 	}
+	return tables
 }
 
 func mustExec(t *testing.T, db *pgxpool.Pool, sql string, args ...any) {

@@ -89,21 +89,6 @@ func cutOver(t *testing.T, s *viewschema.Schema) chan error {
 	return done
 }
 
-func run(t *testing.T, db *pgxpool.Pool, sql string) {
-	t.Helper()
-	if _, err := db.Exec(t.Context(), sql); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func scan[T any](t *testing.T, db *pgxpool.Pool, sql string, args ...any) (value T) {
-	t.Helper()
-	if err := db.QueryRow(t.Context(), sql, args...).Scan(&value); err != nil {
-		t.Fatal(err)
-	}
-	return value
-}
-
 // hold begins a transaction, runs a statement in it and leaves it open. It returns the session's pid and what ends it.
 func hold(t *testing.T, db *pgxpool.Pool, sql string) (pid string, end func()) {
 	t.Helper()
@@ -133,7 +118,7 @@ const patience = time.Minute
 func awaitLock(t *testing.T, db *pgxpool.Pool) {
 	t.Helper()
 	began := time.Now()
-	for !scan[bool](t, db, "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database())") {
+	for !scalar[bool](t, db, "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database())") {
 		if time.Since(began) > patience {
 			t.Fatal("nobody waits for a lock")
 		}

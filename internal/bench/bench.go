@@ -32,10 +32,6 @@ var settings = map[string]string{
 type bench struct {
 	options
 	server *pglocal.Server
-	bank   worker
-	uuids  worker // the worker's own definition, with ids that are UUIDs
-	texts  worker
-	inSQL  worker
 	made   map[string]bool     // databases
 	pairs  map[int]*comparison // by events
 	tails  *tails
@@ -47,9 +43,6 @@ type bench struct {
 // measure starts the server, measures the rows, and prints the report.
 func measure(ctx context.Context, o options, env func(string) string, stdout, stderr io.Writer) (err error) {
 	b := &bench{options: o, made: map[string]bool{}, pairs: map[int]*comparison{}, stderr: stderr, began: time.Now()}
-	if err := b.findWorkers(); err != nil {
-		return err
-	}
 	binaries, err := pglocal.Find(env)
 	if err != nil {
 		return err
@@ -85,17 +78,6 @@ func (b *bench) publish(stdout io.Writer) error {
 		return err
 	}
 	return os.WriteFile(b.json, append(text, '\n'), 0o644)
-}
-
-// findWorkers names the programs that are measured: this one again, as one of the definitions.
-func (b *bench) findWorkers() error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	b.bank = worker{program: self, as: "bank"}
-	b.uuids, b.texts, b.inSQL = worker{program: self, as: "uuid"}, worker{program: self, as: "text"}, worker{program: self, as: "SQL"}
-	return nil
 }
 
 func (b *bench) say(format string, args ...any) {

@@ -21,16 +21,20 @@ const workerVariable = "PROJECTOR_BENCH_AS"
 
 // asWorker does not return if there is such a definition.
 func asWorker(name string) {
-	if d, ok := definitions[name]; ok {
+	if d, ok := definitions[worker(name)]; ok {
 		cli.Main(d())
 	}
 }
 
-// worker is a command line of Projector.
-type worker struct {
-	program string
-	as      string // the value of workerVariable
-}
+// worker is a command line of Projector: this program again, with one of the definitions. It is the value of workerVariable.
+type worker string
+
+const (
+	asBank  worker = "bank"
+	asUUIDs worker = "uuid" // the worker's own definition, with ids that are UUIDs
+	asTexts worker = "text"
+	asSQL   worker = "SQL"
+)
 
 // outcome is what a process took, and what it says itself.
 type outcome struct {
@@ -58,8 +62,12 @@ func (b *bench) migrate(ctx context.Context, w worker, database, command string)
 
 // command runs a command line as a process of its own.
 func (b *bench) command(ctx context.Context, w worker, database string, args ...string) (stdout string, o outcome, err error) {
-	cmd := exec.CommandContext(ctx, w.program, args...)
-	cmd.Env = append(environment(), "DATABASE_URL="+b.server.URL(database), workerVariable+"="+w.as)
+	self, err := os.Executable()
+	if err != nil {
+		return "", o, err
+	}
+	cmd := exec.CommandContext(ctx, self, args...)
+	cmd.Env = append(environment(), "DATABASE_URL="+b.server.URL(database), workerVariable+"="+string(w))
 	var out, errors bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errors
 	o.Own = ownPeak()

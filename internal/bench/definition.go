@@ -18,13 +18,13 @@ import (
 
 // definitions are the bank's, without what is replayed in the order of the store, for which the floor has no phase; the same
 // with ids of any type, by the type of the column; and in SQL.
-var definitions = map[string]func() viewschema.Definition{
-	"bank": bank.WithoutTransfers,
-	"uuid": func() viewschema.Definition {
+var definitions = map[worker]func() viewschema.Definition{
+	asBank: bank.WithoutTransfers,
+	asUUIDs: func() viewschema.Definition {
 		return definition("uuid", func(id projections.ID) uuid.UUID { return id.UUID() })
 	},
-	"text": func() viewschema.Definition { return definition(`text collate "C"`, projections.ID.String) },
-	"SQL":  inSQL,
+	asTexts: func() viewschema.Definition { return definition(`text collate "C"`, projections.ID.String) },
+	asSQL:   inSQL,
 }
 
 // inSQL is the bank's newest version, with all tables filled by queries.

@@ -47,7 +47,7 @@ func (b *bench) compare(ctx context.Context, events int) (*comparison, error) {
 	if c != nil {
 		return c, nil
 	}
-	c, err := b.compareWith(ctx, b.bank, events)
+	c, err := b.compareWith(ctx, asBank, events)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func (b *bench) ratioToFloor(ctx context.Context) error {
 
 // ratioInSQL is the bank in SQL, which makes the same rows.
 func (b *bench) ratioInSQL(ctx context.Context) error {
-	c, err := b.compareWith(ctx, b.inSQL, b.events)
+	c, err := b.compareWith(ctx, asSQL, b.events)
 	if err != nil {
 		return err
 	}
@@ -186,7 +186,7 @@ func (b *bench) kindsOfIDs(ctx context.Context) error {
 	if err := b.derive(ctx, "texts", random, toText); err != nil {
 		return err
 	}
-	kinds := []contender{{"UUIDv4 ids", random, b.uuids}, {"UUIDv7 ids", "uuidv7", b.uuids}, {"text ids", "texts", b.texts}}
+	kinds := []contender{{"UUIDv4 ids", random, asUUIDs}, {"UUIDv7 ids", "uuidv7", asUUIDs}, {"text ids", "texts", asTexts}}
 	results, err := b.race(ctx, kinds...)
 	if err != nil {
 		return err
@@ -216,7 +216,7 @@ func (b *bench) oneLargeAggregate(ctx context.Context) error {
 	if err := b.derive(ctx, "hot", even, toHot); err != nil {
 		return err
 	}
-	results, err := b.race(ctx, contender{"even spread", even, b.uuids}, contender{"one large aggregate", "hot", b.uuids})
+	results, err := b.race(ctx, contender{"even spread", even, asUUIDs}, contender{"one large aggregate", "hot", asUUIDs})
 	if err != nil {
 		return err
 	}
@@ -238,7 +238,7 @@ func (b *bench) fewEvents(ctx context.Context) error {
 	r := row{Row: 5, What: "1,000 events, from the start of the process to its end", Unit: "s", Must: new(0.5), Aim: new(0.2)}
 	var took []time.Duration
 	for range times {
-		o, err := b.rebuild(ctx, b.bank, database, events)
+		o, err := b.rebuild(ctx, asBank, database, events)
 		if err != nil {
 			return err
 		}
@@ -267,7 +267,7 @@ func (b *bench) memoryTenfold(ctx context.Context, from string) error {
 	if err := b.derive(ctx, "tenfold", from, toTenfold); err != nil {
 		return err
 	}
-	o, err := b.rebuild(ctx, b.bank, "tenfold", 10*b.events)
+	o, err := b.rebuild(ctx, asBank, "tenfold", 10*b.events)
 	if err != nil {
 		return err
 	}

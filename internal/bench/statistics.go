@@ -13,7 +13,7 @@ func (b *bench) ledger(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := b.rebuild(ctx, b.bank, database, b.events); err != nil {
+	if _, err := b.rebuild(ctx, asBank, database, b.events); err != nil {
 		return err
 	}
 	rows, err := query[int64](ctx, b, database, "select count(*) from view_schema.projector_replayed_ids")
@@ -76,7 +76,7 @@ func (b *bench) blocksRead(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o, err := b.rebuild(ctx, b.bank, database, b.events)
+	o, err := b.rebuild(ctx, asBank, database, b.events)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (b *bench) blocksRead(ctx context.Context) error {
 		Measured: float64(after-before) / float64(size/block), Must: new(2.0),
 	})
 	b.report.Notes = append(b.report.Notes, fmt.Sprintf("row 10: the rebuild takes %.2f s", o.Wall.Seconds()))
-	return b.notePlan(ctx, 10, contender{"a large table", database, b.bank})
+	return b.notePlan(ctx, 10, contender{"a large table", database, asBank})
 }
 
 // shrink starts the server anew with small caches.

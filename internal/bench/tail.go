@@ -36,7 +36,7 @@ func (b *bench) follow(ctx context.Context) (*tails, error) {
 	}
 	t, events := &tails{}, b.events
 	for range b.repeat {
-		o, err := b.rebuild(ctx, b.bank, database, events)
+		o, err := b.rebuild(ctx, asBank, database, events)
 		if err != nil {
 			return nil, err
 		}
@@ -75,7 +75,7 @@ func (b *bench) tail(ctx context.Context, database, command string, events int) 
 	if err := b.settle(ctx); err != nil {
 		return outcome{}, err
 	}
-	o, err := b.migrate(ctx, b.bank, database, command)
+	o, err := b.migrate(ctx, asBank, database, command)
 	if err == nil && o.Events != int64(events) {
 		err = fmt.Errorf("migrate %s has applied %d events instead of %d", command, o.Events, events)
 	}

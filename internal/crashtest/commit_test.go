@@ -23,32 +23,39 @@ import (
 func TestAnswerToCommitLost(t *testing.T) {
 	t.Parallel()
 	url := pgtest.DatabaseURL(t, atVersion1)
-	var armed atomic.Bool
-	var lost atomic.Int64
-	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
-		return &deafConn{Conn: conn, armed: &armed, lost: &lost}, err
-	}
+	var deaf deafness
 	faults := int64(0)
-	migrateOver(t, url, func(c *pgxpool.Config) { c.ConnConfig.DialFunc = dial }, []pg.Moment{pg.Before}, func(pg.Moment, pg.Point) {
+	migrateOver(t, url, deaf.deafen, []pg.Moment{pg.Before}, func(pg.Moment, pg.Point) {
 		faults++
-		armed.Store(true)
+		deaf.armed.Store(true)
 	})
-	if lost.Load() != faults || faults == 0 {
-		t.Errorf("%d answers were lost, want %d", lost.Load(), faults)
+	if deaf.lost.Load() != faults || faults == 0 {
+		t.Errorf("%d answers were lost, want %d", deaf.lost.Load(), faults)
 	}
 }
 
-// deafConn loses the answer to a commit: the next that is sent while it is armed.
+// deafness loses the answer to a commit: the next that is sent over one of its connections while it is armed.
+type deafness struct {
+	armed atomic.Bool
+	lost  atomic.Int64
+}
+
+// deafen has a pool connect in this way.
+func (d *deafness) deafen(c *pgxpool.Config) {
+	c.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		return &deafConn{Conn: conn, of: d}, err
+	}
+}
+
 type deafConn struct {
 	net.Conn
-	armed *atomic.Bool
-	lost  *atomic.Int64
-	deaf  atomic.Bool
+	of   *deafness
+	deaf atomic.Bool
 }
 
 func (c *deafConn) Write(b []byte) (int, error) {
-	if bytes.Contains(b, []byte("commit\x00")) && c.armed.CompareAndSwap(true, false) {
+	if bytes.Contains(b, []byte("commit\x00")) && c.of.armed.CompareAndSwap(true, false) {
 		c.deaf.Store(true)
 	}
 	return c.Conn.Write(b)
@@ -57,7 +64,7 @@ func (c *deafConn) Write(b []byte) (int, error) {
 func (c *deafConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if err == nil && c.deaf.Load() { // the answer comes after the commit
-		c.lost.Add(1)
+		c.of.lost.Add(1)
 		_ = c.Close()
 		return 0, io.ErrUnexpectedEOF
 	}
@@ -72,14 +79,9 @@ func TestAnswerToCutoverLostElsewhere(t *testing.T) {
 		t.Run(strconv.Itoa(late), func(t *testing.T) {
 			t.Parallel()
 			url := pgtest.DatabaseURL(t, atVersion1)
-			var armed atomic.Bool
-			var lost atomic.Int64
-			dial := func(ctx context.Context, network, address string) (net.Conn, error) {
-				conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
-				return &deafConn{Conn: conn, armed: &armed, lost: &lost}, err
-			}
+			var deaf deafness
 			events := connect(t, url, "events")
-			views := connect(t, pgtest.DatabaseURL(t, nil), "projector", func(c *pgxpool.Config) { c.ConnConfig.DialFunc = dial })
+			views := connect(t, pgtest.DatabaseURL(t, nil), "projector", deaf.deafen)
 			s, err := viewschema.Open(views, version2(), viewschema.Options{Events: events})
 			if err != nil {
 				t.Fatal(err)
@@ -91,8 +93,8 @@ func TestAnswerToCutoverLostElsewhere(t *testing.T) {
 			_, err = s.MigrateOffline(pg.WithFault(t.Context(), func(moment pg.Moment, point pg.Point) {
 				switch {
 				case moment == pg.Before && point == pg.PointCutover:
-					armed.Store(true)
-				case lost.Load() > 0 && !appended:
+					deaf.armed.Store(true)
+				case deaf.lost.Load() > 0 && !appended:
 					appended = true
 					if late > 0 {
 						appendEvents(t, url, late, 9)
@@ -100,8 +102,8 @@ func TestAnswerToCutoverLostElsewhere(t *testing.T) {
 				}
 			}))
 			switch {
-			case lost.Load() != 1 || !appended:
-				t.Fatalf("%d answers were lost, appended %v", lost.Load(), appended)
+			case deaf.lost.Load() != 1 || !appended:
+				t.Fatalf("%d answers were lost, appended %v", deaf.lost.Load(), appended)
 			case late == 0 && err != nil, late > 0 && !errors.Is(err, viewschema.ErrLockLost):
 				t.Errorf("%d events came after the lock was gone: %v", late, err)
 			}

@@ -79,6 +79,15 @@ func filledStore(ctx context.Context, conn *pgx.Conn) error { return fill(ctx, c
 // atVersion1 is the same with the first release live.
 func atVersion1(ctx context.Context, conn *pgx.Conn) error { return atVersion1With(ctx, conn, 6_000) }
 
+// referenced is atVersion1 with a table that references a view table.
+func referenced(ctx context.Context, conn *pgx.Conn) error {
+	if err := atVersion1(ctx, conn); err != nil {
+		return err
+	}
+	_, err := conn.Exec(ctx, "create table notes (account uuid references view_schema.accounts)")
+	return err
+}
+
 func fill(ctx context.Context, conn *pgx.Conn, events int) error {
 	if _, err := conn.Exec(ctx, bank.EventTable); err != nil {
 		return err

@@ -44,6 +44,7 @@ var commits = []commit{
 	{pg.PointLane, 1, atVersion1, twoGroups, online, "migrate catchup", "version 1, built, done 0, tail, ledger", "version 1, built, done 0, ledger", migrate},
 	{pg.PointCut, 1, atVersion1, twoGroups, online, "migrate catchup", "version 1, built, done 0, ledger", "version 1, built, done 0", migrate},
 	{pg.PointCutover, 1, atVersion1, twoGroups, online, "migrate offline", "version 1, built, done 0", "version 2", migrate},
+	{pg.PointComplete, 1, referenced, 0, online, "migrate offline", "version 2", "version 2", nil},
 	{pg.PointAborting, 1, atVersion1, 0, online, "migrate abort --yes", "version 1, built, done 0", "version 1, aborting, done 0", migrate},
 	{pg.PointAbort, 1, atVersion1, 0, online, "migrate abort --yes", "version 1, aborting, done 0", "version 1", migrate},
 	{pg.PointCreateTables, 1, filledStore, 0, nil, "tables create", "version 0", "version 2, empty", []string{"replay --yes"}},

@@ -70,7 +70,7 @@ var metrics = []metric{
 	{"projector_parked_aggregates", "Aggregates that the live version, or the one under way, leaves out.", func(o *viewschema.Overview) []value {
 		return one(float64(len(o.Parked)))
 	}},
-	{"projector_workers", "Sessions that hold a batch, or the lane.", ofMigration(func(m *viewschema.MigrationStatus) float64 {
+	{"projector_workers", "Sessions that are at work: each has a batch, has the lane, or verifies.", ofMigration(func(m *viewschema.MigrationStatus) float64 {
 		return float64(len(m.Workers))
 	})},
 	{"projector_runs_at_work", "Commands at work.", runs(func(r viewschema.RunStatus) bool { return r.Outcome == viewschema.OutcomeWorking })},

@@ -29,6 +29,7 @@ const (
 	PointAbort        Point = "abort"         // its end
 	PointCreateTables Point = "create tables" // development: the tables
 	PointReplay       Point = "replay"        // development: their rows
+	PointComplete     Point = "complete"      // after a cutover: a foreign key that is validated, statistics
 	PointTakeBack     Point = "take back"     // the beginning of a rollback
 	PointClean        Point = "clean"         // the drop of an archived table
 	PointPrepare      Point = "prepare"       // a statement, or a transaction, that changes the event table
@@ -38,7 +39,7 @@ const (
 // Points are all of them, in the order in which a migration comes to them.
 var Points = []Point{
 	PointInit, PointBegin, PointBatch, PointLane, PointBuilt, PointList, PointGroup, PointPark, PointRetry, PointCut, PointCutover, PointAborting, PointAbort,
-	PointCreateTables, PointReplay, PointTakeBack, PointClean, PointPrepare, PointFill,
+	PointCreateTables, PointReplay, PointComplete, PointTakeBack, PointClean, PointPrepare, PointFill,
 }
 
 // Moment is before or after a commit.

@@ -29,7 +29,7 @@ const (
 // partition of one, our own connection's apart, oldest first. They go by virtual transaction and not by process: a prepared transaction has no
 // process, and a process goes on to its next transaction.
 func Holders(ctx context.Context, q Querier, relations []uint32, modes ...string) ([]Holder, error) {
-	rows, err := q.Query(ctx, `
+	list, err := Collect(ctx, q, pgx.RowToStructByPos[Holder], `
 		select l.virtualtransaction,
 			coalesce(pg_catalog.format('pid %s (%s, user %s, in its transaction since %s)', l.pid,
 				coalesce(nullif(a.application_name, ''), a.backend_type), coalesce(a.usename, '-'), to_char(a.xact_start, 'HH24:MI:SS')),
@@ -49,10 +49,6 @@ func Holders(ctx context.Context, q Querier, relations []uint32, modes ...string
 		) l
 		left join pg_catalog.pg_stat_activity a on a.pid = l.pid
 		order by a.xact_start nulls first`, relations, modes)
-	if err != nil {
-		return nil, fmt.Errorf("looking for who holds locks: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Holder])
 	if err != nil {
 		return nil, fmt.Errorf("looking for who holds locks: %w", err)
 	}

@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -19,6 +21,15 @@ type Querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
+// Collect returns the rows of a query, an empty list if there are none.
+func Collect[T any](ctx context.Context, q Querier, of pgx.RowToFunc[T], sql string, args ...any) ([]T, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, of)
+}
+
 // Table returns the quoted and qualified name of a relation.
 func Table(schema, name string) string {
 	return pgx.Identifier{schema, name}.Sanitize()
@@ -26,6 +37,19 @@ func Table(schema, name string) string {
 
 // Literal quotes a text for statements that take no parameters. It relies on standard_conforming_strings, which is on by default.
 func Literal(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
+
+// Milliseconds is a time-out for PostgreSQL, to which 0 would mean none.
+func Milliseconds(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }
+
+// Pause waits, and returns the cause if ctx ends before.
+func Pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
+}
 
 // Storable makes text that a column can hold of what may quote anything.
 func Storable(text string) string {

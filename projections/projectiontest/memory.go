@@ -57,8 +57,7 @@ func (m *memoryTables) regenerate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ordered := slices.ContainsFunc(m.set.Projectors(), func(p *projections.Projector) bool { return p.Order != projections.ByAggregate })
-	if !ordered {
+	if len(m.set.Ordered()) == 0 {
 		slices.SortStableFunc(events, func(a, b projections.Raw) int { return a.AggregateID.Compare(b.AggregateID) })
 	}
 	raws := make([]*projections.Raw, len(events))
