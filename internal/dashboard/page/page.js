@@ -290,7 +290,7 @@ function drawTables(o) {
   const atWork = o.runs.filter((r) => r.outcome === "working"), failed = o.runs.filter((r) => r.outcome === "failed").slice(0, 5);
   show("work-section", atWork.length > 0 || Boolean(m && m.workers.length > 0));
   table("work", [["command"], ["program"], ["host"], ["pid", "number"], ["since", "time"], ["events", "number"], ["", "hold"]], atWork.map((r) =>
-    [r.command, r.program, r.host, String(r.pid), clock(r.started), number(r.events), r.holding ? "holds back: " + r.holding : ""]));
+    [r.command, r.program, r.host, r.pid ? String(r.pid) : "", clock(r.started), number(r.events), r.holding ? "holds back: " + r.holding : ""]));
   table("workers", [["session"], ["pid on the server", "number"], ["doing"], ["since", "time"]], (m ? m.workers : []).map((w) =>
     [w.program || "no application name", String(w.pid), w.doing, w.since ? clock(w.since) : "not visible"]));
   show("errors-section", failed.length > 0);
