@@ -80,6 +80,9 @@ func migration(t io.Writer, m *viewschema.MigrationStatus) {
 	if l := limits(m.Throttle); len(l) > 0 {
 		fmt.Fprintf(t, "throttle\t%s\n", strings.Join(l, "; "))
 	}
+	for _, why := range m.Holding {
+		fmt.Fprintf(t, "holding\t%s\n", why)
+	}
 	for _, worker := range m.Workers {
 		fmt.Fprintf(t, "worker\t%s\n", oneLine(worker.String()))
 	}

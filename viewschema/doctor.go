@@ -58,7 +58,7 @@ func (s *Schema) examine(ctx context.Context, long time.Duration) ([]Finding, er
 	}{
 		{"rights", s.db, rightsCheck, []any{s.def.Schema}},
 		{"space", s.db, spaceCheck, []any{s.def.Schema, names(plan.replayed())}},
-		{"connections", s.db, connectionsCheck, []any{2*s.opts.Workers + 2}},
+		{"connections", s.db, connectionsCheck, []any{2*s.opts.Workers + 4}},
 		{"settings", s.db, settingsCheck, nil},
 		{"transactions", s.events, transactionsCheck, []any{long}},
 		{"event table", s.events, tableCheck, []any{relation}},
@@ -137,7 +137,7 @@ const (
 
 	connectionsCheck = `
 		select case when free < $1::int then 'mend' else 'note' end,
-			pg_catalog.format('%s of %s connections are free, and %s workers take up to %s', free, most, ($1::int - 2) / 2, $1),
+			pg_catalog.format('%s of %s connections are free, and %s workers take up to %s', free, most, ($1::int - 4) / 2, $1),
 			'fewer --workers, or a larger max_connections'
 		from (
 			select current_setting('max_connections')::int as most,

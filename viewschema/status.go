@@ -42,6 +42,7 @@ type MigrationStatus struct {
 	Lane        *replay.Lane `json:"lane"`       // nil: no projector is replayed in the order of the store
 	Workers     []Worker     `json:"workers"`    // that are at work on it
 	Throttle    *Throttle    `json:"throttle"`   // what the work keeps to; null: to nothing
+	Holding     []string     `json:"holding"`    // why processes at work hold back
 	Rollback    bool         `json:"rollback"`   // to the version before, whose tables are the archived ones
 	Changed     string       `json:"changed"`    // how this definition differs from the one that began; empty: it does not
 	Created     time.Time    `json:"created"`
@@ -169,6 +170,9 @@ func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationS
 		return nil, err
 	}
 	if st.Throttle, err = s.readThrottle(ctx, s.db, m.Migration, ""); err != nil {
+		return nil, err
+	}
+	if st.Holding, err = s.holding(ctx, m); err != nil {
 		return nil, err
 	}
 	if err := s.rate(ctx, m, st); err != nil {

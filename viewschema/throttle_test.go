@@ -36,8 +36,8 @@ func TestPauseAndResume(t *testing.T) {
 			t.Error("the lane has gone on")
 		}
 		st, err := operator.Status(t.Context())
-		if err != nil || st.Migration.Throttle == nil || !st.Migration.Throttle.Paused {
-			t.Errorf("%v, %v", st.Migration.Throttle, err)
+		if err != nil || st.Migration.Throttle == nil || !st.Migration.Throttle.Paused || len(st.Migration.Holding) != 1 {
+			t.Errorf("%v, %v", st.Migration, err)
 		}
 	}, operator)
 
