@@ -41,7 +41,7 @@ func (p *program) open(c *urfave.Context) (s *session, err error) {
 	if err := checkParking(c); err != nil {
 		return nil, err
 	}
-	change, err := throttleChange(c)
+	change, err := throttleChange(c, c.IsSet)
 	if err != nil {
 		return nil, err
 	}

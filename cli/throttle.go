@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"regexp"
 	"strconv"
 	"time"
@@ -40,10 +41,10 @@ func (p *program) throttleCommand() *urfave.Command {
 
 func throttle(ctx context.Context, s *session) error {
 	c := s.flags
-	if c.Bool("pause") && (c.Bool("resume") || c.Bool("off")) {
+	if s.typed("pause") && (s.typed("resume") || s.typed("off")) {
 		return usagef("--pause, and --resume or --off: one of them")
 	}
-	change, err := throttleChange(c)
+	change, err := throttleChange(c, s.typed) // a variable says how a migration begins
 	if err != nil {
 		return err
 	}
@@ -59,10 +60,10 @@ func throttle(ctx context.Context, s *session) error {
 	return s.answer(throttleView{"throttle", now})
 }
 
-// throttleChange is what the flags of a command say about limits; nil if they say nothing.
-func throttleChange(c *urfave.Context) (func(*viewschema.Throttle), error) {
+// throttleChange is what those flags of a command that count as set say about limits; nil if they say nothing.
+func throttleChange(c *urfave.Context, set func(flag string) bool) (func(*viewschema.Throttle), error) {
 	var wal int64
-	if c.IsSet("max-wal-rate") {
+	if set("max-wal-rate") {
 		var err error
 		if wal, err = parseSize(c.String("max-wal-rate")); err != nil {
 			return nil, usagef("--max-wal-rate %s: write bytes per second, such as 512kB, 20MB or 1GB", c.String("max-wal-rate"))
@@ -79,34 +80,35 @@ func throttleChange(c *urfave.Context) (func(*viewschema.Throttle), error) {
 	}
 	said := false
 	for _, name := range []string{"max-events-per-second", "max-lag", "max-sessions", "max-wal-rate", "pause", "resume", "off"} {
-		said = said || c.IsSet(name)
+		said = said || set(name)
 	}
 	if !said {
 		return nil, nil
 	}
 	return func(t *viewschema.Throttle) {
-		if c.Bool("off") {
+		on := func(flag string) bool { return set(flag) && c.Bool(flag) }
+		if on("off") {
 			*t = viewschema.Throttle{}
 		}
-		if c.Bool("pause") || c.Bool("resume") {
-			t.Paused = c.Bool("pause")
+		if on("pause") || on("resume") {
+			t.Paused = on("pause")
 		}
-		if c.IsSet("max-events-per-second") {
+		if set("max-events-per-second") {
 			t.MaxEventsPerSecond = events
 		}
-		if c.IsSet("max-lag") {
+		if set("max-lag") {
 			t.MaxLag = lag
 		}
-		if c.IsSet("max-sessions") {
+		if set("max-sessions") {
 			t.MaxSessions = sessions
 		}
-		if c.IsSet("max-wal-rate") {
+		if set("max-wal-rate") {
 			t.MaxWALRate = wal
 		}
 	}, nil
 }
 
-var sizePattern = regexp.MustCompile(`^(\d{1,9}) ?(B|kB|KB|MB|GB|TB)?$`)
+var sizePattern = regexp.MustCompile(`^(\d{1,18}) ?(B|kB|KB|MB|GB|TB)?$`)
 
 // parseSize reads a number of bytes as PostgreSQL does in its settings: units are powers of 1024.
 func parseSize(text string) (int64, error) {
@@ -116,6 +118,9 @@ func parseSize(text string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(m[1], 10, 64)
 	shift := map[string]int{"B": 0, "kB": 10, "KB": 10, "MB": 20, "GB": 30, "TB": 40}[cmp.Or(m[2], "B")]
+	if n > math.MaxInt64>>shift {
+		return 0, fmt.Errorf("%q is too much", text)
+	}
 	return n << shift, err
 }
 

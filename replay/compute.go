@@ -47,6 +47,10 @@ func (c *computer) run(ctx context.Context) error {
 			return err
 		}
 		b := run[0]
+		if c.job.Throttle.held() { // since we began to wait for it
+			c.passes.release(b)
+			continue
+		}
 		err = c.batch(ctx, b)
 		if errors.Is(err, errMet) {
 			c.passes.meet(b)

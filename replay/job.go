@@ -118,9 +118,8 @@ func (j *Job) Parallelism() int {
 
 // settings hold for a transaction of work. A worker that hangs between two statements loses its connection and with it
 // its claim; while it works, it is never idle for long. Plans are made for the values at hand: a range that is one of
-// many and one that is the whole store want different ones. Compiling a plan never pays for ours. Time-outs that are meant for an
-// application's statements and transactions (the latter from PostgreSQL 17 on) are not for those that read a whole store. Rows that
-// row security would hide from us are an error. A server that is busy with a
+// many and one that is the whole store want different ones. Compiling a plan never pays for ours. Rows that row security would hide
+// from us are an error. A server that is busy with a
 // statement looks now and then whether its client is still there, where it can: the claim of a worker that was killed ends
 // then, and not with the statement. In a rebuild nothing waits for a lock of ours but workers of
 // the same migration, which end by themselves; so there is no lock time-out.
@@ -128,8 +127,7 @@ func settings(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `
 		select set_config('idle_in_transaction_session_timeout', $1, true),
 			set_config('lock_timeout', '0', true),
-			set_config('statement_timeout', '0', true),
-			case when current_setting('transaction_timeout', true) is not null then set_config('transaction_timeout', '0', true) end,
+			`+pg.Unbounded+`,
 			set_config('plan_cache_mode', 'force_custom_plan', true),
 			set_config('jit', 'off', true),
 			set_config('row_security', 'off', true),

@@ -150,6 +150,9 @@ func (j *Job) advanceLane(ctx context.Context, limit int64, told func(Applied), 
 		if arrived {
 			return sum, nil
 		}
+		if j.HasBatches() {
+			continue // the limit counts these events there
+		}
 		if err := j.Throttle.take(ctx, done.Events); err != nil {
 			return sum, err
 		}

@@ -54,6 +54,10 @@ func (r *reader) run(ctx context.Context) error {
 		if err != nil || run == nil {
 			return err
 		}
+		if r.job.Throttle.held() { // since we began to wait for it
+			r.passes.release(run...)
+			continue
+		}
 		r.left, r.feed, r.chunk = run, nil, nil
 		err = r.pass(ctx, run)
 		r.passes.release(r.left...)
@@ -87,6 +91,10 @@ func (r *reader) pass(ctx context.Context, run []batch) error {
 	events, _ := r.job.events()
 	return pg.InTx(ctx, events, pg.PointList, func(tx pgx.Tx) error {
 		if err := settings(ctx, tx); err != nil {
+			return err
+		}
+		// A throttle can keep us from reading for long, and nobody waits for what we hold.
+		if err := idleTimeout(ctx, tx, 0); err != nil {
 			return err
 		}
 		r.began = time.Now()

@@ -44,6 +44,16 @@ var errRehearsed = errors.New("rehearsed")
 // waits for it in turn, and neither it nor SET takes a snapshot: https://www.postgresql.org/docs/current/sql-lock.html.
 func (l Ledger) alone(ctx context.Context, db pg.Beginner, point pg.Point, fn func(tx pgx.Tx) error) error {
 	return pg.InSnapshot(ctx, db, point, func(tx pgx.Tx) error {
+		// From PostgreSQL 17 on there is one more time-out, and to ask for it would take a snapshot.
+		if savepoint, err := tx.Begin(ctx); err != nil {
+			return err
+		} else if _, err := savepoint.Exec(ctx, "set local transaction_timeout = 0"); err == nil {
+			if err := savepoint.Commit(ctx); err != nil {
+				return err
+			}
+		} else if err := savepoint.Rollback(ctx); err != nil {
+			return err
+		}
 		for _, sql := range []string{
 			"set local lock_timeout = 0",
 			"set local statement_timeout = 0",

@@ -150,6 +150,9 @@ func (j *Job) finishTables(ctx context.Context, m *meter) error {
 			if b.phase == PhaseReplay {
 				return errPending
 			}
+			if j.Throttle.held() { // since we began to wait for it
+				return errHeld
+			}
 			if uneven && b.phase == PhaseIndex {
 				if _, err := j.apply(ctx, tx, t, cut, nil); err != nil {
 					return fmt.Errorf("catching up before %s of version %d are made: %w", b, j.Version, err)
@@ -162,6 +165,8 @@ func (j *Job) finishTables(ctx context.Context, m *meter) error {
 		}
 		err := j.parking(ctx, t, func() error { return j.Retry(ctx, pg.PointBatch, finish) })
 		switch _, _, unique := pg.UniqueViolation(err); {
+		case errors.Is(err, errHeld):
+			continue
 		case unique && !uneven:
 			uneven = true
 			continue

@@ -78,20 +78,16 @@ func (t *Throttle) wait(ctx context.Context) error {
 	}
 }
 
-// take counts events that are applied, and waits as long as the limit asks for: at most a second at a time, so that a new limit is
-// soon kept to.
+// take counts events that are applied, and waits as long as the limit asks for: at most a second at a time, and for each other that waits,
+// so that a new limit is soon kept to. ctx has no deadline.
 func (t *Throttle) take(ctx context.Context, events int64) error {
 	for t != nil && events > 0 && t.limiter.Limit() != rate.Inf {
 		n := int(min(events, int64(t.limiter.Burst())))
-		err := t.limiter.WaitN(ctx, n)
-		switch {
-		case err == nil:
+		if err := t.limiter.WaitN(ctx, n); err == nil {
 			events -= int64(n)
-		case ctx.Err() != nil:
+		} else if ctx.Err() != nil {
 			return context.Cause(ctx)
-		case n <= t.limiter.Burst(): // else the limit has been lowered since
-			return err
-		}
+		} // else the limit was lowered since it was looked at
 	}
 	return nil
 }

@@ -35,6 +35,7 @@ func (r *run) catchUp(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	r.migration.Store(m.Migration) // another one, if the one before was aborted
 	source, err := r.source(ctx)
 	if err != nil {
 		return Result{}, err

@@ -217,6 +217,6 @@ const (
 				conrelid::regclass, confrelid::regclass),
 			pg_catalog.format('alter table %s validate constraint %I', conrelid::regclass, conname)
 		from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.confrelid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-		where k.contype = 'f' and not k.convalidated and n.nspname = $1 and c.relname = any ($2)
+		where k.contype = 'f' and not k.convalidated and coalesce((to_jsonb(k) ->> 'conenforced')::boolean, true) and n.nspname = $1 and c.relname = any ($2)
 		order by 2`
 )

@@ -31,9 +31,9 @@ func (r *run) beat(ctx context.Context) error {
 	migration := r.migration.Load()
 	_, err := r.db.Exec(ctx, r.sql(`
 		update %SCHEMA%.projector_runs
-		set seen_at = clock_timestamp(), migration_id = nullif($2, 0), events = $3, rows = $4, holding = $5
+		set seen_at = clock_timestamp(), migration_id = nullif($2::bigint, 0), events = $3, rows = $4, holding = $5
 		where id = $1`), r.id, migration, r.events.Load(), r.rows.Load(), r.hold.reason)
-	if err != nil || migration == 0 {
+	if err != nil || !r.throttled.Load() {
 		return err
 	}
 	now, err := r.look(ctx, migration)
@@ -44,9 +44,6 @@ func (r *run) beat(ctx context.Context) error {
 	return nil
 }
 
-// silent is how long a process that replays may say nothing before the others take its share of the limit.
-const silent = "10 s"
-
 // look reads what has to be kept to, and of the server, what that needs.
 func (r *run) look(ctx context.Context, migration int64) (now server, err error) {
 	if now.throttle, err = r.readThrottle(ctx, r.db, migration, ""); err != nil || now.throttle == nil {
@@ -56,7 +53,7 @@ func (r *run) look(ctx context.Context, migration int64) (now server, err error)
 	err = r.db.QueryRow(ctx, r.sql(`
 		select clock_timestamp(),
 			(select count(*) from %SCHEMA%.projector_runs
-				where migration_id = $1 and ended_at is null and seen_at > clock_timestamp() - interval '`+silent+`'
+				where migration_id = $1 and `+outcome+` = 'working'
 				  and command in ('`+commandOnline+`', '`+commandCatchUp+`')),
 			coalesce(case when $2 then (select max(replay_lag) from pg_catalog.pg_stat_replication) end, '0'),
 			coalesce(case when $3 then (
@@ -76,11 +73,11 @@ func (r *run) look(ctx context.Context, migration int64) (now server, err error)
 // keepTo sets the limit and holds back or goes on, and says so when that changes.
 func (r *run) keepTo(now server) {
 	reason := r.hold.next(now)
-	if t := now.throttle; t != nil {
-		r.throttle.Limit(float64(t.MaxEventsPerSecond) / float64(max(1, now.sharers)))
-	} else {
-		r.throttle.Limit(0)
+	limit := 0.
+	if t := now.throttle; t != nil && t.MaxEventsPerSecond > 0 {
+		limit = max(float64(t.MaxEventsPerSecond)/float64(max(1, now.sharers)), float64(r.opts.Workers*leastPerWorker))
 	}
+	r.throttle.Limit(limit)
 	r.throttle.HoldBack(reason != "")
 	switch {
 	case reason != "" && r.hold.reason == "":
@@ -113,7 +110,7 @@ func (h *hold) next(now server) string {
 	}
 	switch {
 	case t.Paused:
-		return fmt.Sprintf("paused by %s since %s", t.ChangedBy, t.ChangedAt.Format(time.DateTime))
+		return fmt.Sprintf("paused; %s has changed the throttle last, at %s", t.ChangedBy, t.ChangedAt.Format(time.DateTime))
 	case t.MaxLag > 0 && now.lag > t.MaxLag:
 		return fmt.Sprintf("a standby is %s behind, and --max-lag is %s", now.lag.Round(time.Millisecond), t.MaxLag)
 	case t.MaxSessions > 0 && now.sessions > t.MaxSessions:

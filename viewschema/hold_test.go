@@ -18,7 +18,7 @@ func TestHold(t *testing.T) {
 	}{
 		"no throttle":       {[]server{{}}, []string{""}},
 		"no limit":          {[]server{{throttle: &Throttle{}, lag: time.Hour, sessions: 100}}, []string{""}},
-		"paused":            {[]server{{throttle: &Throttle{Paused: true, ChangedBy: "ada"}}, {throttle: &Throttle{}}}, []string{"paused by ada since ", ""}},
+		"paused":            {[]server{{throttle: &Throttle{Paused: true, ChangedBy: "ada"}}, {throttle: &Throttle{}}}, []string{"paused; ada has changed the throttle last, at ", ""}},
 		"lag at its limit":  {[]server{{throttle: &Throttle{MaxLag: second}, lag: second}}, []string{""}},
 		"lag":               {[]server{{throttle: &Throttle{MaxLag: second}, lag: 2 * second}}, []string{"a standby is 2s behind, and --max-lag is 1s"}},
 		"sessions at limit": {[]server{{throttle: &Throttle{MaxSessions: 2}, sessions: 2}}, []string{""}},

@@ -79,12 +79,13 @@ func (r *run) cutOver(ctx context.Context, m *migration, plan *Plan) (Result, er
 	job.OnError = replay.Stop
 	result := Result{From: m.from, To: m.to, State: replay.Active, Parked: parked}
 	c := &cutover{Schema: r.Schema, job: job, m: m, plan: plan, result: &result, rate: usualRate, behind: true}
-	if err := c.run(ctx); err != nil {
+	err = c.run(ctx)
+	if err != nil && !errors.Is(err, ErrLockLost) { // with that, the version is live
 		return Result{}, err
 	}
 	r.events.Store(result.Events)
 	r.rows.Store(result.Rows)
 	r.db.Reset() // its connections know the columns of tables that have other names now
 	result.Remaining = r.complete(ctx, c.anew)
-	return result, nil
+	return result, err
 }

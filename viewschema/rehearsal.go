@@ -3,6 +3,7 @@ package viewschema
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -18,7 +19,11 @@ func (s *Schema) hanging(ctx context.Context, plan *Plan) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // the tables, if it has made any; nothing else
+	defer func() {
+		c, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = tx.Rollback(c) // the tables, if it has made any; nothing else
+	}()
 	plan.unindexed = plan.UnderWay != replay.Built
 	if plan.UnderWay == "" && s.opts.Rehearse && !plan.blocked(StageOnline) {
 		if err := s.rehearse(ctx, tx, plan); err != nil {

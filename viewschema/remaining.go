@@ -44,6 +44,9 @@ func (s *Schema) complete(ctx context.Context, all []belonging) (left []Remainin
 func (s *Schema) completeOne(ctx context.Context, sql string) (err error) {
 	for range completeTries {
 		err = s.inTx(ctx, pg.PointComplete, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "select "+pg.Unbounded); err != nil { // it reads a whole table
+				return err
+			}
 			_, err := tx.Exec(ctx, sql)
 			return err
 		})

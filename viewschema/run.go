@@ -31,6 +31,7 @@ type run struct {
 	throttle *replay.Throttle
 
 	migration    atomic.Int64 // 0: not known yet
+	throttled    atomic.Bool  // it keeps to the migration's throttle; a cutover and an abort do not
 	events, rows atomic.Int64
 
 	mu   sync.Mutex
@@ -103,10 +104,13 @@ func (r *run) tryBeat(ctx context.Context) {
 // beginning.
 func (r *run) of(ctx context.Context, m *migration) error {
 	r.migration.Store(m.Migration)
+	r.throttled.Store(true)
+	var err error
 	if r.opts.Throttle != nil {
-		if _, err := r.changeThrottle(ctx, m.Migration, r.opts.Throttle); err != nil {
-			return err
-		}
+		r.said.Do(func() { _, err = r.changeThrottle(ctx, m.Migration, r.opts.Throttle) })
+	}
+	if err != nil {
+		return err
 	}
 	return r.beat(ctx)
 }
@@ -142,7 +146,7 @@ func (r *run) end(ctx context.Context, result Result, err error) {
 	defer cancel()
 	_, failed := r.db.Exec(c, r.sql(`
 		update %SCHEMA%.projector_runs r
-		set ended_at = clock_timestamp(), seen_at = clock_timestamp(), holding = '', migration_id = nullif($2, 0), outcome = $3, error = $4, failed = $5,
+		set ended_at = clock_timestamp(), seen_at = clock_timestamp(), holding = '', migration_id = nullif($2::bigint, 0), outcome = $3, error = $4, failed = $5,
 			failed_batch = $6, events = $7, rows = $8, held_off = nullif($9::interval, '0'),
 			phases = coalesce((
 				select jsonb_object_agg(name, seconds)
@@ -175,6 +179,9 @@ func withoutPayload(err error) string {
 	}
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return where + pg.Condition(e)
+	}
+	if where != "" {
+		return where + "see its error"
 	}
 	return pg.Storable(err.Error())
 }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -45,7 +46,8 @@ type Options struct {
 	// StrictTypes makes Plan and MigrateOnline refuse event types of the store that the definition does not know, and types of
 	// the definition of which the store has no event. For that they look at all events, before anything is touched.
 	StrictTypes bool
-	// Throttle changes what the migration keeps to when MigrateOnline, CatchUp or Follow begin to work on it; nil: it stays as it is.
+	// Throttle changes what the migration keeps to when MigrateOnline, CatchUp or Follow first begin to work on it; nil: it stays as it
+	// is.
 	Throttle func(*Throttle)
 	Runner   Runner // for the records of commands
 	// Rehearse lets Plan make the tables of a migration that has not begun, in a transaction that it rolls back, to find out what is
@@ -62,7 +64,8 @@ type Schema struct {
 	db     *pgxpool.Pool
 	events *pgxpool.Pool // db, or another one
 	opts   Options
-	files  fs.FS // of the bookkeeping tables, in bookkeeping/
+	files  fs.FS      // of the bookkeeping tables, in bookkeeping/
+	said   *sync.Once // that Options.Throttle was recorded: what an operator changes later stays
 }
 
 // Open checks the definition, all of it, and connects it to the database of the view tables. It touches nothing there. An
@@ -88,7 +91,7 @@ func Open(db *pgxpool.Pool, d Definition, o Options) (*Schema, error) {
 	if o.PauseBudget <= 0 {
 		o.PauseBudget = 500 * time.Millisecond
 	}
-	return &Schema{def: def, db: db, events: cmp.Or(o.Events, db), opts: o, files: bookkeeping}, nil
+	return &Schema{def: def, db: db, events: cmp.Or(o.Events, db), opts: o, files: bookkeeping, said: &sync.Once{}}, nil
 }
 
 // elsewhere says whether the events are in another database than the view tables.

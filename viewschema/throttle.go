@@ -41,6 +41,9 @@ func (t Throttle) MarshalJSON() ([]byte, error) {
 // its session would be taken for dead.
 const LeastEventsPerSecond = 100
 
+// leastPerWorker is the share of a limit that a worker has at least, however many there are, for the same reason.
+const leastPerWorker = 10
+
 func (t *Throttle) check() error {
 	switch {
 	case t.MaxEventsPerSecond != 0 && t.MaxEventsPerSecond < LeastEventsPerSecond:
@@ -106,8 +109,8 @@ func (s *Schema) changeThrottle(ctx context.Context, migration int64, change fun
 		}
 		_, err = tx.Exec(ctx, s.sql(`
 			update %SCHEMA%.projector_throttles
-			set paused = $2, max_events_per_second = nullif($3, 0), max_lag = nullif($4::interval, '0'), max_sessions = nullif($5, 0),
-				max_wal_rate = nullif($6, 0), changed_at = now(), changed_by = session_user
+			set paused = $2, max_events_per_second = nullif($3::bigint, 0), max_lag = nullif($4::interval, '0'), max_sessions = nullif($5::int, 0),
+				max_wal_rate = nullif($6::bigint, 0), changed_at = now(), changed_by = session_user
 			where migration_id = $1`), migration, t.Paused, t.MaxEventsPerSecond, t.MaxLag, t.MaxSessions, t.MaxWALRate)
 		if err == nil {
 			now, err = s.readThrottle(ctx, tx, migration, "")

@@ -104,7 +104,7 @@ func (p *pauser) before(sql string) {
 	mustExec(p.t, p.db, `
 		insert into view_schema.projector_throttles (migration_id, paused) select max(id), true from view_schema.projector_migrations
 		on conflict (migration_id) do update set paused = true`)
-	p.holding("paused by ")
+	p.holding("paused; ")
 }
 
 // holding waits until the run at work says why it holds back.
@@ -118,7 +118,7 @@ func (p *pauser) around(work func() error, look func(), operator *viewschema.Sch
 	p.t.Helper()
 	done := make(chan error, 1)
 	go func() { done <- work() }()
-	p.holding("paused by ")
+	p.holding("paused; ")
 	await(p.t, p.db, `
 		select not exists (select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null)`)
 	look()
@@ -203,8 +203,35 @@ func TestPausedIsCutOver(t *testing.T) {
 	if _, err := s.ChangeThrottle(t.Context(), func(t *viewschema.Throttle) { t.Paused = true }); err != nil {
 		t.Fatal(err)
 	}
-	offline(t, s)
+	// It does not say either that it holds back: who believed that would end the pause.
+	_, end := hold(t, db, "lock table view_schema.accounts in access share mode")
+	done := cutOver(t, s)
+	await(t, db, "select seen_at > started_at + interval '100 ms' from view_schema.projector_runs order by id desc limit 1")
+	if why := recent(t, s)[0].Holding; why != "" {
+		t.Error(why)
+	}
+	end()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
 	verify(t, db, 2)
+}
+
+// What an operator has changed since the beginning stays: limits that a command began with are not set again.
+func TestThrottleIsSetOnce(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	s := watched(t, db, version2(), viewschema.Options{Throttle: func(t *viewschema.Throttle) { t.MaxSessions = 500 }}, &watcher{})
+	online(t, s)
+	if _, err := open(t, db, version2()).ChangeThrottle(t.Context(), func(t *viewschema.Throttle) { t.MaxSessions = 0 }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.CatchUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := s.Throttle(t.Context()); err != nil || now.MaxSessions != 0 {
+		t.Errorf("%+v, %v", now, err)
+	}
 }
 
 func TestThrottleIsRefused(t *testing.T) {
@@ -231,12 +258,12 @@ func TestThrottleIsRefused(t *testing.T) {
 		}
 	}
 	now, err := s.ChangeThrottle(t.Context(), func(t *viewschema.Throttle) {
-		*t = viewschema.Throttle{MaxEventsPerSecond: 100, MaxLag: time.Second, MaxSessions: 3, MaxWALRate: 4}
+		*t = viewschema.Throttle{MaxEventsPerSecond: 100, MaxLag: time.Second, MaxSessions: 3, MaxWALRate: 4 << 30}
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if now.MaxEventsPerSecond != 100 || now.MaxLag != time.Second || now.MaxSessions != 3 || now.MaxWALRate != 4 || now.ChangedBy == "" {
+	if now.MaxEventsPerSecond != 100 || now.MaxLag != time.Second || now.MaxSessions != 3 || now.MaxWALRate != 4<<30 || now.ChangedBy == "" {
 		t.Errorf("%+v", now)
 	}
 	if _, err := s.CatchUp(t.Context()); err != nil { // nothing of this holds it back

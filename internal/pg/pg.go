@@ -51,6 +51,11 @@ func Pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// Unbounded lifts, for a transaction, time-outs that are meant for an application's statements and transactions, and not for those that
+// read a whole table. There is a transaction_timeout from PostgreSQL 17 on.
+const Unbounded = "set_config('statement_timeout', '0', true), " +
+	"case when current_setting('transaction_timeout', true) is not null then set_config('transaction_timeout', '0', true) end"
+
 // Storable makes text that a column can hold of what may quote anything.
 func Storable(text string) string {
 	return strings.ToValidUTF8(strings.ReplaceAll(text, "\x00", `\0`), "\uFFFD")

@@ -26,9 +26,10 @@ create table %SCHEMA%.projector_runs (
 );
 create index projector_runs_started on %SCHEMA%.projector_runs (started_at);
 
--- What the processes that work on a migration keep to, all together. They read it about every second.
+-- What the processes that work on a migration keep to, all together. They read it about every second. There is no foreign key to the
+-- migration: it would have a change wait for whoever has locked that, such as a verification.
 create table %SCHEMA%.projector_throttles (
-    migration_id          bigint      primary key references %SCHEMA%.projector_migrations on delete cascade,
+    migration_id          bigint      primary key,
     paused                boolean     not null default false,
     max_events_per_second bigint      check (max_events_per_second > 0), -- null: no limit, like the following
     max_lag               interval    check (max_lag > '0'), -- of the standbys
