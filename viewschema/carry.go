@@ -46,11 +46,7 @@ func (s *Schema) listBelongings(ctx context.Context, tx pgx.Tx, plan *Plan) (all
 			archived = append(archived, pg.Table(s.def.Schema, t.Archived))
 		}
 	}
-	rows, err := tx.Query(ctx, belongingsQuery, live, built, archived, plan.back, leaving, !plan.unindexed)
-	if err != nil {
-		return nil, fmt.Errorf("listing what belongs to the live tables: %w", err)
-	}
-	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[belonging])
+	found, err := pg.Collect(ctx, tx, pgx.RowToStructByPos[belonging], belongingsQuery, live, built, archived, plan.back, leaving, !plan.unindexed)
 	if err != nil {
 		return nil, fmt.Errorf("listing what belongs to the live tables: %w", err)
 	}

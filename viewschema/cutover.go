@@ -76,7 +76,7 @@ func (c *cutover) run(ctx context.Context) error {
 		case pg.IsConnectionLost(err):
 			done, lookErr := c.happened(ctx)
 			if done && lookErr == nil && c.elsewhere() { // the lock there went with the connection here
-				return c.lacking(ctx, err)
+				return c.missed(ctx, err)
 			}
 			if done || lookErr != nil {
 				return lookErr
@@ -196,12 +196,12 @@ func (c *cutover) holding(ctx context.Context, swap func(events pgx.Tx) error) e
 	if err == nil || !swapped {
 		return err
 	}
-	return c.lacking(ctx, err)
+	return c.missed(ctx, err)
 }
 
-// lacking says, after the cutover, how many events the store has that the new tables did not get. Writers were not held off to
+// missed says, after the cutover, how many events the store has that the new tables did not get. Writers were not held off to
 // the end; cause says why.
-func (c *cutover) lacking(ctx context.Context, cause error) error {
+func (c *cutover) missed(ctx context.Context, cause error) error {
 	if len(c.plan.Projectors) == 0 {
 		return nil
 	}

@@ -28,12 +28,8 @@ func (s *Schema) listLacking(ctx context.Context, tx pgx.Tx, plan *Plan, built b
 		}
 	}
 	for _, t := range plan.replayed() {
-		rows, err := tx.Query(ctx, lackingQuery, pg.Table(s.def.Schema, t.Table), pg.Table(s.def.Schema, t.Built), t.Table, t.Built,
+		found, err := pg.Collect(ctx, tx, pgx.RowTo[string], lackingQuery, pg.Table(s.def.Schema, t.Table), pg.Table(s.def.Schema, t.Built), t.Table, t.Built,
 			!plan.unindexed, built, leaving)
-		if err != nil {
-			return nil, fmt.Errorf("comparing %s with the new table: %w", t.Table, err)
-		}
-		found, err := pgx.CollectRows(rows, pgx.RowTo[string])
 		if err != nil {
 			return nil, fmt.Errorf("comparing %s with the new table: %w", t.Table, err)
 		}
@@ -42,11 +38,7 @@ func (s *Schema) listLacking(ctx context.Context, tx pgx.Tx, plan *Plan, built b
 	if len(leaving) == 0 {
 		return notes, nil
 	}
-	rows, err := tx.Query(ctx, othersQuery, s.def.Schema, leaving)
-	if err != nil {
-		return nil, fmt.Errorf("looking for those whom the cutover concerns: %w", err)
-	}
-	others, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	others, err := pg.Collect(ctx, tx, pgx.RowTo[string], othersQuery, s.def.Schema, leaving)
 	if err != nil {
 		return nil, fmt.Errorf("looking for those whom the cutover concerns: %w", err)
 	}

@@ -2,7 +2,6 @@ package viewschema
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/jackc/pgx/v5"
 
@@ -10,22 +9,10 @@ import (
 )
 
 // carryProperties gives a table the properties of another one that its SQL files do not set: comments, statistics targets,
-// how columns are stored, storage parameters, the index that it is clustered on, the replica identity, security labels, and the rights on its sequences.
+// how columns are stored, storage parameters, the index that it is clustered on, the replica identity, security labels, and the rights on
+// its sequences.
 func (s *Schema) carryProperties(ctx context.Context, tx pgx.Tx, from, to string) error {
-	rows, err := tx.Query(ctx, propertiesQuery, pg.Table(s.def.Schema, from), pg.Table(s.def.Schema, to))
-	if err != nil {
-		return fmt.Errorf("reading the properties of %s: %w", from, err)
-	}
-	statements, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("reading the properties of %s: %w", from, err)
-	}
-	for _, sql := range statements {
-		if _, err := tx.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("carrying over: %s: %w", sql, err)
-		}
-	}
-	return nil
+	return runEach(ctx, tx, "carrying the properties of "+from+" over", propertiesQuery, pg.Table(s.def.Schema, from), pg.Table(s.def.Schema, to))
 }
 
 // Columns are the same by name, indexes by their columns and condition, constraints by their definition.

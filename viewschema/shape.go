@@ -20,7 +20,7 @@ type column struct {
 type shape []column
 
 func (s *Schema) shape(ctx context.Context, q pg.Querier, table string) (shape, error) {
-	rows, err := q.Query(ctx, `
+	list, err := pg.Collect(ctx, q, pgx.RowToStructByPos[column], `
 		select a.attname::text,
 			a.attidentity <> '' or a.attgenerated <> '' or coalesce(pg_get_expr(d.adbin, d.adrelid) ~ '^nextval\(', false),
 			coalesce(a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false)
@@ -29,10 +29,6 @@ func (s *Schema) shape(ctx context.Context, q pg.Querier, table string) (shape, 
 		left join pg_catalog.pg_index i on i.indrelid = a.attrelid and i.indisprimary
 		where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped
 		order by a.attnum`, pg.Table(s.def.Schema, table))
-	if err != nil {
-		return nil, fmt.Errorf("reading the columns of %s: %w", table, err)
-	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[column])
 	if err != nil {
 		return nil, fmt.Errorf("reading the columns of %s: %w", table, err)
 	}

@@ -115,7 +115,7 @@ func (s *Schema) status(ctx context.Context) (Status, *migration, error) {
 }
 
 func (s *Schema) tableStatus(ctx context.Context) ([]TableStatus, error) {
-	rows, err := s.db.Query(ctx, s.sql(`
+	list, err := pg.Collect(ctx, s.db, pgx.RowToStructByPos[TableStatus], s.sql(`
 		with named as (
 			select t.table_name as name, 'live' as role
 			from %SCHEMA%.projector_tables t join %SCHEMA%.projector_migrations m on m.id = t.migration_id
@@ -139,10 +139,6 @@ func (s *Schema) tableStatus(ctx context.Context) ([]TableStatus, error) {
 		from named n
 		join pg_catalog.pg_class c on c.relname = n.name and c.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = $1)
 		order by n.name`), s.def.Schema)
-	if err != nil {
-		return nil, fmt.Errorf("reading the tables: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[TableStatus])
 	if err != nil {
 		return nil, fmt.Errorf("reading the tables: %w", err)
 	}
