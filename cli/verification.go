@@ -77,7 +77,10 @@ func (verificationView) table(w io.Writer, c viewschema.TableComparison) {
 		add("expected to differ, and not compared: %s", strings.Join(c.ExpectedColumns, ", "))
 	}
 	if len(c.Unseen) > 0 {
-		add("made by the database, and not compared: %s", strings.Join(c.Unseen, ", "))
+		add("numbered by the database, and not compared: %s", strings.Join(c.Unseen, ", "))
+	}
+	if c.Unexplained {
+		add("the tables differ, but not in a row that was found; do others inherit from one of them?")
 	}
 	if len(c.OnlyBuiltColumns) > 0 {
 		add("only the built table has %s; if that is meant: %s", strings.Join(c.OnlyBuiltColumns, ", "), expect(c.Table, c.OnlyBuiltColumns))

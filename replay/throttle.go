@@ -79,9 +79,10 @@ func (t *Throttle) wait(ctx context.Context) error {
 }
 
 // take counts events that are applied, and waits as long as the limit asks for: at most a second at a time, and for each other that waits,
-// so that a new limit is soon kept to. ctx has no deadline.
+// so that a new limit is soon kept to. ctx has no deadline. When nothing new may be begun, it does not wait: what was begun ends soon then,
+// and with it its transactions.
 func (t *Throttle) take(ctx context.Context, events int64) error {
-	for t != nil && events > 0 && t.limiter.Limit() != rate.Inf {
+	for t != nil && events > 0 && t.limiter.Limit() != rate.Inf && !t.held() {
 		n := int(min(events, int64(t.limiter.Burst())))
 		if err := t.limiter.WaitN(ctx, n); err == nil {
 			events -= int64(n)

@@ -37,6 +37,11 @@ func TestThrottleKeepsToItsLimit(t *testing.T) {
 		}()
 		take(110_000)
 		took(20 * time.Second)
+		throttle.Limit(100)
+		throttle.HoldBack(true) // what was begun is to end soon
+		take(1_000_000)
+		took(0)
+		throttle.HoldBack(false)
 		throttle.Limit(0)
 		take(1_000_000)
 		took(0)

@@ -164,6 +164,11 @@ with live as (
 				from pg_publication_tables t
 				where t.pubname = p.pubname and t.schemaname = l.relnamespace::regnamespace::name and t.tablename = l.relname and to_jsonb(t) ->> 'rowfilter' is not null), '')],
 		case when not pg_has_role(p.pubowner, 'usage') then format('the publication belongs to %I, and our role is not a member of that', pg_get_userbyid(p.pubowner))
+			when nullif(to_jsonb(pr) -> 'prqual', 'null') is not null and not exists (
+				select
+				from pg_publication_tables t
+				where t.pubname = p.pubname and t.schemaname = l.relnamespace::regnamespace::name and t.tablename = l.relname and to_jsonb(t) ->> 'rowfilter' is not null)
+				then 'it has a row filter that cannot be read, since the publication also has the whole schema'
 			when $6 and (p.pubupdate or p.pubdelete) and l.relreplident = 'd'
 				and not exists (select from pg_index i where i.indrelid = l.built and i.indisprimary)
 				and exists (select from pg_class c where c.oid = l.built and c.relreplident = 'd')

@@ -47,18 +47,19 @@ func (s *Schema) comparePair(ctx context.Context, tx pgx.Tx, p pair) (TableCompa
 		return t, err
 	}
 	err = c.compareRows(ctx, tx, differing, &t)
+	t.Unexplained = t.OnlyBuilt+t.OnlyLive+t.Differ == 0
 	return t, err
 }
 
 // align finds the columns that can be compared, and those that cannot.
 func (p pair) align(t *TableComparison) (c comparison) {
-	built, live, made := p.built.names(), p.live.names(), append(p.built.made(), p.live.made()...)
+	built, live := p.built.names(), p.live.names()
 	for _, column := range built {
 		switch {
 		case slices.Contains(t.ExpectedColumns, column):
 		case !slices.Contains(live, column):
 			t.OnlyBuiltColumns = append(t.OnlyBuiltColumns, column)
-		case slices.Contains(made, column):
+		case slices.Contains(p.built.numbered(), column) && slices.Contains(p.live.numbered(), column):
 			t.Unseen = append(t.Unseen, column)
 		default:
 			c.columns = append(c.columns, column)
@@ -88,11 +89,13 @@ func printed(columns []string) string {
 	return "row(" + strings.Join(list, ", ") + ")::text"
 }
 
-// cells is SQL for an array of what it prints for each. They are compared byte by byte, whatever their collation.
+// cells is SQL for an array of what it prints for each, by the same functions: casts to text print some types otherwise. They are compared
+// byte by byte, whatever their collation.
 func cells(columns []string) string {
 	list := make([]string, len(columns))
 	for i, c := range columns {
-		list[i] = "t." + pgx.Identifier{c}.Sanitize() + `::text collate "C"`
+		name := "t." + pgx.Identifier{c}.Sanitize()
+		list[i] = fmt.Sprintf(`case when %[1]s is distinct from null then pg_catalog.format('%%s', %[1]s) collate "C" end`, name)
 	}
 	return "array[" + strings.Join(list, ", ") + "]::text[]"
 }

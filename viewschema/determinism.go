@@ -97,7 +97,7 @@ type determinism struct {
 }
 
 func (d *determinism) run(ctx context.Context, tx pgx.Tx, sample int) error {
-	_, err := tx.Exec(ctx, "select set_config('lock_timeout', $1, true), set_config('idle_in_transaction_session_timeout', '60s', true)", determinismLockWait)
+	_, err := tx.Exec(ctx, "select set_config('lock_timeout', $1, true), set_config('idle_in_transaction_session_timeout', '60s', true), "+pg.Unbounded, determinismLockWait)
 	if err != nil {
 		return err
 	}

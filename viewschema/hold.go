@@ -22,6 +22,7 @@ type server struct {
 	lag      time.Duration
 	sessions int
 	wal      int64
+	blind    bool // our role is not shown standbys and sessions
 }
 
 // beat says that the run is alive and keeps to what it is told. It is for one goroutine at a time.
@@ -61,9 +62,10 @@ func (r *run) look(ctx context.Context, migration int64) (now server, err error)
 				from pg_catalog.pg_stat_activity
 				where backend_type = 'client backend' and state = 'active' and pid <> pg_backend_pid()
 				  and (usename, application_name) <> (session_user, current_setting('application_name'))) end, 0),
-			case when $4 then pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0') else 0 end::bigint`),
+			case when $4 then pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0') else 0 end::bigint,
+			($2 or $3) and not pg_has_role('pg_read_all_stats', 'usage')`),
 		migration, t.MaxLag > 0, t.MaxSessions > 0, t.MaxWALRate > 0).
-		Scan(&now.at, &now.sharers, &now.lag, &now.sessions, &now.wal)
+		Scan(&now.at, &now.sharers, &now.lag, &now.sessions, &now.wal, &now.blind)
 	if err != nil {
 		return now, fmt.Errorf("looking at the server: %w", err)
 	}
@@ -111,6 +113,8 @@ func (h *hold) next(now server) string {
 	switch {
 	case t.Paused:
 		return fmt.Sprintf("paused; %s has changed the throttle last, at %s", t.ChangedBy, t.ChangedAt.Format(time.DateTime))
+	case now.blind:
+		return "the role of this process may not see standbys and sessions, whose limits it has to keep to; grant pg_read_all_stats to it"
 	case t.MaxLag > 0 && now.lag > t.MaxLag:
 		return fmt.Sprintf("a standby is %s behind, and --max-lag is %s", now.lag.Round(time.Millisecond), t.MaxLag)
 	case t.MaxSessions > 0 && now.sessions > t.MaxSessions:

@@ -21,6 +21,7 @@ func TestHold(t *testing.T) {
 		"paused":            {[]server{{throttle: &Throttle{Paused: true, ChangedBy: "ada"}}, {throttle: &Throttle{}}}, []string{"paused; ada has changed the throttle last, at ", ""}},
 		"lag at its limit":  {[]server{{throttle: &Throttle{MaxLag: second}, lag: second}}, []string{""}},
 		"lag":               {[]server{{throttle: &Throttle{MaxLag: second}, lag: 2 * second}}, []string{"a standby is 2s behind, and --max-lag is 1s"}},
+		"blind":             {[]server{{throttle: &Throttle{MaxSessions: 2}, blind: true}}, []string{"grant pg_read_all_stats"}},
 		"sessions at limit": {[]server{{throttle: &Throttle{MaxSessions: 2}, sessions: 2}}, []string{""}},
 		"sessions":          {[]server{{throttle: &Throttle{MaxSessions: 2}, sessions: 3}}, []string{"3 sessions are active, and --max-sessions is 2"}},
 		"WAL below its limit": {

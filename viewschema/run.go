@@ -177,11 +177,21 @@ func withoutPayload(err error) string {
 		}
 		return fmt.Sprintf("%sevent %d (%s, aggregate %s, sequence %d) %s", where, e.Position, e.Type, e.AggregateID, e.Sequence, what)
 	}
+	for _, known := range []error{projections.ErrShared, ErrAggregates, replay.ErrMostParked, replay.ErrInOrder} { // they go on with rows, or events
+		if errors.Is(err, known) {
+			return where + known.Error()
+		}
+	}
+	for _, ours := range []error{ErrState, ErrRefused, ErrChanged, ErrOtherMigration, ErrBelowCurrent, ErrBookkeeping, ErrInit, ErrLockWait, ErrLockLost} {
+		if errors.Is(err, ours) {
+			return pg.Storable(err.Error())
+		}
+	}
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return where + pg.Condition(e)
 	}
-	if where != "" {
-		return where + "see its error"
+	if pg.IsConnectionLost(err) {
+		return where + "the connection was lost"
 	}
-	return pg.Storable(err.Error())
+	return where + "see its error"
 }

@@ -11,9 +11,10 @@ import (
 
 // column is what a comparison of tables has to know of a column.
 type column struct {
-	Name string
-	Made bool // the database numbers or computes it: two tables with the same rows may differ in it
-	Key  bool // a part of the primary key
+	Name     string
+	Numbered bool // the database numbers it: two tables with the same rows may differ in it
+	Computed bool // from other columns
+	Key      bool // a part of the primary key
 }
 
 // shape is a table's columns, in their order; none if there is no such table.
@@ -22,7 +23,7 @@ type shape []column
 func (s *Schema) shape(ctx context.Context, q pg.Querier, table string) (shape, error) {
 	list, err := pg.Collect(ctx, q, pgx.RowToStructByPos[column], `
 		select a.attname::text,
-			a.attidentity <> '' or a.attgenerated <> '' or coalesce(pg_get_expr(d.adbin, d.adrelid) ~ '^nextval\(', false),
+			a.attidentity <> '' or coalesce(pg_get_expr(d.adbin, d.adrelid) ~ '^nextval\(', false), a.attgenerated <> '',
 			coalesce(a.attnum = any ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false)
 		from pg_catalog.pg_attribute a
 		left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
@@ -38,8 +39,11 @@ func (s *Schema) shape(ctx context.Context, q pg.Querier, table string) (shape, 
 // names returns the names of all columns.
 func (t shape) names() []string { return t.of(func(column) bool { return true }) }
 
+// numbered returns the names of those that the database numbers.
+func (t shape) numbered() []string { return t.of(func(c column) bool { return c.Numbered }) }
+
 // made returns the names of those that the database numbers or computes.
-func (t shape) made() []string { return t.of(func(c column) bool { return c.Made }) }
+func (t shape) made() []string { return t.of(func(c column) bool { return c.Numbered || c.Computed }) }
 
 // key returns the names of the primary key's; none if there is none.
 func (t shape) key() []string { return t.of(func(c column) bool { return c.Key }) }

@@ -58,7 +58,14 @@ func (c *cutover) swap(ctx context.Context, tx, events pgx.Tx) (asked time.Time,
 	if err := checkDeferred(ctx, tx); err != nil {
 		return asked, pass, err
 	}
+	writable, err := c.writable(ctx, tx, c.plan)
+	if err != nil {
+		return asked, pass, err
+	}
 	if err := c.changeTables(ctx, tx, c.m, c.plan, all); err != nil {
+		return asked, pass, err
+	}
+	if err := c.checkWritable(ctx, tx, writable); err != nil {
 		return asked, pass, err
 	}
 	c.anew = all
@@ -287,6 +294,9 @@ func (s *Schema) activate(ctx context.Context, tx pgx.Tx, m *migration, complete
 	_, err := tx.Exec(ctx, s.sql("update %SCHEMA%.projector_migrations set state = 'archived' where state = 'active'"))
 	if err != nil {
 		return fmt.Errorf("archiving version %d: %w", m.from, err)
+	}
+	if _, err := tx.Exec(ctx, s.sql("delete from %SCHEMA%.projector_throttles where migration_id = $1"), m.Migration); err != nil {
+		return fmt.Errorf("ending the throttle of version %d: %w", m.to, err) // who is paused would never learn that it is over
 	}
 	// now() is when the transaction began, which is when the cutover asked for its first lock.
 	_, err = tx.Exec(ctx, s.sql(`

@@ -217,6 +217,25 @@ func TestPausedIsCutOver(t *testing.T) {
 	verify(t, db, 2)
 }
 
+// A limit ends with its migration: who follows it, and is paused, learns that it is over.
+func TestPausedFollowEndsWithTheCutover(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	s := open(t, db, version2())
+	online(t, s)
+	followed := make(chan error, 1)
+	go func() { followed <- s.Follow(t.Context(), time.Millisecond, func(viewschema.Result) {}) }()
+	await(t, db, "select exists (select from view_schema.projector_runs where command = 'migrate catchup' and ended_at is null)")
+	if _, err := s.ChangeThrottle(t.Context(), func(t *viewschema.Throttle) { t.Paused = true }); err != nil {
+		t.Fatal(err)
+	}
+	(&pauser{t: t, db: db}).holding("paused; ")
+	offline(t, s)
+	if err := <-followed; err != nil {
+		t.Error(err)
+	}
+}
+
 // What an operator has changed since the beginning stays: limits that a command began with are not set again.
 func TestThrottleIsSetOnce(t *testing.T) {
 	t.Parallel()

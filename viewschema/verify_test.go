@@ -518,3 +518,66 @@ func TestVerifyRollback(t *testing.T) {
 	}
 	verify(t, db, 1)
 }
+
+// What PostgreSQL prints is compared, by one way of printing: a type that casts to text otherwise than it prints is no difference, and
+// neither is hidden what a cast leaves out, what fewer digits would, or what only one of the tables computes. Rows that another table
+// lends by inheritance are in no row that could be found, and still make a difference.
+func TestVerifyOfWhatIsPrinted(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		live    string // what becomes of the live table
+		columns []string
+		odd     bool // unexplained
+	}{
+		"nothing":          {live: "select"},
+		"a boolean as 't'": {live: "alter table view_schema.accounts add flag text default 't'; alter table view_schema.accounts_2 add flag boolean default true"},
+		"and a difference beside it": {
+			live: `alter table view_schema.accounts add flag text default 't'; alter table view_schema.accounts_2 add flag boolean default true;
+				update view_schema.accounts set balance = balance + 1`,
+			columns: []string{"balance"},
+		},
+		"blanks at the end": {
+			live:    "alter table view_schema.accounts add code char(4) default 'ab'; alter table view_schema.accounts_2 add code text default 'ab'",
+			columns: []string{"code"},
+		},
+		"the last digits": {
+			live: `alter table view_schema.accounts add ratio float8 default 0.1::float8 + 0.2; alter table view_schema.accounts_2 add ratio float8 default 0.3;
+				do $$ begin execute format('alter database %I set extra_float_digits = -3', current_database()); end $$`,
+			columns: []string{"ratio"},
+		},
+		"a column that only the live table computes": {
+			live: `alter table view_schema.accounts add twice bigint generated always as (balance * 2) stored;
+				alter table view_schema.accounts_2 add twice bigint default -1`,
+			columns: []string{"twice"},
+		},
+		"a column that both number": {
+			live: `alter table view_schema.accounts add no bigint generated always as identity;
+				alter table view_schema.accounts_2 add no bigint generated always as identity (start 1000000)`,
+		},
+		"an heir": {live: "create table heir () inherits (view_schema.accounts); insert into heir select * from view_schema.accounts limit 1", odd: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.Database(t, atVersion1)
+			online(t, open(t, db, sameAgain(2)))
+			mustExec(t, db, c.live)
+			db.Reset() // settings of the database
+			v, err := open(t, db, sameAgain(2)).Verify(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := slices.IndexFunc(v.Tables, func(c viewschema.TableComparison) bool { return c.Table == "accounts" })
+			accounts := v.Tables[at]
+			var columns []string
+			for _, d := range accounts.Columns {
+				if d.Rows != accounts.BuiltRows {
+					t.Errorf("%s differs in %d rows of %d", d.Column, d.Rows, accounts.BuiltRows)
+				}
+				columns = append(columns, d.Column)
+			}
+			if !slices.Equal(columns, c.columns) || accounts.Unexplained != c.odd || v.Same() != (c.columns == nil && !c.odd) {
+				t.Errorf("%+v", accounts)
+			}
+		})
+	}
+}
