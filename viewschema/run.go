@@ -47,8 +47,8 @@ const (
 	commandRollback = "rollback"
 )
 
-// beat is how often a run says that it is alive, and asks what it has to keep to.
-const beat = time.Second
+// beatEvery is how often a run says that it is alive, and asks what it has to keep to.
+const beatEvery = time.Second
 
 // record has work done as a run: begun, alive and ended as the bookkeeping tables say.
 func (s *Schema) record(ctx context.Context, command string, from, to int, work func(r *run) (Result, error)) (Result, error) {
@@ -76,7 +76,7 @@ func (r *run) live(ctx context.Context) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(beat)
+		tick := time.NewTicker(beatEvery)
 		defer tick.Stop()
 		for {
 			select {
@@ -112,7 +112,10 @@ func (r *run) of(ctx context.Context, m *migration) error {
 	if err != nil {
 		return err
 	}
-	return r.beat(ctx)
+	if err := r.beat(ctx); !pg.IsConnectionLost(err) {
+		return err
+	}
+	return nil // the work waits for the server, and the next beat comes soon
 }
 
 // watched makes a job one of the run: it keeps to the throttle, and its events and rows are counted.
