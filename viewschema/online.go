@@ -239,16 +239,29 @@ func (s *Schema) survey(ctx context.Context, plan *Plan, source *eventstore.Read
 	if len(parallel.Projectors()) == 0 {
 		return cut, nil, nil
 	}
-	events, err := source.Estimate(ctx, s.events)
-	if err != nil {
-		return cut, nil, err
-	}
-	layout, err := source.Layout(ctx, s.events)
-	if err != nil {
-		return cut, nil, err
-	}
-	parts, err = source.Split(ctx, s.events, replay.BatchSize(parallel, layout, events, s.opts.Workers))
+	err = s.sampling(ctx, func(tx pgx.Tx) error {
+		events, err := source.Estimate(ctx, tx)
+		if err != nil {
+			return err
+		}
+		layout, err := source.Layout(ctx, tx)
+		if err != nil {
+			return err
+		}
+		parts, err = source.Split(ctx, tx, replay.BatchSize(parallel, layout, events, s.opts.Workers))
+		return err
+	})
 	return cut, parts, err
+}
+
+// sampling runs fn in a transaction in the database of the events, whose statements may take as long as a large table needs.
+func (s *Schema) sampling(ctx context.Context, fn func(tx pgx.Tx) error) error {
+	return pg.InTx(ctx, s.events, pg.PointList, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "select "+pg.Unbounded); err != nil {
+			return err
+		}
+		return fn(tx)
+	})
 }
 
 // firstCut waits for writers for as long as the options allow. Nobody is held off by it. A cut of 0 is never wrong: the

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/viewschema/projector"
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/replay"
@@ -51,7 +53,11 @@ func (s *Schema) look(ctx context.Context, plan *Plan) error {
 	if err != nil {
 		return err
 	}
-	if plan.Events, err = source.Estimate(ctx, s.events); err != nil {
+	err = s.sampling(ctx, func(tx pgx.Tx) error {
+		plan.Events, err = source.Estimate(ctx, tx)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	plan.Lane = s.lane(plan)

@@ -51,3 +51,18 @@ func TestCutoverThatHung(t *testing.T) {
 	offline(t, s)
 	verify(t, db, 2)
 }
+
+// A time-out that is meant for an application's statements does not end those that look through a large event table to begin with.
+func TestStatementTimeout(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, filledStore)
+	mustExec(t, db, `
+		do $$ begin execute format('alter database %I set statement_timeout = ''1s''', current_database()); end $$;
+		create view slow_events as select e.* from events e where position % 5000 <> 0 or pg_sleep(0.6) is not null`)
+	db.Reset()
+	d := byAggregate()
+	d.Source.Relation = "slow_events"
+	if _, err := open(t, db, d).Plan(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/internal/nearest"
 )
@@ -38,11 +40,14 @@ func (s *Schema) types(ctx context.Context, source *eventstore.Reader, plan *Pla
 	if len(plan.Projectors) == 0 || s.projections(plan, "").OnlySQL() {
 		return found, nil
 	}
-	stored, exact, err := source.Types(ctx, s.events, all)
+	var stored []eventstore.TypeCount
+	err := s.sampling(ctx, func(tx pgx.Tx) (err error) {
+		stored, found.Exact, err = source.Types(ctx, tx, all)
+		return err
+	})
 	if err != nil {
 		return found, err
 	}
-	found.Exact = exact
 	known, unknown, occurs := s.def.set.Known(), map[string]bool{}, map[string]bool{}
 	for _, t := range stored {
 		occurs[t.Type] = true
