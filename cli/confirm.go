@@ -9,6 +9,19 @@ import (
 	"golang.org/x/term"
 )
 
+// command is the command with the flags that were typed.
+func (s *session) command() string {
+	words := []string{s.path(s.flags)}
+	for _, name := range s.flags.LocalFlagNames() {
+		if value := s.flags.Value(name); s.typed(name) && value == true {
+			words = append(words, "--"+name)
+		} else if s.typed(name) {
+			words = append(words, fmt.Sprintf("--%s %v", name, value))
+		}
+	}
+	return strings.Join(words, " ")
+}
+
 // confirm asks whether to do what was listed, if there is somebody to ask.
 func (s *session) confirm(what string) error {
 	if s.flags.Bool("yes") {
@@ -16,7 +29,7 @@ func (s *session) confirm(what string) error {
 	}
 	in, ok := s.Stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return usagef("nothing was done, since nobody can be asked here; to %s, type: %s %s --yes", what, s.name, s.path(s.flags))
+		return usagef("nothing was done, since nobody can be asked here; to %s, type: %s %s --yes", what, s.name, s.command())
 	}
 	fmt.Fprint(s.Stderr, what+"? [y/N] ")
 	line, err := bufio.NewReader(in).ReadString('\n')

@@ -55,7 +55,7 @@ func show(now func() time.Time, after, every time.Duration, out func(reading)) f
 		if due.IsZero() {
 			due = at.Add(after)
 		}
-		if at.Before(due) {
+		if at.Before(due) || progress.Phase == replay.PhaseReplay && r.Total == 0 { // a catch-up that finds nothing
 			return
 		}
 		due = at.Add(every)

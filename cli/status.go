@@ -33,6 +33,13 @@ func (v statusView) text(w io.Writer, program string) {
 	} else {
 		fmt.Fprintln(t, "migration\tnone")
 	}
+	for _, r := range v.AtWork {
+		holds := ""
+		if r.Holding != "" {
+			holds = "; it holds back: " + r.Holding
+		}
+		fmt.Fprintf(t, "at work\t%s, %s on %s, since %s%s\n", r.Command, r.Program, r.Host, r.Started.Format(time.TimeOnly), holds)
+	}
 	parkedRows(t, v.Parked)
 	t.Flush()
 	if len(v.Tables) > 0 {
@@ -80,9 +87,6 @@ func migration(t io.Writer, m *viewschema.MigrationStatus) {
 	if l := limits(m.Throttle); len(l) > 0 {
 		fmt.Fprintf(t, "throttle\t%s\n", strings.Join(l, "; "))
 	}
-	for _, why := range m.Holding {
-		fmt.Fprintf(t, "holding\t%s\n", why)
-	}
 	for _, worker := range m.Workers {
 		fmt.Fprintf(t, "worker\t%s\n", oneLine(worker.String()))
 	}
@@ -102,6 +106,8 @@ func (v statusView) next(w io.Writer, program string) {
 	case m.State == replay.Aborting || m.Changed != "":
 		command = "migrate abort"
 	case m.To != v.Target:
+		return
+	case m.State == replay.Building && len(v.AtWork) > 0:
 		return
 	case m.State == replay.Building:
 		command = "migrate online"

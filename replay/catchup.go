@@ -254,9 +254,9 @@ func (j *Job) Tail(ctx context.Context, q pg.Querier) (tail int64, err error) {
 		if tail, err = j.Source.Count(ctx, store, eventstore.Selection{After: lane.Position}); err != nil {
 			return 0, err
 		}
-		if kept, err := j.keepsLedger(ctx, q); !kept || err != nil {
-			return tail, err
-		}
+	}
+	if kept, err := j.keepsLedger(ctx, q); !kept || err != nil {
+		return tail, err
 	}
 	cut, err := j.cut(ctx, q)
 	if err != nil {

@@ -33,6 +33,7 @@ type computer struct {
 	passes  *passes
 	meter   *meter
 	queries *Queries
+	owed    int64 // events of the last batch, which are waited for before the next: how many there are is known afterwards
 }
 
 // run computes until all batches of the store are done, whoever does them.
@@ -46,6 +47,10 @@ func (c *computer) run(ctx context.Context) error {
 		if err != nil || run == nil {
 			return err
 		}
+		if err := c.job.Throttle.take(ctx, c.owed); err != nil {
+			return err
+		}
+		c.owed = 0
 		b := run[0]
 		if c.job.Throttle.held() { // since we began to wait for it
 			c.passes.release(b)
@@ -97,7 +102,8 @@ func (c *computer) batch(ctx context.Context, b batch) error {
 	c.meter.spent(&c.meter.times.write, began)
 	c.meter.read(events)
 	c.meter.batchDone(ctx, b, events, rows)
-	return j.Throttle.take(ctx, events)
+	c.owed = events
+	return nil
 }
 
 // fill records what is above the cut, and then computes the rows.

@@ -193,7 +193,7 @@ with live as (
 				  and (select array_agg(a.attname order by a.attname) from pg_attribute a where a.attrelid = l.built and a.attnum = any (i.indkey[0:i.indnkeyatts - 1]))
 					= (select array_agg(a.attname order by a.attname) from pg_attribute a where a.attrelid = l.oid and a.attnum = any (k.confkey)))
 				then format('the new table has no unique index on (%s)',
-					(select string_agg(quote_ident(a.attname), ', ') from pg_attribute a where a.attrelid = l.oid and a.attnum = any (k.confkey))) end,
+					(select string_agg(quote_ident(a.attname), ', ' order by array_position(k.confkey, a.attnum)) from pg_attribute a where a.attrelid = l.oid and a.attnum = any (k.confkey))) end,
 		format('lock table only %s in access exclusive mode', r.oid::regclass),
 		case when k.convalidated then format('alter table %s validate constraint %I', r.oid::regclass, k.conname) else '' end, l.oid, l.built
 	from live l join pg_constraint k on k.confrelid = l.oid and k.contype = 'f' and k.conparentid = 0 join pg_class r on r.oid = k.conrelid

@@ -68,6 +68,8 @@ func (s *Schema) builtMigration(ctx context.Context) (*migration, *Plan, error) 
 	switch {
 	case err != nil:
 		return nil, nil, err
+	case m == nil && s.isLive(ctx):
+		return nil, nil, fmt.Errorf("%w: none is under way; the database is at version %d, the definition's", ErrState, s.Target())
 	case m == nil:
 		return nil, nil, fmt.Errorf("%w: no migration to version %d is under way; begin with: migrate online", ErrState, s.Target())
 	case m.rollback:

@@ -243,7 +243,8 @@ func (c *cutover) giveWay(ctx context.Context, try int, deadline time.Time, caus
 		c.told = time.Now()
 		blockers, err := c.blockers(ctx)
 		if over {
-			return errors.Join(fmt.Errorf("%w within %s: %w; in the way: %s", ErrLockWait, c.opts.LockWait, cause, blockers), err)
+			return errors.Join(fmt.Errorf("%w within %s: %w; in the way: %s; nothing has changed: end what is in the way, or wait longer with --lock-wait",
+				ErrLockWait, c.opts.LockWait, cause, blockers), err)
 		}
 		c.opts.Log.Info().Err(cause).Int("try", try).Str("in_the_way", blockers).Msg("gave the locks back; trying again")
 	}

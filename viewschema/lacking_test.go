@@ -182,6 +182,10 @@ func TestPlanLooksAhead(t *testing.T) {
 	if got := hazards(t, rehearsing(t, db, d)); len(got) == 0 || !strings.HasPrefix(got[0], noKey) {
 		t.Errorf("got %q", got)
 	}
+	d.Views = files(map[string]string{"accounts.sql": "create table accounts%SUFFIX% (id uuid not null, owner text not null)", "accounts.indexes.sql": ""})
+	if got := hazards(t, rehearsing(t, db, d)); len(got) == 0 || !strings.HasPrefix(got[0], "migrate online: ") || !strings.Contains(got[0], "accounts_2") {
+		t.Errorf("a model that does not fit: got %q", got)
+	}
 	d.Views = files(map[string]string{"accounts.indexes.sql": "create index accounts%SUFFIX%_nick on accounts%SUFFIX% (nick)"})
 	got := hazards(t, rehearsing(t, db, d))
 	if len(got) == 0 || !strings.HasPrefix(got[0], "migrate online: accounts.indexes.sql: ") || !strings.Contains(got[0], `column "nick" does not exist`) {

@@ -64,17 +64,16 @@ func (r *run) cutOver(ctx context.Context, m *migration, plan *Plan) (Result, er
 	}
 	err = pg.InTx(ctx, r.db, pg.PointList, func(tx pgx.Tx) error {
 		_, err := r.checkCutover(ctx, tx, plan)
-		if err := errors.Join(err, r.refuseParked(m, parked)); err != nil {
-			return err
-		}
-		notes, err := r.lacking(ctx, tx, plan, true)
-		for _, text := range notes {
-			r.opts.Log.Warn().Msg(text)
-		}
-		return err
+		return errors.Join(err, r.refuseParked(m, parked))
 	})
 	if err != nil {
 		return Result{}, err
+	}
+	if err := r.warnOfLacking(ctx, plan); err != nil {
+		return Result{}, err
+	}
+	if t, err := r.readThrottle(ctx, r.db, m.Migration, ""); err == nil && t != nil && t.Paused {
+		r.opts.Log.Warn().Str("by", t.ChangedBy).Msg("the migration is paused, to which a cutover does not keep")
 	}
 	job.OnError = replay.Stop
 	result := Result{From: m.from, To: m.to, State: replay.Active, Parked: parked}

@@ -104,6 +104,10 @@ func (r *run) build(ctx context.Context, m *migration, plan *Plan, source *event
 		if err := r.built(ctx, job); err != nil {
 			return Result{}, err
 		}
+		plan.unindexed = false
+		if err := r.warnOfLacking(ctx, plan); err != nil {
+			return Result{}, err
+		}
 	}
 	return result, r.tell(ctx, job, &result)
 }

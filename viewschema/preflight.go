@@ -185,7 +185,17 @@ func (s *Schema) checkNames(ctx context.Context, q pg.Querier, plan *Plan) error
 			if err != nil {
 				return err
 			}
-			if taken {
+			if !taken {
+				continue
+			}
+			from, err := s.archivedBy(ctx, q, n)
+			switch {
+			case err != nil:
+				return err
+			case from > 0:
+				r.add("table %s is the archived one of version %d, and the migration needs its name; to go live with that version again, type: rollback; "+
+					"to give it up: clean --older-than 0s", pg.Table(s.def.Schema, n), from)
+			default:
 				r.add("table %s exists, and the migration needs its name; drop it if nobody uses it", pg.Table(s.def.Schema, n))
 			}
 		}
@@ -211,6 +221,21 @@ func (s *Schema) checkNames(ctx context.Context, q pg.Querier, plan *Plan) error
 		}
 	}
 	return r.orNil()
+}
+
+// archivedBy returns the version whose table is archived under a name; 0: none of ours is.
+func (s *Schema) archivedBy(ctx context.Context, q pg.Querier, name string) (version int, err error) {
+	if have, err := s.bookkeepingVersion(ctx, q); err != nil || have == 0 {
+		return 0, err
+	}
+	err = q.QueryRow(ctx, s.sql(`
+		select coalesce(max(m.from_version), 0)
+		from %SCHEMA%.projector_tables t join %SCHEMA%.projector_migrations m on m.id = t.migration_id
+		where t.archived_name = $1 and m.state in ('active', 'archived')`), name).Scan(&version)
+	if err != nil {
+		return 0, fmt.Errorf("looking up what table %s is: %w", name, err)
+	}
+	return version, nil
 }
 
 // owned says whether our role may do what the owner of a table may.

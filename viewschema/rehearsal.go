@@ -46,9 +46,17 @@ func (s *Schema) hanging(ctx context.Context, plan *Plan) error {
 	return err
 }
 
+// ahead runs what warns of the cutover. A lost connection is no reason to fail: the plan tells the same.
+func (s *Schema) ahead(ctx context.Context, warn func(tx pgx.Tx) error) error {
+	if err := pg.InTx(ctx, s.db, pg.PointList, warn); !pg.IsConnectionLost(err) {
+		return err
+	}
+	return nil
+}
+
 // foresee warns, of tables that were made just now, of what will block their cutover: there is time to see to it.
 func (s *Schema) foresee(ctx context.Context, plan *Plan) error {
-	return pg.InTx(ctx, s.db, pg.PointList, func(tx pgx.Tx) error {
+	return s.ahead(ctx, func(tx pgx.Tx) error {
 		_, err := s.checkCutover(ctx, tx, plan)
 		refused, ok := errors.AsType[*refusal](err)
 		if !ok {
@@ -61,6 +69,17 @@ func (s *Schema) foresee(ctx context.Context, plan *Plan) error {
 	})
 }
 
+// warnOfLacking warns of what tables that are built will be without, while there is time to see to it.
+func (s *Schema) warnOfLacking(ctx context.Context, plan *Plan) error {
+	return s.ahead(ctx, func(tx pgx.Tx) error {
+		notes, err := s.lacking(ctx, tx, plan, true)
+		for _, text := range notes {
+			s.opts.Log.Warn().Msg(text)
+		}
+		return err
+	})
+}
+
 func (p *Plan) blocked(stage Stage) bool {
 	for _, h := range p.Hazards {
 		if h.Blocks == stage {
@@ -68,6 +87,15 @@ func (p *Plan) blocked(stage Stage) bool {
 		}
 	}
 	return false
+}
+
+// rehearseFit looks whether models and queries fit the tables.
+func (s *Schema) rehearseFit(ctx context.Context, tx pgx.Tx, plan *Plan) error {
+	source, err := s.source(ctx)
+	if err == nil {
+		err = fits(ctx, tx, s.projections(plan, versionSuffix(plan.To)), source)
+	}
+	return err
 }
 
 // rehearse makes the new tables with their indexes in tx, if they will take the place of others. A file that PostgreSQL refuses is a
@@ -97,6 +125,9 @@ func (s *Schema) rehearse(ctx context.Context, tx pgx.Tx, plan *Plan) error {
 		if f, ok := s.def.files[t+".indexes.sql"]; ok && err == nil {
 			err = s.makeIndexes(ctx, savepoint, f, tables, suffix)
 		}
+	}
+	if err == nil {
+		err = s.rehearseFit(ctx, savepoint, plan)
 	}
 	if err == nil {
 		plan.unindexed = false

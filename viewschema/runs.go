@@ -50,19 +50,6 @@ const (
 // outcome is the Outcome of a row of projector_runs.
 const outcome = "coalesce(outcome, case when seen_at > clock_timestamp() - interval '15 s' then 'working' else 'silent' end)"
 
-// holding lists why runs that are at work on the migration hold back; none if the bookkeeping is an older Projector's.
-func (s *Schema) holding(ctx context.Context, m *migration) ([]string, error) {
-	list, err := pg.Collect(ctx, s.db, pgx.RowTo[string], s.sql(`
-		select distinct holding
-		from %SCHEMA%.projector_runs
-		where migration_id = $1 and holding <> '' and `+outcome+` = 'working'
-		order by 1`), m.Migration)
-	if err != nil && !pg.IsUndefined(err) {
-		return nil, fmt.Errorf("looking for runs that hold back: %w", err)
-	}
-	return append([]string{}, list...), nil
-}
-
 // Runs returns the records of the last runs, the latest first; none if the bookkeeping is an older Projector's.
 func (s *Schema) Runs(ctx context.Context, most int) ([]Run, error) {
 	list, err := pg.Collect(ctx, s.db, pgx.RowToStructByPos[Run], s.sql(`

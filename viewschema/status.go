@@ -19,7 +19,8 @@ type Status struct {
 	Target    int              `json:"target"`
 	Migration *MigrationStatus `json:"migration"` // nil: none is under way
 	Tables    []TableStatus    `json:"tables"`
-	Parked    []Parked         `json:"parked"` // aggregates that the live version leaves out, and the one under way
+	AtWork    []RunStatus      `json:"at_work"` // commands that say that they are alive
+	Parked    []Parked         `json:"parked"`  // aggregates that the live version leaves out, and the one under way
 }
 
 // MigrationStatus is how far a migration is.
@@ -42,7 +43,6 @@ type MigrationStatus struct {
 	Lane        *replay.Lane `json:"lane"`       // nil: no projector is replayed in the order of the store
 	Workers     []Worker     `json:"workers"`    // that are at work on it
 	Throttle    *Throttle    `json:"throttle"`   // what the work keeps to; null: to nothing
-	Holding     []string     `json:"holding"`    // why processes at work hold back
 	Rollback    bool         `json:"rollback"`   // to the version before, whose tables are the archived ones
 	Changed     string       `json:"changed"`    // how this definition differs from the one that began; empty: it does not
 	Created     time.Time    `json:"created"`
@@ -83,7 +83,7 @@ func (s *Schema) Status(ctx context.Context) (Status, error) {
 // status is Status with the migration under way; nil: there is none. The current version is that of the statement which finds the
 // migration, or a later one's: a cutover is seen as a whole, or not at all.
 func (s *Schema) status(ctx context.Context) (Status, *migration, error) {
-	st := Status{Schema: s.def.Schema, Target: s.Target(), Tables: []TableStatus{}, Parked: []Parked{}}
+	st := Status{Schema: s.def.Schema, Target: s.Target(), Tables: []TableStatus{}, AtWork: []RunStatus{}, Parked: []Parked{}}
 	m, err := s.underWay(ctx, s.db)
 	if err != nil {
 		return Status{}, nil, err
@@ -101,6 +101,15 @@ func (s *Schema) status(ctx context.Context) (Status, *migration, error) {
 	}
 	if st.Parked, err = s.Parked(ctx); err != nil {
 		return Status{}, nil, err
+	}
+	runs, err := s.lastRuns(ctx)
+	if err != nil {
+		return Status{}, nil, err
+	}
+	for _, r := range runs {
+		if r.Outcome == OutcomeWorking {
+			st.AtWork = append(st.AtWork, r)
+		}
 	}
 	if m == nil {
 		return st, nil, nil
@@ -166,9 +175,6 @@ func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationS
 		return nil, err
 	}
 	if st.Throttle, err = s.readThrottle(ctx, s.db, m.Migration, ""); err != nil {
-		return nil, err
-	}
-	if st.Holding, err = s.holding(ctx, m); err != nil {
 		return nil, err
 	}
 	if err := s.rate(ctx, m, st); err != nil {

@@ -85,7 +85,7 @@ func (s *Schema) throttled(ctx context.Context) (migration int64, err error) {
 	case err != nil:
 		return 0, err
 	case m == nil:
-		return 0, fmt.Errorf("%w: no migration is under way", ErrState)
+		return 0, fmt.Errorf("%w: no migration is under way; limits are for one, and can be given with: migrate online", ErrState)
 	}
 	return m.Migration, nil
 }

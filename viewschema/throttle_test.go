@@ -36,7 +36,7 @@ func TestPauseAndResume(t *testing.T) {
 			t.Error("the lane has gone on")
 		}
 		st, err := operator.Status(t.Context())
-		if err != nil || st.Migration.Throttle == nil || !st.Migration.Throttle.Paused || len(st.Migration.Holding) != 1 {
+		if err != nil || st.Migration.Throttle == nil || !st.Migration.Throttle.Paused || len(st.AtWork) != 1 || !strings.HasPrefix(st.AtWork[0].Holding, "paused; ") {
 			t.Errorf("%v, %v", st.Migration, err)
 		}
 	}, operator)

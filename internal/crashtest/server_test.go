@@ -2,6 +2,7 @@ package crashtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -166,8 +167,10 @@ func privateDatabase(t *testing.T) (*pglocal.Server, string) {
 	return server, server.URL("")
 }
 
-// killSession kills a session, one that is in a transaction if there is any, and returns when PostgreSQL has ended all.
+// killSession kills a session, one that is in a transaction if there is any, and returns when PostgreSQL has ended all. The server may
+// still be recovering from the session that another worker was at a moment ago: then ours may be gone already.
 func killSession(t *testing.T, s *pglocal.Server) {
+	await(t, s.URL(""))
 	conn, err := pgx.Connect(t.Context(), s.URL(""))
 	if err != nil {
 		t.Error(err)
@@ -181,6 +184,9 @@ func killSession(t *testing.T, s *pglocal.Server) {
 		where application_name = 'projector'
 		order by state = 'idle in transaction' desc
 		limit 1`).Scan(&pid)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return
+	}
 	if err == nil {
 		err = syscall.Kill(pid, syscall.SIGKILL)
 	}
