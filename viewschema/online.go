@@ -272,7 +272,7 @@ func (s *Schema) sampling(ctx context.Context, fn func(tx pgx.Tx) error) error {
 // ledger then has a row for every event that the rebuild reads.
 func (s *Schema) firstCut(ctx context.Context, source *eventstore.Reader) (eventstore.Cut, error) {
 	cut, err := source.Settle(ctx, s.events, eventstore.Wait{Limit: s.opts.CutTimeout, Blocked: func(about string) {
-		s.opts.Log.Warn().Str("writers", about).Msg("waiting for transactions that may still bring events")
+		s.opts.Log.Warn().Str("writers", about).Msg("waiting for transactions that may still bring events; to go on without them: --cut-timeout")
 	}})
 	switch {
 	case errors.Is(err, eventstore.ErrUnsettled):
