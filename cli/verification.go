@@ -23,9 +23,13 @@ type verificationView struct {
 }
 
 func (v verificationView) text(w io.Writer, program string) {
-	if len(v.Tables) == 0 {
+	allNew := !slices.ContainsFunc(v.Tables, func(t viewschema.TableComparison) bool { return !t.New })
+	switch {
+	case len(v.Tables) == 0:
 		fmt.Fprintf(w, "nothing to compare: version %d rebuilds no table\n", v.To)
-	} else {
+	case allNew:
+		fmt.Fprintf(w, "nothing to compare: all tables of version %d are new\n", v.To)
+	default:
 		fmt.Fprintf(w, "compared the tables that were built for version %d with the live ones, in %s\n\n", v.To, duration(v.Verification.Elapsed))
 		v.summary(w)
 		for _, t := range v.Tables {
@@ -41,7 +45,7 @@ func (v verificationView) text(w io.Writer, program string) {
 	switch {
 	case v.Same && slices.ContainsFunc(v.Tables, func(t viewschema.TableComparison) bool { return t.Expected || len(t.ExpectedColumns) > 0 }):
 		fmt.Fprintln(w, "nothing differs but what was expected to")
-	case v.Same && len(v.Tables) > 0:
+	case v.Same && !allNew:
 		fmt.Fprintln(w, "nothing differs")
 	case !v.Same && v.gate:
 		fmt.Fprintln(w, "not cut over: there are differences; declare those that are meant with --expect")

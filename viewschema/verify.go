@@ -159,7 +159,9 @@ func (s *Schema) compare(ctx context.Context, tx pgx.Tx, m *migration, plan *Pla
 		return fmt.Errorf("counting the parked aggregates: %w", err)
 	}
 	for _, p := range pairs {
-		s.opts.Log.Info().Str("table", p.Table).Msg("comparing")
+		if !p.isNew() {
+			s.opts.Log.Info().Str("table", p.Table).Msg("comparing")
+		}
 		t, err := s.comparePair(ctx, tx, p)
 		if err != nil {
 			return fmt.Errorf("comparing table %s: %w", p.Table, err)
