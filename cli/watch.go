@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -90,6 +91,10 @@ func unhurried(st viewschema.Status) (string, error) {
 		m := *st.Migration
 		m.PerSecond, m.Left = 0, nil
 		st.Migration = &m
+	}
+	st.AtWork = slices.Clone(st.AtWork)
+	for i := range st.AtWork {
+		st.AtWork[i].Seen = time.Time{}
 	}
 	b, err := json.Marshal(st)
 	return string(b), err
