@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 
+	urfave "github.com/urfave/cli/v2"
 	"golang.org/x/term"
 )
 
@@ -13,9 +14,17 @@ import (
 func (s *session) command() string {
 	words := []string{s.path(s.flags)}
 	for _, name := range s.flags.LocalFlagNames() {
-		if value := s.flags.Value(name); s.typed(name) && value == true {
-			words = append(words, "--"+name)
-		} else if s.typed(name) {
+		if !s.typed(name) {
+			continue
+		}
+		switch value := s.flags.Value(name).(type) {
+		case bool:
+			words = append(words, strings.TrimSuffix(fmt.Sprintf("--%s=%t", name, value), "=true"))
+		case urfave.StringSlice:
+			for _, v := range value.Value() {
+				words = append(words, "--"+name+" "+v)
+			}
+		default:
 			words = append(words, fmt.Sprintf("--%s %v", name, value))
 		}
 	}
