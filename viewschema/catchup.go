@@ -17,7 +17,7 @@ func (s *Schema) CatchUp(ctx context.Context) (Result, error) {
 	if err := s.ensureInit(ctx, false); err != nil {
 		return Result{}, err
 	}
-	m, _, err := s.builtMigration(ctx)
+	m, plan, err := s.builtMigration(ctx)
 	if err != nil {
 		return Result{}, err
 	}
@@ -25,16 +25,12 @@ func (s *Schema) CatchUp(ctx context.Context) (Result, error) {
 		if err := r.of(ctx, m); err != nil {
 			return Result{}, err
 		}
-		return r.catchUp(ctx)
+		return r.catchUp(ctx, m, plan)
 	})
 }
 
 // catchUp is one pass.
-func (r *run) catchUp(ctx context.Context) (Result, error) {
-	m, plan, err := r.builtMigration(ctx)
-	if err != nil {
-		return Result{}, err
-	}
+func (r *run) catchUp(ctx context.Context, m *migration, plan *Plan) (Result, error) {
 	r.migration.Store(m.Migration) // another one, if the one before was aborted
 	source, err := r.source(ctx)
 	if err != nil {
@@ -111,7 +107,11 @@ func (s *Schema) isLive(ctx context.Context) bool {
 
 func (r *run) follow(ctx context.Context, pause time.Duration, told func(Result)) error {
 	for {
-		result, err := r.catchUp(ctx)
+		m, plan, err := r.builtMigration(ctx)
+		var result Result
+		if err == nil {
+			result, err = r.catchUp(ctx, m, plan)
+		}
 		if errors.Is(err, ErrState) && r.isLive(ctx) {
 			return nil // the cutover came between two passes, or in one
 		}

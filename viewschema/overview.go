@@ -68,7 +68,7 @@ func (s *Schema) Overview(ctx context.Context) (*Overview, error) {
 	for i := range st.Parked {
 		st.Parked[i].Error = ""
 	}
-	o := &Overview{Status: st, Batches: []Batch{}, Runs: []RunStatus{}}
+	o := &Overview{Status: st, Batches: []Batch{}, Runs: append([]RunStatus{}, st.runs...)}
 	if err := s.db.QueryRow(ctx, "select clock_timestamp()").Scan(&o.At); err != nil {
 		return nil, fmt.Errorf("asking for the time: %w", err)
 	}
@@ -81,9 +81,6 @@ func (s *Schema) Overview(ctx context.Context) (*Overview, error) {
 			return nil, err
 		}
 		o.Chart = &st.Migration.chart
-	}
-	if o.Runs, err = s.lastRuns(ctx); err != nil {
-		return nil, err
 	}
 	if o.Replication, err = s.replication(ctx); err != nil {
 		return nil, err

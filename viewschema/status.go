@@ -21,6 +21,8 @@ type Status struct {
 	Tables    []TableStatus    `json:"tables"`
 	AtWork    []RunStatus      `json:"at_work"` // commands that say that they are alive
 	Parked    []Parked         `json:"parked"`  // aggregates that the live version leaves out, and the one under way
+
+	runs []RunStatus // see Overview
 }
 
 // MigrationStatus is how far a migration is.
@@ -102,11 +104,10 @@ func (s *Schema) status(ctx context.Context) (Status, *migration, error) {
 	if st.Parked, err = s.Parked(ctx); err != nil {
 		return Status{}, nil, err
 	}
-	runs, err := s.lastRuns(ctx)
-	if err != nil {
+	if st.runs, err = s.lastRuns(ctx); err != nil {
 		return Status{}, nil, err
 	}
-	for _, r := range runs {
+	for _, r := range st.runs {
 		if r.Outcome == OutcomeWorking {
 			st.AtWork = append(st.AtWork, r)
 		}
