@@ -39,6 +39,11 @@ func filledStore(ctx context.Context, conn *pgx.Conn) error {
 
 // atVersion1 is a database whose first release is live.
 func atVersion1(ctx context.Context, conn *pgx.Conn) error {
+	return goLive(ctx, conn, v1.Definition)
+}
+
+// goLive fills the store and takes a release live.
+func goLive(ctx context.Context, conn *pgx.Conn, d viewschema.Definition) error {
 	if err := filledStore(ctx, conn); err != nil {
 		return err
 	}
@@ -47,7 +52,7 @@ func atVersion1(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	defer db.Close()
-	s, err := viewschema.Open(db, v1.Definition, viewschema.Options{})
+	s, err := viewschema.Open(db, d, viewschema.Options{})
 	if err != nil {
 		return err
 	}
