@@ -11,8 +11,8 @@
 //		})
 //	}
 //
-// Main has the commands init, version, plan, migrate online, migrate catchup, migrate offline, migrate abort, status, serve, verify,
-// tables create, replay, events check, events prepare, events parked and events retry. WithCommand adds more. Run is Main without the process, for tests
+// Main has the commands init, version, plan, doctor, migrate online, migrate catchup, migrate offline, migrate abort, rollback, clean,
+// status, serve, runs, throttle, verify, tables create, replay, events check, events prepare, events parked and events retry. WithCommand adds more. Run is Main without the process, for tests
 // and for programs that have a command line of their own. WithConfig takes the definition from a file instead, as the stock
 // binary does.
 //
