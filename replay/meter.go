@@ -122,27 +122,36 @@ func Report(ctx context.Context, to func(Progress), read func() Progress) (stop 
 	if to == nil {
 		return read
 	}
+	end := Every(ctx, 100*time.Millisecond, func(context.Context) { to(read()) })
+	return func() Progress {
+		end()
+		p := read()
+		to(p)
+		return p
+	}
+}
+
+// Every calls fn after each interval, from one goroutine, until ctx ends or the returned function is called, which waits until fn has
+// returned.
+func Every(ctx context.Context, interval time.Duration, fn func(ctx context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(100 * time.Millisecond)
+		tick := time.NewTicker(interval)
 		defer tick.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				to(read())
+				fn(ctx)
 			}
 		}
 	}()
-	return func() Progress {
+	return func() {
 		cancel()
 		<-done
-		p := read()
-		to(p)
-		return p
 	}
 }
 

@@ -157,7 +157,7 @@ const lookBack = 1000
 
 // lastRuns lists the runs at work, the last 5 that failed and the last 10 of all. Bookkeeping of an older Projector has none.
 func (s *Schema) lastRuns(ctx context.Context) ([]RunStatus, error) {
-	rows, err := s.db.Query(ctx, s.sql(`
+	list, err := pg.Collect(ctx, s.db, pgx.RowToStructByPos[RunStatus], s.sql(`
 		select id, command, from_version, to_version, program, host, pid, started_at, seen_at, ended_at, became, failed, events, rows, holding
 		from (
 			select *, row_number() over (order by id desc) as nth, row_number() over (partition by became order by id desc) as nth_of_those
@@ -165,10 +165,6 @@ func (s *Schema) lastRuns(ctx context.Context) ([]RunStatus, error) {
 		) r
 		where became = 'working' or nth <= 10 or became = 'failed' and nth_of_those <= 5
 		order by id desc`), lookBack)
-	var list []RunStatus
-	if err == nil {
-		list, err = pgx.CollectRows(rows, pgx.RowToStructByPos[RunStatus])
-	}
 	switch {
 	case pg.IsUndefined(err):
 		return []RunStatus{}, nil

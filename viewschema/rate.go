@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/replay"
 )
 
@@ -24,17 +25,13 @@ func (s *Schema) rate(ctx context.Context, m *migration, st *MigrationStatus) er
 	if err := s.db.QueryRow(ctx, "select clock_timestamp()").Scan(&now); err != nil {
 		return fmt.Errorf("asking for the time: %w", err)
 	}
-	rows, err := s.db.Query(ctx, s.sql(`
+	done, err := pg.Collect(ctx, s.db, func(row pgx.CollectableRow) (w work, err error) {
+		return w, row.Scan(&w.begun, &w.done, &w.events)
+	}, s.sql(`
 		select coalesce(started_at, done_at), done_at, events
 		from %SCHEMA%.projector_batches
 		where migration_id = $1 and phase = $2 and done_at is not null
 		order by done_at desc`), m.Migration, int(replay.PhaseReplay))
-	var done []work
-	if err == nil {
-		done, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (w work, err error) {
-			return w, row.Scan(&w.begun, &w.done, &w.events)
-		})
-	}
 	if err != nil {
 		return fmt.Errorf("reading the batches that are done: %w", err)
 	}

@@ -63,34 +63,11 @@ func (s *Schema) record(ctx context.Context, command string, from, to int, work 
 		return Result{}, fmt.Errorf("recording that %s begins: %w", command, err)
 	}
 	r.opts.Log = s.opts.Log.With().Int64("run", r.id).Logger()
-	stop := r.live(ctx)
+	stop := replay.Every(ctx, beatEvery, r.tryBeat)
 	result, err := work(r)
 	stop()
 	r.end(ctx, result, err)
 	return result, err
-}
-
-// live says that the run is alive until the returned function is called.
-func (r *run) live(ctx context.Context) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(beatEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				r.tryBeat(ctx)
-			}
-		}
-	}()
-	return func() {
-		cancel()
-		<-done
-	}
 }
 
 // tryBeat leaves all as it is if the server cannot be asked: the work itself will find out what is the matter with it.
