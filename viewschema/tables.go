@@ -133,7 +133,8 @@ func (s *Schema) createTables(ctx context.Context, tx pgx.Tx, tables []string, s
 // notAgain is why view tables may not be unlogged.
 const notAgain = "the ledger says that its events were replayed: they would be lost without an error"
 
-// unlogged lists which of the tables and their partitions are. They would be faster to fill by a little WAL; docs/scaling.md has numbers.
+// unlogged lists which of the tables and their partitions are. To set them logged after they are filled would take more WAL
+// than to fill them logged; docs/scaling.md has numbers.
 func (s *Schema) unlogged(ctx context.Context, q pg.Querier, tables ...string) ([]string, error) {
 	qualified := make([]string, len(tables))
 	for i, t := range tables {
