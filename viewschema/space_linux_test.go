@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/rs/zerolog"
 
+	"github.com/viewschema/projector/internal/pglocal"
 	"github.com/viewschema/projector/internal/pgtest"
 	"github.com/viewschema/projector/viewschema"
 )
@@ -37,25 +38,11 @@ func onSmallDisk(t *testing.T) (*pgxpool.Pool, *disk) {
 		t.Skip("the server that DATABASE_URL names cannot be given a disk")
 	}
 	db := pgtest.Database(t, atVersion1)
-	path, err := os.MkdirTemp("/tmp", "disk-") // t.TempDir is closed to the user that runs PostgreSQL for root
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(path) })
-	if err := os.Chmod(path, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mount("tmpfs", path, "tmpfs", 0, fmt.Sprintf("mode=755,size=%d", diskSize)); err != nil {
-		t.Skipf("a file system cannot be mounted here: %v", err)
-	}
-	d := &disk{t: t, path: path, name: fmt.Sprintf("small_%d", rand.Uint64())}
+	d := &disk{t: t, path: mountDisk(t), name: fmt.Sprintf("small_%d", rand.Uint64())}
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context())
 		_, _ = db.Exec(ctx, "drop schema view_schema cascade")
 		if _, err := db.Exec(ctx, "drop tablespace "+d.name); err != nil {
-			t.Error(err)
-		}
-		if err := syscall.Unmount(path, syscall.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})
@@ -63,7 +50,7 @@ func onSmallDisk(t *testing.T) (*pgxpool.Pool, *disk) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder, owner := filepath.Join(path, "tables"), data.Sys().(*syscall.Stat_t)
+	folder, owner := filepath.Join(d.path, "tables"), data.Sys().(*syscall.Stat_t)
 	if err := errors.Join(os.Mkdir(folder, 0o700), os.Chown(folder, int(owner.Uid), int(owner.Gid))); err != nil {
 		t.Fatal(err)
 	}
@@ -76,6 +63,28 @@ func onSmallDisk(t *testing.T) (*pgxpool.Pool, *disk) {
 	}
 	t.Cleanup(here.Close)
 	return here, d
+}
+
+// mountDisk mounts a file system for as long as the test lasts.
+func mountDisk(t *testing.T) (path string) {
+	t.Helper()
+	path, err := os.MkdirTemp("/tmp", "disk-") // t.TempDir is closed to the user that runs PostgreSQL for root
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(path) })
+	if err := os.Chmod(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", path, "tmpfs", 0, fmt.Sprintf("mode=755,size=%d", diskSize)); err != nil {
+		t.Skipf("a file system cannot be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(path, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return path
 }
 
 // fill writes a file until so much is free, or less if the server writes, too.
@@ -171,6 +180,66 @@ func TestStopsBeforeADiskIsFull(t *testing.T) {
 	online(t, s)
 	offline(t, s)
 	verify(t, db, 2)
+}
+
+// The WAL can have a disk of its own. And a data directory of the same name, such as a standby's, is not taken for the server's. The server
+// does not notice what happens to the names of its folders: it has gone to its data directory once.
+func TestWhereTheServerWrites(t *testing.T) {
+	t.Parallel()
+	small := mountDisk(t)
+	binaries, err := pglocal.Find(os.Getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := pglocal.Start(t.Context(), binaries, pglocal.Options{TempDir: os.Getenv("TMPDIR"), Unattended: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	conn, err := pgx.Connect(t.Context(), server.URL(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(filledStore(t.Context(), conn), conn.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	db, err := pgxpool.New(t.Context(), server.URL(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	s := wanting(t, db, viewschema.Options{Throttle: keepFree(2 * diskSize)})
+	data := filepath.Join(server.Dir(), "data")
+	wal := filepath.Join(data, "pg_wal")
+
+	if err := errors.Join(os.Rename(wal, wal+"_former"), os.Symlink(small, wal)); err != nil {
+		t.Fatal(err)
+	}
+	found, err := s.Doctor(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	finding(t, found, "16.0 MB are free on the volume of "+small)
+	finding(t, found, "are free on the volume of "+data)
+	if err := errors.Join(os.Remove(wal), os.Rename(wal+"_former", wal)); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := errors.Join(os.Rename(data, data+"_former"), os.MkdirAll(filepath.Join(data, "pg_snapshots"), 0o755), os.Mkdir(filepath.Join(data, "pg_wal"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.MigrateOnline(t.Context())
+	if !errors.Is(err, viewschema.ErrRefused) || !strings.Contains(err.Error(), "this is not the server's host") {
+		t.Error(err)
+	}
+	if err := errors.Join(os.RemoveAll(data), os.Rename(data+"_former", data)); err != nil {
+		t.Fatal(err)
+	}
+	online(t, s)
 }
 
 // Without a limit, a disk that is full ends a rebuild with an error that says what to do, and nothing is lost.
