@@ -22,5 +22,5 @@ func statfs(folder string) (device uint64, free int64, err error) {
 	if !ok {
 		return 0, 0, fmt.Errorf("%s: the file system is not told", folder)
 	}
-	return uint64(file.Dev), int64(of.Bavail) * int64(of.Bsize), nil
+	return uint64(file.Dev), int64(of.Bavail) * int64(of.Bsize), nil //nolint:unconvert // it has 32 bits on macOS
 }
