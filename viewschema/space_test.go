@@ -3,6 +3,7 @@ package viewschema_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -192,5 +193,23 @@ func TestFreeDiskOfThisHost(t *testing.T) {
 	}
 	if f := finding(t, found, "are free on the volume of /"); f.Severity != viewschema.SeverityFit {
 		t.Errorf("%+v", f)
+	}
+}
+
+// Before a migration begins that will probably not fit, it says so; whoever knows that it fits lets it go on.
+func TestWarnsOfTooLittleRoom(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	const warning = "the migration will stop for want of space"
+	for free, want := range map[int64]bool{mebibyte + 1: true, 1 << 40: false} {
+		w := &watcher{}
+		s := watched(t, db, version2(), viewschema.Options{FreeDiskQuery: fmt.Sprintf("select 'data', %d", free), Throttle: keepFree(mebibyte)}, w)
+		online(t, s)
+		if got := strings.Contains(w.log(), warning); got != want {
+			t.Errorf("with %d bytes: %s", free, w.log())
+		}
+		if _, err := s.Abort(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
