@@ -49,6 +49,9 @@ func TestUnloggedTablesAreRefused(t *testing.T) {
 		offline(t, s)
 		first := open(t, db, v1.Definition)
 		refused("accounts_1", func() error { _, err := first.Rollback(t.Context()); return err })
+		if scalar[bool](t, db, "select exists (select from view_schema.projector_migrations where takes_back is not null)") {
+			t.Error("the rollback has begun")
+		}
 		if _, err := first.Rollback(t.Context()); err != nil {
 			t.Error(err)
 		}
