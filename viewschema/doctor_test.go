@@ -76,7 +76,7 @@ func TestDoctor(t *testing.T) {
 			t.Errorf("%q is %s, want %s", text, f.Severity, want)
 		}
 	}
-	if f := finding(t, found, "for the new tables"); f.Severity == viewschema.SeverityMend { // whether it is known what is free or not
+	if f := finding(t, found, "the new tables need"); f.Severity == viewschema.SeverityMend { // whether it is known what is free or not
 		t.Errorf("%+v", f)
 	}
 	if f := finding(t, found, "prepared transaction"); f.Remedy != "commit prepared '"+prepared+"', or rollback prepared '"+prepared+"'" {

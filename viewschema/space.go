@@ -247,7 +247,7 @@ func (s *Schema) examineSpace(ctx context.Context, plan *Plan) (found []Finding,
 	if err != nil {
 		return nil, err
 	}
-	text := fmt.Sprintf("about %s for the new tables (as much as the live ones take), and at least as much WAL", pg.Size(needed))
+	text := fmt.Sprintf("the new tables need about %s (as much as the live ones take), and at least as much WAL", pg.Size(needed))
 	list, err := s.volumes(ctx)
 	switch {
 	case errors.Is(err, errUnknownSpace) && needed == 0:
@@ -260,7 +260,7 @@ func (s *Schema) examineSpace(ctx context.Context, plan *Plan) (found []Finding,
 	for _, v := range list {
 		f := Finding{About: "space", Severity: SeverityFit, Text: fmt.Sprintf("%s are free on the volume of %s", pg.Size(v.free), v.name)}
 		if v.tables && needed > 0 {
-			f.Text += ", of " + text
+			f.Text += "; " + text
 			if v.free < needed {
 				f.Severity, f.Remedy = SeverityMend, "make room there, or set default_tablespace for our role to one with room"
 			}

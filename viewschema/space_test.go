@@ -181,7 +181,7 @@ func TestFreeDiskOfThisHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f := finding(t, found, "for the new tables"); f.Severity != viewschema.SeverityNote || !strings.Contains(f.Text, grant) {
+	if f := finding(t, found, "the new tables need"); f.Severity != viewschema.SeverityNote || !strings.Contains(f.Text, grant) {
 		t.Errorf("%+v", f)
 	}
 	mustExec(t, db, grant)
