@@ -56,7 +56,9 @@ func options(t *testing.T, conn net.Conn) string {
 	err = raw.Control(func(fd uintptr) {
 		for _, o := range [][2]int{
 			{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE},
-			{syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE}, {syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL}, {syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT},
+			{syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE},
+			{syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL},
+			{syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT},
 			{syscall.IPPROTO_TCP, tcpUserTimeout},
 		} {
 			n, err := syscall.GetsockoptInt(int(fd), o[0], o[1])
