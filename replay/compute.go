@@ -77,7 +77,7 @@ func (c *computer) batch(ctx context.Context, b batch) error {
 	began := time.Now()
 	var events, rows int64
 	err := j.work()(ctx, j.DB, pg.PointBatch, func(tx pgx.Tx) error {
-		if err := j.settings(ctx, tx); err != nil {
+		if err := settings(ctx, tx); err != nil {
 			return err
 		}
 		cut, err := j.enter(ctx, tx, Building, Built) // built: by another process, which found all batches done

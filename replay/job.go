@@ -35,7 +35,6 @@ type Job struct {
 	Analyze func(ctx context.Context, tx pgx.Tx, table string) error
 	// Throttle slows the rebuild and catch-ups down; may be nil. It holds nothing back that the cutover does.
 	Throttle *Throttle
-	RunID    int64  // id in projector_runs of the command whose work it is, for Worker; 0: none
 	Host     string // where it runs, for the bookkeeping; may be empty
 	Log      zerolog.Logger
 	// Progress is called now and then, at most every 100 ms, from one goroutine at a time, and once at the end; may be nil.
@@ -102,7 +101,7 @@ func (j *Job) eventsTx(ctx context.Context, tx pgx.Tx, fn func(events pgx.Tx) er
 		return fn(tx)
 	}
 	return pg.InTx(ctx, db, pg.PointList, func(events pgx.Tx) error {
-		if err := readerSettings(ctx, events); err != nil {
+		if err := settings(ctx, events); err != nil {
 			return err
 		}
 		return fn(events)
@@ -179,7 +178,7 @@ func (j *Job) retry(ctx context.Context, run transaction, point pg.Point, fn fun
 	t := trouble{}
 	for {
 		err := run(ctx, j.DB, point, func(tx pgx.Tx) error {
-			if err := j.settings(ctx, tx); err != nil {
+			if err := settings(ctx, tx); err != nil {
 				return err
 			}
 			return fn(tx)

@@ -90,7 +90,7 @@ func (r *reader) pass(ctx context.Context, run []batch) error {
 	}
 	events, _ := r.job.events()
 	return pg.InTx(ctx, events, pg.PointList, func(tx pgx.Tx) error {
-		if err := readerSettings(ctx, tx); err != nil {
+		if err := settings(ctx, tx); err != nil {
 			return err
 		}
 		// A throttle can keep us from reading for long, and nobody waits for what we hold.

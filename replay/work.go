@@ -62,7 +62,7 @@ func (w *worker) batch(ctx context.Context, f *feed) error {
 	}()
 	var read, rows int64
 	err := pg.InTx(ctx, w.job.DB, pg.PointBatch, func(tx pgx.Tx) error {
-		if err := w.job.settings(ctx, tx); err != nil {
+		if err := settings(ctx, tx); err != nil {
 			return err
 		}
 		cut, err := w.job.enter(ctx, tx, Building, Built) // built: by another process, which found all batches done

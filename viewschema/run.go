@@ -99,7 +99,7 @@ func (r *run) of(ctx context.Context, m *migration) error {
 // job is Schema.job, with sessions that are known to be the run's.
 func (r *run) job(m *migration, source *eventstore.Reader, plan *Plan) *replay.Job {
 	job := r.Schema.job(m, source, plan)
-	job.RunID, job.Host = r.id, r.opts.Runner.Host
+	job.Ledger.Run, job.Host = r.id, r.opts.Runner.Host
 	return job
 }
 
