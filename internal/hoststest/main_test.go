@@ -112,7 +112,7 @@ func (s *store) run(t *testing.T, d viewschema.Definition, args ...string) (stdo
 	return out.Bytes()
 }
 
-// workers is what status says of them, by host.
+// workers is what status says of those that have a batch, by host.
 func (s *store) workers(t *testing.T) map[string]viewschema.Worker {
 	t.Helper()
 	var st viewschema.Status
@@ -122,7 +122,9 @@ func (s *store) workers(t *testing.T) map[string]viewschema.Worker {
 	list := map[string]viewschema.Worker{}
 	if st.Migration != nil {
 		for _, w := range st.Migration.Workers {
-			list[w.Host] = w
+			if w.Batch > 0 { // else it has the lane
+				list[w.Host] = w
+			}
 		}
 	}
 	return list
