@@ -138,7 +138,7 @@ func initialize(ctx context.Context, binaries Binaries, options Options, folder 
 		return fmt.Errorf("initdb of PostgreSQL %s in %s: %w\n%s", binaries.Version, data, err, out)
 	}
 	if options.Network != "" {
-		if err := appendTo(filepath.Join(data, "pg_hba.conf"), "host all all "+options.Network+" trust\n"); err != nil {
+		if err := appendTo(filepath.Join(data, "pg_hba.conf"), "host all postgres "+options.Network+" trust\n"); err != nil {
 			return err
 		}
 	}
