@@ -117,7 +117,12 @@ func (j *Job) advanceLane(ctx context.Context, limit int64, told func(Applied), 
 	size := cmp.Or(j.groupSize, laneSlice)
 	// Without an index on the positions, each statement sorts all that is left: then there is one.
 	events, _ := j.events()
-	switch indexed, err := j.Source.Indexed(ctx, events); {
+	lost := trouble{}
+	indexed, err := j.Source.Indexed(ctx, events)
+	for err != nil && lost.again(ctx, j, err) {
+		indexed, err = j.Source.Indexed(ctx, events)
+	}
+	switch {
 	case err != nil:
 		return sum, err
 	case !indexed:
