@@ -2,6 +2,7 @@ package replay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -23,7 +24,10 @@ type Job struct {
 	Source      *eventstore.Reader
 	DB          *pgxpool.Pool // of the tables and the ledger
 	Events      *pgxpool.Pool // of Source; nil: DB
-	Workers     int           // 0: 2
+	// Standby is a hot standby of DB, which has the events, too; nil: there is none. What is settled is read from it by batches, the lane
+	// and catch-ups, and all else from DB. Then Projections has no SQL tables, which are not read but computed in DB.
+	Standby *pgxpool.Pool
+	Workers int // 0: 2
 	// Merge puts the partial rows of an accumulating table together, and returns how many rows that made; nil if there is none.
 	// It runs in the transaction that marks it as done.
 	Merge     func(ctx context.Context, tx pgx.Tx, table string) (rows int64, err error)
@@ -166,12 +170,12 @@ func (t *trouble) again(ctx context.Context, j *Job, err error) bool {
 	switch {
 	case ctx.Err() != nil:
 		return false
-	case pg.IsConnectionLost(err):
+	case pg.IsConnectionLost(err) && !canceled(err):
 		t.lost++
 		if t.lost > mostLost || !j.reconnect(ctx) {
 			return false
 		}
-	case pg.IsRetryable(err) || isRecorded(err):
+	case pg.IsRetryable(err) || isRecorded(err) || canceled(err) || errors.Is(err, errMoved):
 		if t.failed++; t.failed == tries {
 			return false
 		}
@@ -222,7 +226,8 @@ func (j *Job) reconnect(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
-		if events, _ := j.events(); j.DB.Ping(ctx) == nil && events.Ping(ctx) == nil {
+		events, _ := j.events()
+		if j.DB.Ping(ctx) == nil && events.Ping(ctx) == nil && (j.Standby == nil || j.Standby.Ping(ctx) == nil) {
 			return true
 		}
 		select {

@@ -1,6 +1,7 @@
 package viewschema
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -22,7 +23,8 @@ type server struct {
 	lag      time.Duration
 	sessions int
 	wal      int64
-	blind    bool // our role is not shown standbys and sessions
+	blind    bool          // our role is not shown standbys and sessions
+	behind   time.Duration // the standby that events are read from
 }
 
 // beat says that the run is alive and keeps to what it is told. It is for one goroutine at a time.
@@ -41,8 +43,9 @@ func (r *run) beat(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	now.behind, err = r.behind(ctx)
 	r.keepTo(now)
-	return nil
+	return err
 }
 
 // look reads what has to be kept to, and of the server, what that needs.
@@ -90,17 +93,16 @@ func (r *run) keepTo(now server) {
 	r.hold.reason = reason
 }
 
+// usualLag is how far the standby that events are read from may be behind without a MaxLag.
+const usualLag = time.Minute
+
 // longestDebt bounds how long a run waits after the server has written too much.
 const longestDebt = 10 * time.Second
 
 // next returns why to hold back now; empty if there is no reason. Of the write-ahead log, what is above the limit has to be waited
 // off, but no more than longestDebt of it, since others write, too.
 func (h *hold) next(now server) string {
-	t := now.throttle
-	if t == nil {
-		*h = hold{reason: h.reason}
-		return ""
-	}
+	t := cmp.Or(now.throttle, &Throttle{})
 	if t.MaxWALRate == 0 {
 		h.at, h.wal, h.debt = time.Time{}, 0, 0
 	} else {
@@ -117,6 +119,8 @@ func (h *hold) next(now server) string {
 		return "the role of this process may not see standbys and sessions, whose limits it has to keep to; grant pg_read_all_stats to it"
 	case t.MaxLag > 0 && now.lag > t.MaxLag:
 		return fmt.Sprintf("a standby is %s behind, and --max-lag is %s", now.lag.Round(time.Millisecond), t.MaxLag)
+	case now.behind > cmp.Or(t.MaxLag, usualLag):
+		return fmt.Sprintf("the standby that events are read from is %s behind, and %s is allowed: see --max-lag", now.behind.Round(time.Millisecond), cmp.Or(t.MaxLag, usualLag))
 	case t.MaxSessions > 0 && now.sessions > t.MaxSessions:
 		return fmt.Sprintf("%d sessions are active, and --max-sessions is %d", now.sessions, t.MaxSessions)
 	case h.debt > 0:

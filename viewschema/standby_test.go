@@ -1,0 +1,268 @@
+package viewschema_test
+
+import (
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/rs/zerolog"
+
+	v1 "github.com/viewschema/projector/examples/bank/v1"
+	"github.com/viewschema/projector/internal/pg"
+	"github.com/viewschema/projector/internal/pgtest"
+	"github.com/viewschema/projector/replay"
+	"github.com/viewschema/projector/viewschema"
+)
+
+// replicated is a database at version 1 on a server of its own, with a hot standby, and a schema that reads events there. Statements on
+// the primary go to one watcher, those on the standby and the log to another.
+type replicated struct {
+	*viewschema.Schema
+	primary, standby *pgxpool.Pool // of the test, not watched
+}
+
+func newReplicated(t *testing.T, settings map[string]string, onPrimary, onStandby *watcher) replicated {
+	t.Helper()
+	primary, standbys := pgtest.Replicated(t, atVersion1, settings)
+	r := replicated{primary: pgtest.Pool(t, primary), standby: pgtest.Pool(t, standbys[0])}
+	views, reads := tracedPool(t, primary, onPrimary), tracedPool(t, standbys[0], onStandby)
+	events, located, err := viewschema.Locate(t.Context(), views, reads)
+	if err != nil || events != nil || located != reads {
+		t.Fatalf("the standby is taken for something else: %v", err)
+	}
+	r.Schema, err = viewschema.Open(views, version2(), viewschema.Options{Standby: reads, Log: zerolog.New(onStandby)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func tracedPool(t *testing.T, url string, w *watcher) *pgxpool.Pool {
+	t.Helper()
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.MaxConns, config.ConnConfig.Tracer = 16, w
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// reads says whether a statement reads events to replay them.
+func reads(sql string) bool { return strings.Contains(sql, "declare projector_events") }
+
+// replayed waits until the standby has replayed what the primary has written.
+func (r replicated) replayed(t *testing.T) {
+	t.Helper()
+	mustExec(t, r.primary, "begin; set local synchronous_commit = on; select pg_logical_emit_message(true, 'test', ''); commit")
+	written := scalar[int64](t, r.primary, "select (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::int8")
+	for scalar[int64](t, r.standby, "select (pg_last_wal_replay_lsn() - '0/0'::pg_lsn)::int8") < written {
+		continue
+	}
+}
+
+// pause has the standby replay nothing more, until resume is called.
+func (r replicated) pause(t *testing.T) (resume func()) {
+	t.Helper()
+	mustExec(t, r.standby, "select pg_wal_replay_pause()")
+	for scalar[string](t, r.standby, "select pg_get_wal_replay_pause_state()") != "paused" {
+		continue
+	}
+	return func() { mustExec(t, r.standby, "select pg_wal_replay_resume()") }
+}
+
+// Writers append at full speed while batches, the lane and catch-ups read from a standby, and the cutover from the primary. Before that,
+// no event is read on the primary.
+func TestStandby(t *testing.T) {
+	t.Parallel()
+	var onPrimary, onStandby atomic.Int64
+	cuttingOver := atomic.Bool{}
+	r := newReplicated(t, nil, &watcher{before: func(sql string) {
+		if reads(sql) && !cuttingOver.Load() {
+			onPrimary.Add(1)
+		}
+	}}, &watcher{before: func(sql string) {
+		if reads(sql) {
+			onStandby.Add(1)
+			if cuttingOver.Load() {
+				t.Error("the cutover reads the standby")
+			}
+		}
+	}})
+	stop := writers(t, r.primary, 3, rand.Uint64(), v1.Definition, version2())
+	online(t, r.Schema)
+	for range 3 {
+		if _, err := r.CatchUp(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	cuttingOver.Store(true)
+	offline(t, r.Schema)
+	stop()
+	verify(t, r.primary, 2)
+	if n := onPrimary.Load(); n > 0 || onStandby.Load() == 0 {
+		t.Errorf("events were read %d times on the primary, and %d times on the standby", n, onStandby.Load())
+	}
+	if left := scalar[int](t, r.primary, "select count(*) from view_schema.projector_marks"); left > 0 {
+		t.Errorf("%d marks are left", left)
+	}
+}
+
+// A standby that is behind is waited for, by batches, by the lane and by catch-ups: it has nothing of what the cut says that there is. Seen to
+// lose events without the wait.
+func TestStandbyIsBehind(t *testing.T) {
+	t.Parallel()
+	var looks atomic.Int64
+	waits := make(chan struct{}, 1)
+	r := newReplicated(t, nil, &watcher{}, &watcher{before: func(sql string) {
+		if strings.Contains(sql, "from \"view_schema\".projector_marks") && looks.Add(1) == 4 {
+			waits <- struct{}{}
+		}
+	}})
+	for _, step := range []func() (viewschema.Result, error){
+		func() (viewschema.Result, error) { return r.MigrateOnline(t.Context()) },
+		func() (viewschema.Result, error) { return r.CatchUp(t.Context()) },
+	} {
+		resume := r.pause(t)
+		mustExec(t, r.primary, openAccount)
+		looks.Store(0)
+		done := make(chan error, 1)
+		go func() {
+			_, err := step()
+			done <- err
+		}()
+		select {
+		case <-waits:
+		case err := <-done:
+			t.Errorf("the standby was not waited for: %v", err)
+			done <- err
+		}
+		st, err := r.Status(t.Context())
+		if err != nil || st.Standby == nil || !st.Standby.Recovers || st.Standby.Behind == 0 {
+			t.Errorf("status: %+v, %v", st.Standby, err)
+		}
+		resume()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if n := tail(t, r.Schema); n > 0 {
+			t.Errorf("%d events are lacking", n)
+		}
+	}
+	offline(t, r.Schema)
+	verify(t, r.primary, 2, "accounts", "branch_totals", "transfers") // nobody projects live
+}
+
+// conflict has the standby cancel what reads events there at this moment.
+func (r replicated) conflict(t *testing.T) {
+	t.Helper()
+	mustExec(t, r.primary, "begin; lock table events in access exclusive mode; commit")
+	r.replayed(t)
+}
+
+// What the replay of WAL cancels is read again, in passes of fewer batches.
+func TestStandbyConflict(t *testing.T) {
+	t.Parallel()
+	var r replicated
+	var conflicts atomic.Int64
+	w := &watcher{}
+	w.before = func(sql string) {
+		if strings.HasPrefix(sql, "fetch ") && conflicts.Add(1) <= 3 {
+			r.conflict(t)
+		}
+	}
+	r = newReplicated(t, map[string]string{"max_standby_streaming_delay": "0"}, &watcher{}, w)
+	online(t, r.Schema)
+	conflicts.Store(0)
+	if _, err := r.CatchUp(t.Context()); err != nil {
+		t.Error(err)
+	}
+	offline(t, r.Schema)
+	verify(t, r.primary, 2)
+	if log := w.log(); !strings.Contains(log, "reading fewer batches at once") {
+		t.Errorf("passes were not shortened:\n%s", log)
+	}
+}
+
+// What the standby cancels each time is an error that says which of its settings is to blame; what is done stays.
+func TestStandbyConflictForEver(t *testing.T) {
+	t.Parallel()
+	var r replicated
+	var batches atomic.Int64
+	always := &watcher{}
+	always.before = func(sql string) {
+		if strings.HasPrefix(sql, "fetch ") && batches.Add(1) > 1 {
+			r.conflict(t)
+		}
+	}
+	r = newReplicated(t, map[string]string{"max_standby_streaming_delay": "0"}, &watcher{}, always)
+	_, err := r.MigrateOnline(t.Context())
+	conflict, ok := errors.AsType[*replay.ConflictError](err)
+	if !ok || conflict.Delay != "0" || conflict.Feedback != "off" || !strings.Contains(err.Error(), "hot_standby_feedback = on") {
+		t.Fatalf("%v", err)
+	}
+	online(t, open(t, r.primary, version2())) // reads the primary
+	offline(t, open(t, r.primary, version2()))
+	verify(t, r.primary, 2)
+}
+
+// A standby that is promoted in the middle of a migration is read no more, neither by the process at work nor by the next one, which
+// goes on without it. What was appended there is not in the tables.
+func TestStandbyPromoted(t *testing.T) {
+	t.Parallel()
+	r := newReplicated(t, nil, &watcher{}, &watcher{})
+	ctx := pg.WithFault(t.Context(), func(m pg.Moment, p pg.Point) {
+		if m == pg.After && p == pg.PointBegin {
+			mustExec(t, r.standby, "select pg_promote()")
+			mustExec(t, r.standby, openAccount)
+		}
+	})
+	if _, err := r.MigrateOnline(ctx); !errors.Is(err, viewschema.ErrNoStandby) {
+		t.Errorf("%v", err)
+	}
+	st, err := r.Status(t.Context())
+	if err != nil || st.Standby.Recovers {
+		t.Errorf("status: %+v, %v", st.Standby, err)
+	}
+	found, err := r.Doctor(t.Context())
+	if err != nil || finding(t, found, "it was promoted").Severity != viewschema.SeverityMend {
+		t.Error(err)
+	}
+	if _, _, err := viewschema.Locate(t.Context(), r.primary, r.standby); !errors.Is(err, viewschema.ErrRefused) || !strings.Contains(err.Error(), "timeline 2") {
+		t.Errorf("%v", err)
+	}
+	if _, err := apart(t, r.primary, r.standby, viewschema.Options{}).MigrateOnline(t.Context()); !errors.Is(err, viewschema.ErrChanged) {
+		t.Errorf("as another database: %v", err)
+	}
+	online(t, open(t, r.primary, version2()))
+	offline(t, open(t, r.primary, version2()))
+	verify(t, r.primary, 2)
+}
+
+// A standby of the primary before, which has not come along with the one that was promoted, is found out: both have positions in the WAL
+// beyond the place where their ways part.
+func TestStandbyOfAnother(t *testing.T) {
+	t.Parallel()
+	url, standbys := pgtest.Replicated(t, atVersion1, nil, nil)
+	former, promoted, left := pgtest.Pool(t, url), pgtest.Pool(t, standbys[0]), pgtest.Pool(t, standbys[1])
+	mustExec(t, promoted, "select pg_promote()")
+	mustExec(t, former, "create table public.much as select generate_series(1, 300000)")
+	_, standby, err := viewschema.Locate(t.Context(), promoted, left)
+	if err != nil || standby != left {
+		t.Fatal(err)
+	}
+	s, err := viewschema.Open(promoted, version2(), viewschema.Options{Standby: left})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.MigrateOnline(t.Context()); !errors.Is(err, viewschema.ErrNoStandby) {
+		t.Errorf("%v", err)
+	}
+}
