@@ -205,7 +205,7 @@ func strictTypesFlag() urfave.Flag {
 func globalFlags() []urfave.Flag {
 	return []urfave.Flag{
 		&urfave.StringFlag{Name: "database-url", Usage: "the database of the events and view tables; also DATABASE_URL, and libpq's PGHOST, PGDATABASE …"},
-		&urfave.StringFlag{Name: "events-url", Usage: "the database of the events, if it is another one than that of the view tables"},
+		&urfave.StringFlag{Name: "events-url", Usage: "the database of the events, if it is another one than that of the view tables; or that one on a hot standby, to read events there"},
 		&urfave.IntFlag{Name: "workers", Value: max(2, runtime.GOMAXPROCS(0)), Usage: "how many batches to replay at once"},
 		&urfave.BoolFlag{Name: "auto-migrate", Value: true, Usage: "bring the bookkeeping tables up to date when a command needs it; otherwise only init does"},
 		&urfave.BoolFlag{DisableDefaultText: true, Name: "json", Usage: "answer in lines of JSON"},

@@ -40,6 +40,7 @@ func (v statusView) text(w io.Writer, program string) {
 		}
 		fmt.Fprintf(t, "at work\t%s, %s on %s, since %s%s\n", r.Command, r.Program, r.Host, r.Started.Format(time.TimeOnly), holds)
 	}
+	standby(t, v.Standby)
 	parkedRows(t, v.Parked)
 	t.Flush()
 	if len(v.Tables) > 0 {
