@@ -100,15 +100,35 @@ func (j *Job) events() (db *pgxpool.Pool, elsewhere bool) {
 // eventsTx runs fn in a transaction in the database of the events: tx, which works on the tables, or else one that only
 // reads.
 func (j *Job) eventsTx(ctx context.Context, tx pgx.Tx, fn func(events pgx.Tx) error) error {
-	db, elsewhere := j.events()
-	if !elsewhere {
+	if _, elsewhere := j.events(); !elsewhere {
 		return fn(tx)
 	}
-	return pg.InTx(ctx, db, pg.PointList, func(events pgx.Tx) error {
-		if err := settings(ctx, events); err != nil {
+	return j.reading(ctx, fn)
+}
+
+// reading runs fn in a transaction of its own in the database of the events. On a standby it is a snapshot of what was replayed there, and
+// ErrNoStandby if there may be more in it since the standby was promoted.
+func (j *Job) reading(ctx context.Context, fn func(tx pgx.Tx) error) error {
+	db, _ := j.events()
+	run := transaction(pg.InTx)
+	if j.Source.OnStandby() {
+		run = pg.InSnapshot
+	}
+	return run(ctx, db, pg.PointList, func(tx pgx.Tx) error {
+		if err := settings(ctx, tx); err != nil { // takes the snapshot
 			return err
 		}
-		return fn(events)
+		if !j.Source.OnStandby() {
+			return fn(tx)
+		}
+		var recovers bool
+		if err := tx.QueryRow(ctx, "select pg_is_in_recovery()").Scan(&recovers); err != nil {
+			return fmt.Errorf("asking the standby whether it is one: %w", err)
+		}
+		if !recovers {
+			return ErrNoStandby
+		}
+		return fn(tx)
 	})
 }
 

@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/viewschema/projector/eventstore"
-	"github.com/viewschema/projector/internal/pg"
 )
 
 // feed is a batch on its way from a reader to a worker.
@@ -114,13 +113,7 @@ func (r *reader) pass(ctx context.Context, run []batch) error {
 		sel.UpTo = cut
 		return r.mark.read(ctx, func(tx pgx.Tx) error { return r.scan(ctx, tx, run, sel) })
 	}
-	events, _ := r.job.events()
-	return pg.InTx(ctx, events, pg.PointList, func(tx pgx.Tx) error {
-		if err := settings(ctx, tx); err != nil {
-			return err
-		}
-		return r.scan(ctx, tx, run, sel)
-	})
+	return r.job.reading(ctx, func(tx pgx.Tx) error { return r.scan(ctx, tx, run, sel) })
 }
 
 // scan hands over what a run of batches has.

@@ -167,7 +167,7 @@ func (m *mark) explain(ctx context.Context, waited time.Duration) error {
 			return fmt.Errorf("looking for the mark on the standby: %w", err)
 		}
 		if !has {
-			return fmt.Errorf("%w: it follows another server than that of the view tables, one that was promoted or is a copy", ErrNoStandby)
+			return ErrNoStandby
 		}
 		return nil
 	}

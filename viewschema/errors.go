@@ -26,7 +26,8 @@ var (
 	ErrInit = errors.New("the bookkeeping tables are not up to date")
 	// ErrState: the migration is not in the state that the command needs.
 	ErrState = replay.ErrState
-	// ErrNoStandby: Options.Standby is no standby of the view tables' server, or no longer. Nothing was read that it may have by itself.
+	// ErrNoStandby: events are read from a standby that was promoted, or is none of the view tables' server. Nothing was read that it may
+	// have by itself.
 	ErrNoStandby = replay.ErrNoStandby
 	// ErrAggregates: a row of a SQL table does not derive from one aggregate. The batch, or the group, left nothing.
 	ErrAggregates = replay.ErrAggregates

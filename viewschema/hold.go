@@ -117,10 +117,10 @@ func (h *hold) next(now server) string {
 		return fmt.Sprintf("paused; %s has changed the throttle last, at %s", t.ChangedBy, t.ChangedAt.Format(time.DateTime))
 	case now.blind:
 		return "the role of this process may not see standbys and sessions, whose limits it has to keep to; grant pg_read_all_stats to it"
-	case t.MaxLag > 0 && now.lag > t.MaxLag:
-		return fmt.Sprintf("a standby is %s behind, and --max-lag is %s", now.lag.Round(time.Millisecond), t.MaxLag)
 	case now.behind > cmp.Or(t.MaxLag, usualLag):
 		return fmt.Sprintf("the standby that events are read from is %s behind, and %s is allowed: see --max-lag", now.behind.Round(time.Millisecond), cmp.Or(t.MaxLag, usualLag))
+	case t.MaxLag > 0 && now.lag > t.MaxLag:
+		return fmt.Sprintf("a standby is %s behind, and --max-lag is %s", now.lag.Round(time.Millisecond), t.MaxLag)
 	case t.MaxSessions > 0 && now.sessions > t.MaxSessions:
 		return fmt.Sprintf("%d sessions are active, and --max-sessions is %d", now.sessions, t.MaxSessions)
 	case h.debt > 0:

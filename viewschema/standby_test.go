@@ -26,14 +26,19 @@ type replicated struct {
 
 func newReplicated(t *testing.T, settings map[string]string, onPrimary, onStandby *watcher) replicated {
 	t.Helper()
-	primary, standbys := pgtest.Replicated(t, atVersion1, settings)
+	return newReplicatedAt(t, atVersion1, version2(), settings, onPrimary, onStandby)
+}
+
+func newReplicatedAt(t *testing.T, setup pgtest.Setup, d viewschema.Definition, settings map[string]string, onPrimary, onStandby *watcher) replicated {
+	t.Helper()
+	primary, standbys := pgtest.Replicated(t, setup, settings)
 	r := replicated{primary: pgtest.Pool(t, primary), standby: pgtest.Pool(t, standbys[0])}
 	views, reads := tracedPool(t, primary, onPrimary), tracedPool(t, standbys[0], onStandby)
 	events, located, err := viewschema.Locate(t.Context(), views, reads)
 	if err != nil || events != nil || located != reads {
 		t.Fatalf("the standby is taken for something else: %v", err)
 	}
-	r.Schema, err = viewschema.Open(views, version2(), viewschema.Options{Standby: reads, Log: zerolog.New(onStandby)})
+	r.Schema, err = viewschema.Open(views, d, viewschema.Options{Standby: reads, Log: zerolog.New(onStandby)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +102,12 @@ func TestStandby(t *testing.T) {
 		}
 	}})
 	stop := writers(t, r.primary, 3, rand.Uint64(), v1.Definition, version2())
-	online(t, r.Schema)
+	if built := online(t, r.Schema); built.Cut == 0 || built.CutReason != "" {
+		t.Errorf("cut %d: %s", built.Cut, built.CutReason)
+	}
+	if ledger := scalar[int](t, r.primary, "select count(*) from view_schema.projector_replayed_ids"); ledger > 0 {
+		t.Errorf("%d events above the cut were read", ledger)
+	}
 	for range 3 {
 		if _, err := r.CatchUp(t.Context()); err != nil {
 			t.Error(err)
@@ -191,6 +201,50 @@ func TestStandbyConflict(t *testing.T) {
 	}
 }
 
+// A catch-up that the standby cancels each time goes on from the primary.
+func TestStandbyConflictInCatchUp(t *testing.T) {
+	t.Parallel()
+	var r replicated
+	var catchingUp atomic.Bool
+	w := &watcher{}
+	w.before = func(sql string) {
+		if strings.HasPrefix(sql, "fetch ") && catchingUp.Load() {
+			r.conflict(t)
+		}
+	}
+	d := v1.Definition // has no lane, which cannot go on from the primary
+	r = newReplicatedAt(t, emptyStore, d, map[string]string{"max_standby_streaming_delay": "0"}, &watcher{}, w)
+	online(t, r.Schema)
+	mustExec(t, r.primary, openAccount)
+	catchingUp.Store(true)
+	if done, err := r.CatchUp(t.Context()); err != nil || done.Events != 1 {
+		t.Errorf("%+v, %v", done, err)
+	}
+}
+
+// A server that has taken over may lack a mark, and so the history that was read: what was read with that one is not stored.
+func TestStandbyMarkIsGone(t *testing.T) {
+	t.Parallel()
+	var r replicated
+	var claims, made atomic.Int64
+	onPrimary := &watcher{}
+	onPrimary.before = func(sql string) {
+		switch {
+		case strings.Contains(sql, "insert into \"view_schema\".projector_marks"):
+			made.Add(1)
+		case strings.Contains(sql, "for update skip locked") && claims.Add(1) == 1:
+			mustExec(t, r.primary, "delete from view_schema.projector_marks")
+		}
+	}
+	r = newReplicatedAt(t, filledStore, v1.Definition, nil, onPrimary, &watcher{})
+	online(t, r.Schema)
+	offline(t, r.Schema)
+	verify(t, r.primary, 1)
+	if n := made.Load(); n < 2 {
+		t.Errorf("%d marks were made", n)
+	}
+}
+
 // What the standby cancels each time is an error that says which of its settings is to blame; what is done stays.
 func TestStandbyConflictForEver(t *testing.T) {
 	t.Parallel()
@@ -220,6 +274,7 @@ func TestStandbyPromoted(t *testing.T) {
 	r := newReplicated(t, nil, &watcher{}, &watcher{})
 	ctx := pg.WithFault(t.Context(), func(m pg.Moment, p pg.Point) {
 		if m == pg.After && p == pg.PointBegin {
+			r.replayed(t)
 			mustExec(t, r.standby, "select pg_promote()")
 			mustExec(t, r.standby, openAccount)
 		}
@@ -241,9 +296,41 @@ func TestStandbyPromoted(t *testing.T) {
 	if _, err := apart(t, r.primary, r.standby, viewschema.Options{}).MigrateOnline(t.Context()); !errors.Is(err, viewschema.ErrChanged) {
 		t.Errorf("as another database: %v", err)
 	}
-	online(t, open(t, r.primary, version2()))
-	offline(t, open(t, r.primary, version2()))
-	verify(t, r.primary, 2)
+	for _, now := range []*pgxpool.Pool{r.primary, r.standby} { // whoever is the primary now has the migration, too
+		if online := online(t, open(t, now, version2())); !online.Resumed {
+			t.Errorf("%+v", online)
+		}
+		offline(t, open(t, now, version2()))
+		verify(t, now, 2, "accounts", "branch_totals", "transfers") // nobody projects live
+	}
+}
+
+// The same of events on another server than the view tables, whose standby is all that can be asked. It has no cut, so all that it had
+// is in the ledger.
+func TestStandbyElsewherePromoted(t *testing.T) {
+	t.Parallel()
+	_, standbys := pgtest.Replicated(t, filledStore, nil)
+	events, views := pgtest.Pool(t, standbys[0]), pgtest.Database(t, nil)
+	_, standby, err := viewschema.Locate(t.Context(), views, events)
+	if err != nil || standby != nil {
+		t.Fatalf("a standby of another server is taken for one of this: %v", err)
+	}
+	s, err := viewschema.Open(views, v1.Definition, viewschema.Options{Events: events}) // whose projectors need no cut
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := pg.WithFault(t.Context(), func(m pg.Moment, p pg.Point) {
+		if m == pg.After && p == pg.PointBegin {
+			mustExec(t, events, "select pg_promote()")
+			mustExec(t, events, openAccount)
+		}
+	})
+	if _, err := s.MigrateOnline(ctx); !errors.Is(err, viewschema.ErrNoStandby) {
+		t.Errorf("%v", err)
+	}
+	if _, err := s.MigrateOnline(t.Context()); !errors.Is(err, viewschema.ErrChanged) || !strings.Contains(err.Error(), "timeline") {
+		t.Errorf("%v", err)
+	}
 }
 
 // A standby of the primary before, which has not come along with the one that was promoted, is found out: both have positions in the WAL
