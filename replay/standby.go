@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -33,6 +34,18 @@ func (j *Job) mark(ctx context.Context, cut int64) (*mark, error) {
 		return nil, fmt.Errorf("marking what the standby has to have: %w", err)
 	}
 	return m, nil
+}
+
+// warnUnsettled says that a rebuild reads from the primary although there is a standby.
+func (j *Job) warnUnsettled(ctx context.Context) error {
+	if j.Standby == nil {
+		return nil
+	}
+	cut, err := j.cut(ctx, j.DB)
+	if err == nil && cut == 0 {
+		j.Log.Warn().Msg("no cut is settled: events are read from the primary, and not from the standby")
+	}
+	return err
 }
 
 // remove deletes the mark. One that stays after a crash does no harm, and goes with the migration.
@@ -83,7 +96,7 @@ const (
 func (m *mark) read(ctx context.Context, fn func(tx pgx.Tx) error) error {
 	began := time.Now()
 	var told time.Time
-	var conflicts int64
+	conflicts := int64(math.MaxInt64) // not known yet
 	for pause := shortestLook; ; pause = min(2*pause, longestLook) {
 		err := pg.InSnapshot(ctx, m.job.Standby, pg.PointList, func(tx pgx.Tx) (err error) {
 			if err := settings(ctx, tx); err != nil {
@@ -137,9 +150,9 @@ func (m *mark) there(ctx context.Context, tx pgx.Tx) (conflicts int64, err error
 	case err != nil:
 		return 0, fmt.Errorf("looking for the mark on the standby: %w", err)
 	case !recovers:
-		return 0, ErrNoStandby
+		return conflicts, ErrNoStandby
 	case !has:
-		return 0, errBehind
+		return conflicts, errBehind
 	}
 	return conflicts, nil
 }

@@ -366,6 +366,52 @@ func TestStandbyElsewherePromoted(t *testing.T) {
 	}
 }
 
+// What a role may not read there is said with what to type; and what no cut can be settled for is read from the primary, which is said, too.
+func TestStandbyIsNoUse(t *testing.T) {
+	t.Parallel()
+	w := &watcher{}
+	r := newReplicatedAt(t, filledStore, v1.Definition, viewschema.Options{}, nil, &watcher{}, w)
+	mustExec(t, r.primary, "create role reader login; grant select on events to reader")
+	r.replayed(t)
+	config := r.standby.Config()
+	config.ConnConfig.User = "reader"
+	theirs, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(theirs.Close)
+	if _, standby, err := viewschema.Locate(t.Context(), r.primary, theirs); err != nil || standby != theirs {
+		t.Fatal(err)
+	}
+	s, err := viewschema.Open(r.primary, v1.Definition, viewschema.Options{Standby: theirs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.MigrateOnline(t.Context()); err == nil || !strings.Contains(err.Error(), `grant usage on schema "view_schema"`) {
+		t.Errorf("%v", err)
+	}
+	found, err := s.Doctor(t.Context())
+	if err != nil || !strings.HasPrefix(finding(t, found, "our role reader may not use schema view_schema").Remedy, "grant usage on schema view_schema to reader; grant select") {
+		t.Errorf("%v", err)
+	}
+	if _, err := s.Abort(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	mustExec(t, r.primary, "alter sequence events_position_seq cache 10")
+	w.before = func(sql string) {
+		if reads(sql) {
+			t.Error("what is not settled is read from the standby")
+		}
+	}
+	online(t, r.Schema)
+	offline(t, r.Schema)
+	verify(t, r.primary, 1)
+	if !strings.Contains(w.log(), "events are read from the primary, and not from the standby") {
+		t.Error("it is not said that the primary is read")
+	}
+}
+
 // A standby of the primary before, which has not come along with the one that was promoted, is found out: both have positions in the WAL
 // beyond the place where their ways part.
 func TestStandbyOfAnother(t *testing.T) {
