@@ -129,11 +129,19 @@ func (m *mark) read(ctx context.Context, fn func(tx pgx.Tx) error) error {
 const conflictsCount = "coalesce((select conflicts from pg_catalog.pg_stat_database where datname = current_database()), 0)"
 
 // canceled says whether the standby has canceled anything since it was at that number. A session that it ends between two statements
-// may be found to be gone, without what was said about it.
+// may be found to be gone, without what was said about it. Before PostgreSQL 15, the number comes half a second late.
 func (m *mark) canceled(ctx context.Context, before int64) bool {
-	var now int64
-	err := m.job.Standby.QueryRow(ctx, "select "+conflictsCount).Scan(&now)
-	return err == nil && now > before
+	for range 10 {
+		var now int64
+		err := m.job.Standby.QueryRow(ctx, "select "+conflictsCount).Scan(&now)
+		if err != nil || now > before {
+			return err == nil
+		}
+		if pg.Pause(ctx, 100*time.Millisecond) != nil {
+			return false
+		}
+	}
+	return false
 }
 
 // there looks whether the snapshot of the transaction, whose server has to be in recovery after it was taken, has the mark.

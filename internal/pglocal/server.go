@@ -136,9 +136,10 @@ func initialize(ctx context.Context, binaries Binaries, options Options, folder 
 	if !options.Durable {
 		args = append(args, "--no-sync")
 	}
-	out, err := execute(ctx, binaries, "initdb", append(args, "--locale=C.UTF-8"), folder, a)
+	initdb := filepath.Join(binaries.Dir, "initdb")
+	out, err := execute(ctx, initdb, append(args, "--locale=C.UTF-8"), folder, a)
 	if err != nil && strings.Contains(out, "locale") {
-		out, err = execute(ctx, binaries, "initdb", append(args, "--locale=C"), folder, a)
+		out, err = execute(ctx, initdb, append(args, "--locale=C"), folder, a)
 	}
 	if err != nil {
 		return fmt.Errorf("initdb of PostgreSQL %s in %s: %w\n%s", binaries.Version, data, err, out)
@@ -146,10 +147,10 @@ func initialize(ctx context.Context, binaries Binaries, options Options, folder 
 	return configure(data, configuration(folder, options))
 }
 
-// execute runs a program of PostgreSQL, and returns what it has said.
-func execute(ctx context.Context, binaries Binaries, program string, args []string, folder string, a account) (string, error) {
+// execute runs a program as the account, and returns what it has said.
+func execute(ctx context.Context, program string, args []string, folder string, a account) (string, error) {
 	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, filepath.Join(binaries.Dir, program), args...)
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = folder, &out, &out
 	p, err := spawn(cmd, a)
 	if err != nil {
