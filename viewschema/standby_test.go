@@ -213,25 +213,41 @@ func (r replicated) conflict(t *testing.T) {
 // What the replay of WAL cancels is read again, in passes of fewer batches.
 func TestStandbyConflict(t *testing.T) {
 	t.Parallel()
+	log := throughConflicts(t, filledStore, v1.Definition, viewschema.Options{Workers: 1}) // one reader, whose pass is all batches
+	for _, batches := range []string{`"batches":5,"message":"reading fewer batches at once`, `"batches":3,"message":"reading fewer batches at once`} {
+		if !strings.Contains(log, batches) {
+			t.Errorf("the log has no %s:\n%s", batches, log)
+		}
+	}
+}
+
+// The same, with a lane, and while several read.
+func TestStandbyConflictOfSeveral(t *testing.T) {
+	t.Parallel()
+	throughConflicts(t, atVersion1, version2(), viewschema.Options{})
+}
+
+// throughConflicts migrates through some conflicts, and returns the log.
+func throughConflicts(t *testing.T, setup pgtest.Setup, d viewschema.Definition, o viewschema.Options) (log string) {
+	t.Helper()
 	var r replicated
-	var conflicts atomic.Int64
+	var fetches atomic.Int64
 	w := &watcher{}
 	w.before = func(sql string) {
-		if strings.HasPrefix(sql, "fetch ") && conflicts.Add(1) <= 3 {
+		if strings.HasPrefix(sql, "fetch ") && fetches.Add(1) <= 3 {
 			r.conflict(t)
 		}
 	}
-	r = newReplicated(t, map[string]string{"max_standby_streaming_delay": "0"}, &watcher{}, w)
+	r = newReplicatedAt(t, setup, d, o, map[string]string{"max_standby_streaming_delay": "0"}, &watcher{}, w)
 	online(t, r.Schema)
-	conflicts.Store(0)
+	fetches.Store(0)
+	mustExec(t, r.primary, openAccount)
 	if _, err := r.CatchUp(t.Context()); err != nil {
 		t.Error(err)
 	}
 	offline(t, r.Schema)
-	verify(t, r.primary, 2)
-	if log := w.log(); !strings.Contains(log, "reading fewer batches at once") {
-		t.Errorf("passes were not shortened:\n%s", log)
-	}
+	verify(t, r.primary, r.Target(), "accounts")
+	return w.log()
 }
 
 // A catch-up that the standby cancels each time goes on from the primary.
