@@ -130,10 +130,15 @@ const standbyCheck = `
 	select 'mend', 'the server of --events-url is no standby: it was promoted', 'name a standby of the server with the view tables'
 	where not pg_is_in_recovery()
 	union all
-	select 'mend', pg_catalog.format('our role %I may not use schema %I there, where the bookkeeping tells what can be read', current_user, nspname),
+	select 'mend', pg_catalog.format('our role %I may not read schema %I there, where the bookkeeping tells what can be read', current_user, nspname),
 		pg_catalog.format('grant usage on schema %1$I to %2$I; grant select on all tables in schema %1$I to %2$I', nspname, current_user)
-	from pg_catalog.pg_namespace
-	where nspname = $1 and not has_schema_privilege(oid, 'usage')
+	from pg_catalog.pg_namespace n
+	where nspname = $1
+	  and (not has_schema_privilege(oid, 'usage')
+		or exists (
+			select
+			from pg_catalog.pg_class c
+			where c.relnamespace = n.oid and c.relkind = 'r' and c.relname like 'projector\_%' and not has_table_privilege(c.oid, 'select')))
 	union all
 	select 'mend', 'the replay of WAL is paused there, so nothing new can be read', 'there: select pg_wal_replay_resume()'
 	where pg_is_in_recovery() and pg_is_wal_replay_paused()

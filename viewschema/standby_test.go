@@ -407,9 +407,18 @@ func TestStandbyIsNoUse(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	found, err := s.Doctor(t.Context())
-	if err != nil || !strings.HasPrefix(finding(t, found, "our role reader may not use schema view_schema").Remedy, "grant usage on schema view_schema to reader; grant select") {
+	if err != nil || !strings.HasPrefix(finding(t, found, "our role reader may not read schema view_schema").Remedy, "grant usage on schema view_schema to reader; grant select") {
 		t.Errorf("%v", err)
 	}
+	mustExec(t, r.primary, "grant usage on schema view_schema to reader")
+	r.replayed(t)
+	if found, err = s.Doctor(t.Context()); err != nil {
+		t.Error(err)
+	}
+	finding(t, found, "our role reader may not read schema view_schema")
+	mustExec(t, r.primary, "grant select on all tables in schema view_schema to reader")
+	r.replayed(t)
+	online(t, s)
 	if _, err := s.Abort(t.Context()); err != nil {
 		t.Fatal(err)
 	}
