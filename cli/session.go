@@ -94,6 +94,8 @@ func (p *program) open(c *urfave.Context) (s *session, err error) {
 		Throttle:    change,
 		Runner:      p.runner(),
 		ManualInit:  !c.Bool("auto-migrate"),
+
+		FreeDiskQuery: c.String("free-disk-query"),
 	}
 	s.schema, err = viewschema.Open(pool, p.definition, options)
 	if err == nil {

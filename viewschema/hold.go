@@ -3,6 +3,7 @@ package viewschema
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -27,7 +28,7 @@ type server struct {
 	behind   time.Duration // the standby that events are read from
 }
 
-// beat says that the run is alive and keeps to what it is told. It is for one goroutine at a time.
+// beat says that the run is alive and keeps to what it is told. See mustStop for its errors.
 func (r *run) beat(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -45,7 +46,11 @@ func (r *run) beat(ctx context.Context) error {
 	}
 	now.behind, err = r.behind(ctx)
 	r.keepTo(now)
-	return err
+	if now.throttle == nil || now.throttle.MinFreeDisk == 0 {
+		return err
+	}
+	_, full := r.checkSpace(ctx, now.throttle.MinFreeDisk)
+	return errors.Join(err, full)
 }
 
 // look reads what has to be kept to, and of the server, what that needs.
