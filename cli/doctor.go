@@ -16,7 +16,7 @@ func examine(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	report, err := eventtable.Check(ctx, s.store(), s.definition.Source)
+	report, err := eventtable.Check(ctx, s.store, s.definition.Source)
 	if err != nil {
 		return err
 	}

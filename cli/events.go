@@ -40,7 +40,7 @@ func (p *program) events() []*urfave.Command {
 }
 
 func checkEvents(ctx context.Context, s *session) error {
-	r, err := eventtable.Check(ctx, s.store(), s.definition.Source)
+	r, err := eventtable.Check(ctx, s.store, s.definition.Source)
 	if err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func prepareEvents(ctx context.Context, s *session) error {
 		return usagef("--pause %s: not below 0", d)
 	}
 	began := time.Now()
-	p, err := eventtable.Plan(ctx, s.store(), s.definition.Source, eventtable.Options{
+	p, err := eventtable.Plan(ctx, s.store, s.definition.Source, eventtable.Options{
 		BatchSize:   s.flags.Int("batch-size"),
 		Pause:       s.flags.Duration("pause"),
 		KeepType:    s.flags.Bool("keep-type"),
@@ -82,7 +82,7 @@ func prepareEvents(ctx context.Context, s *session) error {
 	if err := s.confirm("take these steps"); err != nil {
 		return err
 	}
-	taken, err := p.Run(ctx, s.store())
+	taken, err := p.Run(ctx, s.store)
 	if err != nil {
 		return err
 	}

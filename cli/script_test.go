@@ -26,13 +26,14 @@ import (
 // with the bank's events in it, and an empty one beside it. Beside testscript's own commands there are v1, v2 and v3, the bank's
 // releases, file, which reads the definition from one, axon, whose events are in a table of Axon, and clock, whose owners are made of
 // the time; exits, which runs one of them and wants an exit code; sql; and hold, which keeps the statement's transaction open
-// until the script ends.
+// until the script ends; and replicated, which gives it a server with a hot standby, STANDBY_URL.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("DATABASE_URL", pgtest.DatabaseURL(env.T().(testing.TB), filledStore))
+			env.Values[scriptTest{}] = env.T()
 			env.Setenv("OTHER_URL", pgtest.DatabaseURL(env.T().(testing.TB), nil))
 			return nil
 		},
@@ -46,6 +47,8 @@ func TestScripts(t *testing.T) {
 			"exits": exits,
 			"sql":   sql,
 			"hold":  hold,
+
+			"replicated": replicated,
 		},
 	})
 }
@@ -121,6 +124,16 @@ func fromFile(file string) (cli.Config, error) {
 	text, err := os.ReadFile(file)
 	views, events, _ := strings.Cut(string(text), "\n")
 	return cli.Config{Definition: v1.Definition, Database: views, EventsDatabase: strings.TrimSpace(events)}, err
+}
+
+// scriptTest is the key of a script's testing.TB.
+type scriptTest struct{}
+
+// replicated moves the script to a server of its own that has a hot standby.
+func replicated(ts *testscript.TestScript, _ bool, _ []string) {
+	primary, standbys := pgtest.Replicated(ts.Value(scriptTest{}).(testing.TB), filledStore, nil)
+	ts.Setenv("DATABASE_URL", primary)
+	ts.Setenv("STANDBY_URL", standbys[0])
 }
 
 // sql runs a statement in the script's database.

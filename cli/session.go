@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -21,7 +22,8 @@ type session struct {
 	flags  *urfave.Context
 	schema *viewschema.Schema
 	pool   *pgxpool.Pool
-	events *pgxpool.Pool // nil: pool
+	events *pgxpool.Pool // of --events-url; nil: there is none
+	store  *pgxpool.Pool // of the events' primary
 	screen *screen       // nil: standard error is no terminal
 	page   *page         // nil: --http was not asked for
 	log    zerolog.Logger
@@ -72,9 +74,9 @@ func (p *program) open(c *urfave.Context) (s *session, err error) {
 		pool.Close()
 		return nil, err
 	}
-	s = &session{program: p, flags: c, pool: pool, events: events, screen: newScreen(p.Stderr)}
+	s = &session{program: p, flags: c, pool: pool, events: events, store: cmp.Or(events, pool), screen: newScreen(p.Stderr)}
 	s.log = s.logger().Level(level)
-	s.schema, err = viewschema.Open(pool, p.definition, viewschema.Options{
+	options := viewschema.Options{
 		Workers:     workers,
 		Events:      events,
 		Log:         s.log,
@@ -94,12 +96,13 @@ func (p *program) open(c *urfave.Context) (s *session, err error) {
 		ManualInit:  !c.Bool("auto-migrate"),
 
 		FreeDiskQuery: c.String("free-disk-query"),
-	})
+	}
+	s.schema, err = viewschema.Open(pool, p.definition, options)
 	if err == nil {
 		err = ping(c.Context, pool)
 	}
 	if err == nil && events != nil {
-		err = ping(c.Context, events)
+		err = s.locate(c.Context, options)
 	}
 	if err != nil {
 		s.close()
@@ -140,5 +143,21 @@ func (s *session) answer(a answer) error {
 	return nil
 }
 
-// store is the database of the events.
-func (s *session) store() *pgxpool.Pool { return cmp.Or(s.events, s.pool) }
+// locate opens the schema again, once it is known what --events-url leads to.
+func (s *session) locate(ctx context.Context, o viewschema.Options) (err error) {
+	if err := ping(ctx, s.events); err != nil {
+		return err
+	}
+	if o.Events, o.Standby, err = viewschema.Locate(ctx, s.pool, s.events); err != nil {
+		return err
+	}
+	s.store = cmp.Or(o.Events, s.pool)
+	switch {
+	case o.Standby != nil:
+		s.log.Debug().Msg("--events-url is a standby: what is settled on the primary is read there")
+	case o.Events == nil:
+		s.log.Warn().Msg("--events-url is the database of the view tables itself: nothing is read elsewhere")
+	}
+	s.schema, err = viewschema.Open(s.pool, s.definition, o)
+	return err
+}

@@ -43,6 +43,7 @@ func (v statusView) text(w io.Writer, program string) {
 		}
 		fmt.Fprintf(t, "at work\t%s, %s on %s, pid %d, since %s%s\n", r.Command, r.Program, r.Host, r.PID, r.Started.Format(time.TimeOnly), more)
 	}
+	standby(t, v.Standby)
 	parkedRows(t, v.Parked)
 	t.Flush()
 	if len(v.Tables) > 0 {

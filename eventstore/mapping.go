@@ -75,6 +75,7 @@ type Reader struct {
 	oid      uint32
 	relation string // quoted, qualified
 	isView   bool
+	standby  bool              // so was the server when the reader was opened
 	base     base              // where the positions come from
 	collate  string            // in SQL, after the aggregate id where order matters
 	types    map[string]string // of the relation's columns and the mapping's expressions, by PostgreSQL's internal names
@@ -89,6 +90,9 @@ type Reader struct {
 
 // Relation returns the quoted and qualified name of the event table.
 func (r *Reader) Relation() string { return r.relation }
+
+// OnStandby says whether the server was in recovery when the reader was opened. If it is promoted, it goes its own way.
+func (r *Reader) OnStandby() bool { return r.standby }
 
 // Relations are the oids of the event table and of the table below a view, where positions come from.
 func (r *Reader) Relations() []uint32 { return []uint32{r.oid, r.base.table} }
@@ -173,10 +177,10 @@ func (r *Reader) find(ctx context.Context, q pg.Querier) error {
 	name := r.mapping.Relation
 	var kind string
 	err := q.QueryRow(ctx, `
-		select c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), c.relkind::text
+		select c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), c.relkind::text, pg_is_in_recovery()
 		from pg_catalog.pg_class c
 		join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-		where c.oid = to_regclass($1)`, name).Scan(&r.oid, &r.relation, &kind)
+		where c.oid = to_regclass($1)`, name).Scan(&r.oid, &r.relation, &kind, &r.standby)
 	if errors.Is(err, pgx.ErrNoRows) {
 		database, path, err := whereabouts(ctx, q)
 		if err != nil {

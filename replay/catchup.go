@@ -63,7 +63,7 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 	}
 	settled := time.Now()
 	for lost := int64(1); lost > 0; {
-		if err := j.applyLacking(ctx, &p); err != nil {
+		if err := j.applyLacking(ctx, &p, cut.Position); err != nil {
 			return p, err
 		}
 		if p.Settled { // the lane never goes past what is settled
@@ -97,12 +97,12 @@ func (p *Pass) add(j *Job, done Applied) {
 	p.Rows += done.Rows
 }
 
-// applyLacking applies what the ledger lacks.
-func (j *Job) applyLacking(ctx context.Context, p *Pass) error {
+// applyLacking applies what the ledger lacks. Up to the settled cut, which is 0 if there is none, a standby may be read.
+func (j *Job) applyLacking(ctx context.Context, p *Pass, settled int64) error {
 	if !j.HasBatches() {
 		return nil
 	}
-	err := j.applyGroups(ctx, p)
+	err := j.applyGroups(ctx, p, settled)
 	if _, _, unique := pg.UniqueViolation(err); unique || errors.Is(err, projections.ErrShared) {
 		// A value that one aggregate freed and another took: together they fit.
 		j.Log.Info().Err(err).Msg("catching up again as one group")

@@ -25,6 +25,23 @@
 // CatchUp settles a new cut first, then applies what the ledger lacks in groups of whole aggregates, and at last moves the
 // cut and forgets the positions up to it. Settling after the pass would lose the events that were committed in between.
 //
+// # Standbys
+//
+// Of a hot standby of the server with the tables, which has the events too, only what is settled is read: events at or below a cut
+// that was settled on the primary. These are the same on every server that has them all, however far it is otherwise. So what is read
+// does not depend on which standby it was, or on how old its snapshot is, and nothing of it has to be recorded; and an event is never
+// known to the ledger before statements on the primary can see it, which would be so with a commit that waits for a synchronous standby.
+// What is above the cut is left to catch-ups, and to the cutover, which reads no standby.
+//
+// Whether a snapshot has all that is settled is told by a mark: a row that is committed on the primary after the cut was settled.
+// Commits become visible on a standby in the order of the WAL, so a snapshot with the mark has all that was committed before it. A
+// position in the WAL would not do: two servers that have gone different ways, after a standby was promoted, both come to it. For the
+// same reason the transaction that stores what was read looks for the mark, too: if it is there, its server and the standby have the
+// same history up to the mark. A standby that was promoted is not read, since marks do not come to it, and what it has is of others.
+//
+// A snapshot of a standby lasts for as long as it lets queries hold up the replay of WAL. A pass that it cancels is followed by one
+// of half as many batches; a catch-up goes on from the primary.
+//
 // # Totals
 //
 // Batches do not add to the rows of a projections.Totals: all that add to one would wait for the first, until its end. They

@@ -15,6 +15,11 @@ var ErrMostParked = errors.New("too many aggregates would be parked")
 // ErrInOrder is returned when the lane cannot go on: nothing can be left out of the order of the store.
 var ErrInOrder = errors.New("in the order of the store")
 
+// ErrNoStandby is returned when the server that events are read from was promoted, or when Job.Standby is no standby of the server that
+// has the tables. Nothing that it may have by itself was read.
+var ErrNoStandby = errors.New("the server that events are read from is not, or no longer, the standby that it was taken for: it was promoted, or follows another primary; " +
+	"name another one in --events-url, or none")
+
 // BatchError tells which batch something went wrong with. The batch is pending again.
 type BatchError struct {
 	Number int    // in projector_batches

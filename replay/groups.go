@@ -24,6 +24,7 @@ const groupSize = 3_000
 // into groups of whole aggregates, which workers apply in transactions of their own.
 type catchUp struct {
 	job          *Job
+	mark         *mark // nil: events are read from the primary
 	groups       chan group
 	held         bool // not all were read, since nothing new may be begun
 	events, rows atomic.Int64
@@ -35,29 +36,40 @@ type group struct {
 	events     []projections.Raw
 }
 
-// applyGroups applies what the ledger lacks. If it is held back, it begins anew afterwards: what was applied is not lacking then.
-func (j *Job) applyGroups(ctx context.Context, p *Pass) error {
+// applyGroups applies what the ledger lacks; if a standby is read, of that what is settled up to the cut, and 0 is for nothing. If it
+// is held back, it begins anew afterwards: what was applied is not lacking then.
+func (j *Job) applyGroups(ctx context.Context, p *Pass, settled int64) error {
 	for {
 		if err := j.Throttle.wait(ctx); err != nil {
 			return err
 		}
-		if held, err := j.applySome(ctx, p); err != nil || !held {
+		held, err := j.applySome(ctx, p, settled)
+		if canceled(err) && ctx.Err() == nil {
+			j.Log.Warn().Err(err).Msg("catching up from the primary")
+			settled = 0
+			continue
+		}
+		if err != nil || !held {
 			return err
 		}
 	}
 }
 
 // applySome applies what the ledger lacks, until it is held back.
-func (j *Job) applySome(ctx context.Context, p *Pass) (held bool, err error) {
+func (j *Job) applySome(ctx context.Context, p *Pass, settled int64) (held bool, err error) {
 	_, workers, err := j.share(1)
 	if err != nil {
 		return false, err
 	}
 	c := &catchUp{job: j, groups: make(chan group)}
+	if c.mark, err = j.mark(ctx, settled); err != nil {
+		return false, err
+	}
+	defer c.mark.remove(ctx)
 	began := time.Now()
 	var total int64
 	if j.Progress != nil {
-		if total, err = j.Tail(ctx, j.DB); err != nil {
+		if total, err = c.total(ctx); err != nil {
 			return false, err
 		}
 	}
@@ -86,9 +98,42 @@ func (j *Job) applySome(ctx context.Context, p *Pass) (held bool, err error) {
 	return c.held, err
 }
 
+// total counts what there is to apply.
+func (c *catchUp) total(ctx context.Context) (n int64, err error) {
+	if c.mark == nil {
+		return c.job.Tail(ctx, c.job.DB)
+	}
+	err = c.fromStandby(ctx, func(tx pgx.Tx, lacks eventstore.Selection) error {
+		n, err = c.job.Source.Count(ctx, tx, lacks)
+		return err
+	})
+	return n, err
+}
+
+// fromStandby runs fn in a snapshot of the standby, with what the ledger lacks there of what is settled. The ledger of the snapshot is
+// older than the one on the primary: what another pass has recorded since is found again, and refused when it is recorded.
+func (c *catchUp) fromStandby(ctx context.Context, fn func(tx pgx.Tx, lacks eventstore.Selection) error) error {
+	t := trouble{}
+	for {
+		err := c.mark.read(ctx, func(tx pgx.Tx) error {
+			cut, err := c.job.cut(ctx, tx)
+			if err != nil {
+				return err
+			}
+			return fn(tx, eventstore.Selection{After: cut, UpTo: c.mark.cut, Except: c.job.replayed()})
+		})
+		if err == nil || !t.again(ctx, c.job, err) {
+			return err
+		}
+	}
+}
+
 // read reads again from the beginning after a lost connection: what is applied by then is not lacking any more.
 func (c *catchUp) read(ctx context.Context) error {
 	size := int(cmp.Or(c.job.groupSize, groupSize))
+	if c.mark != nil {
+		return c.fromStandby(ctx, func(tx pgx.Tx, lacks eventstore.Selection) error { return c.scan(ctx, tx, lacks, size) })
+	}
 	return c.job.Retry(ctx, pg.PointList, func(tx pgx.Tx) error {
 		cut, err := c.job.cut(ctx, tx)
 		if err != nil {
@@ -190,6 +235,9 @@ func (c *catchUp) apply(ctx context.Context) error {
 				return err
 			}
 			fresh = false
+			if err := c.mark.here(ctx, tx); err != nil {
+				return err
+			}
 			lacking := slices.DeleteFunc(g.events, func(e projections.Raw) bool { return e.Position <= cut })
 			done, err = j.applyEvents(ctx, tx, t, lacking)
 			return err

@@ -2,6 +2,7 @@ package replay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -22,7 +23,10 @@ type Job struct {
 	Source      *eventstore.Reader
 	DB          *pgxpool.Pool // of the tables and the ledger
 	Events      *pgxpool.Pool // of Source; nil: DB
-	Workers     int           // 0: 2
+	// Standby is a hot standby of DB, which has the events, too; nil: there is none. What is settled is read from it by batches, the lane
+	// and catch-ups, and all else from DB. Then Projections has no SQL tables, which are not read but computed in DB.
+	Standby *pgxpool.Pool
+	Workers int // 0: 2
 	// Merge puts the partial rows of an accumulating table together, and returns how many rows that made; nil if there is none.
 	// It runs in the transaction that marks it as done.
 	Merge     func(ctx context.Context, tx pgx.Tx, table string) (rows int64, err error)
@@ -96,15 +100,35 @@ func (j *Job) events() (db *pgxpool.Pool, elsewhere bool) {
 // eventsTx runs fn in a transaction in the database of the events: tx, which works on the tables, or else one that only
 // reads.
 func (j *Job) eventsTx(ctx context.Context, tx pgx.Tx, fn func(events pgx.Tx) error) error {
-	db, elsewhere := j.events()
-	if !elsewhere {
+	if _, elsewhere := j.events(); !elsewhere {
 		return fn(tx)
 	}
-	return pg.InTx(ctx, db, pg.PointList, func(events pgx.Tx) error {
-		if err := settings(ctx, events); err != nil {
+	return j.reading(ctx, fn)
+}
+
+// reading runs fn in a transaction of its own in the database of the events. On a standby it is a snapshot of what was replayed there, and
+// ErrNoStandby if there may be more in it since the standby was promoted.
+func (j *Job) reading(ctx context.Context, fn func(tx pgx.Tx) error) error {
+	db, _ := j.events()
+	run := transaction(pg.InTx)
+	if j.Source.OnStandby() {
+		run = pg.InSnapshot
+	}
+	return run(ctx, db, pg.PointList, func(tx pgx.Tx) error {
+		if err := settings(ctx, tx); err != nil { // takes the snapshot
 			return err
 		}
-		return fn(events)
+		if !j.Source.OnStandby() {
+			return fn(tx)
+		}
+		var recovers bool
+		if err := tx.QueryRow(ctx, "select pg_is_in_recovery()").Scan(&recovers); err != nil {
+			return fmt.Errorf("asking the standby whether it is one: %w", err)
+		}
+		if !recovers {
+			return ErrNoStandby
+		}
+		return fn(tx)
 	})
 }
 
@@ -134,7 +158,7 @@ func (t *trouble) again(ctx context.Context, j *Job, err error) bool {
 	switch {
 	case ctx.Err() != nil:
 		return false
-	case pg.IsConnectionLost(err):
+	case pg.IsConnectionLost(err) && !canceled(err):
 		t.lost++
 		if t.lost > mostLost {
 			return false
@@ -146,7 +170,7 @@ func (t *trouble) again(ctx context.Context, j *Job, err error) bool {
 			}
 			return false
 		}
-	case pg.IsRetryable(err) || isRecorded(err):
+	case pg.IsRetryable(err) || isRecorded(err) || canceled(err) || errors.Is(err, errMoved):
 		if t.failed++; t.failed == tries {
 			return false
 		}
@@ -197,7 +221,8 @@ func (j *Job) reconnect(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
-		if events, _ := j.events(); j.DB.Ping(ctx) == nil && events.Ping(ctx) == nil {
+		events, _ := j.events()
+		if j.DB.Ping(ctx) == nil && events.Ping(ctx) == nil && (j.Standby == nil || j.Standby.Ping(ctx) == nil) {
 			return true
 		}
 		select {

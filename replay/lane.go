@@ -108,7 +108,7 @@ func (r orderedRun) apply(ctx context.Context, tx pgx.Tx, events []projections.R
 
 // advanceLane brings the lane to the limit, or, if that is 0, to the migration's cut. Other processes may do the same: the lock of
 // the lane's row makes one at a time go on, from where the one before it has come to. The limit has to be settled: a position that
-// is passed is never looked at again.
+// is passed is never looked at again. A standby that cancels a slice is asked for a smaller one.
 func (j *Job) advanceLane(ctx context.Context, limit int64, told func(Applied), states ...State) (Applied, error) {
 	var sum Applied
 	if !j.hasLane() {
@@ -128,6 +128,11 @@ func (j *Job) advanceLane(ctx context.Context, limit int64, told func(Applied), 
 	case !indexed:
 		size = 0
 	}
+	m, err := j.laneMark(ctx, limit)
+	if err != nil {
+		return sum, err
+	}
+	defer m.remove(ctx)
 	in := NewInOrder(j.Projections, j.Source)
 	for {
 		if err := j.Throttle.wait(ctx); err != nil {
@@ -143,7 +148,16 @@ func (j *Job) advanceLane(ctx context.Context, limit int64, told func(Applied), 
 			if limit > 0 {
 				upTo = limit
 			}
-			done, arrived, err = j.laneSlice(ctx, tx, in, upTo, size)
+			if m != nil {
+				upTo = min(upTo, m.cut) // a catch-up may have moved the migration's
+			}
+			if err := m.here(ctx, tx); err != nil {
+				return err
+			}
+			done, arrived, err = j.laneSlice(ctx, tx, in, m, upTo, size)
+			if canceled(err) {
+				size = (size + 1) / 2
+			}
 			return err
 		})
 		if err != nil {
@@ -164,14 +178,32 @@ func (j *Job) advanceLane(ctx context.Context, limit int64, told func(Applied), 
 	}
 }
 
+// laneMark makes the mark for the lane's way to a limit, or, if that is 0, to the migration's cut, and waits for it: nobody holds the
+// lane meanwhile.
+func (j *Job) laneMark(ctx context.Context, limit int64) (m *mark, err error) {
+	if limit == 0 {
+		if limit, err = j.cut(ctx, j.DB); err != nil {
+			return nil, err
+		}
+	}
+	if m, err = j.mark(ctx, limit); err != nil {
+		return nil, err
+	}
+	if err := m.await(ctx); err != nil {
+		m.remove(ctx)
+		return nil, err
+	}
+	return m, nil
+}
+
 // laneSlice applies the next events up to a position, at most so many if size is not 0. A crash anywhere in it leaves the lane where
 // it was.
-func (j *Job) laneSlice(ctx context.Context, tx pgx.Tx, in *InOrder, upTo, size int64) (done Applied, arrived bool, err error) {
+func (j *Job) laneSlice(ctx context.Context, tx pgx.Tx, in *InOrder, m *mark, upTo, size int64) (done Applied, arrived bool, err error) {
 	position, err := j.lockLane(ctx, tx)
 	if err != nil || position >= upTo {
 		return done, true, err
 	}
-	done, err = j.applyLane(ctx, tx, in, eventstore.Selection{After: position, UpTo: upTo, Limit: size})
+	done, err = j.applyLane(ctx, tx, in, m, eventstore.Selection{After: position, UpTo: upTo, Limit: size})
 	if err != nil {
 		return done, false, err
 	}
@@ -182,8 +214,9 @@ func (j *Job) laneSlice(ctx context.Context, tx pgx.Tx, in *InOrder, upTo, size 
 	return done, to == upTo, j.moveLane(ctx, tx, to, done)
 }
 
-func (j *Job) applyLane(ctx context.Context, tx pgx.Tx, in *InOrder, sel eventstore.Selection) (done Applied, err error) {
-	err = j.eventsTx(ctx, tx, func(events pgx.Tx) error {
+// applyLane applies a selection: of what is settled, if there is a mark.
+func (j *Job) applyLane(ctx context.Context, tx pgx.Tx, in *InOrder, m *mark, sel eventstore.Selection) (done Applied, err error) {
+	err = j.settled(ctx, tx, m, func(events pgx.Tx) error {
 		done, err = in.Apply(ctx, tx, events, sel)
 		return err
 	})
@@ -209,7 +242,7 @@ func (j *Job) finishLane(ctx context.Context, tx pgx.Tx, p *Pass) error {
 	if err != nil {
 		return err
 	}
-	done, err := j.applyLane(ctx, tx, NewInOrder(j.Projections, j.Source), eventstore.Selection{After: p.LaneFrom})
+	done, err := j.applyLane(ctx, tx, NewInOrder(j.Projections, j.Source), nil, eventstore.Selection{After: p.LaneFrom})
 	if err != nil {
 		return err
 	}

@@ -135,6 +135,17 @@ func (p *passes) choose(pending []batch) []batch {
 	return best
 }
 
+// shorten has passes be half as long as one that was canceled, and at least a batch.
+func (p *passes) shorten(run []batch) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var events int64
+	for _, b := range run {
+		events += b.estimate
+	}
+	p.size = min(p.size, max(1, events/2))
+}
+
 // meet notes that another process has the batch, or has had it.
 func (p *passes) meet(b batch) {
 	p.mu.Lock()

@@ -8,12 +8,12 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/viewschema/projector/eventstore"
-	"github.com/viewschema/projector/internal/pg"
 )
 
 // feed is a batch on its way from a reader to a worker.
 type feed struct {
 	batch  batch
+	mark   *mark         // of what is read; nil: it is read from the primary
 	claim  chan claim    // the worker's one answer
 	chunks chan *chunk   // closed at the end
 	err    error         // why the chunks end too early; set before they are closed
@@ -36,6 +36,7 @@ type reader struct {
 	feeds  chan<- *feed // unbuffered: a batch is offered when a worker is free
 	meter  *meter
 
+	mark  *mark
 	feed  *feed
 	left  []batch // of the pass, offered to no worker yet
 	chunk *chunk
@@ -68,17 +69,37 @@ func (r *reader) run(ctx context.Context) error {
 		switch {
 		case err == nil || errors.Is(err, errMet) || errors.Is(err, errHeld):
 			t = trouble{}
-		case !t.again(ctx, r.job, err):
+			continue
+		case canceled(err) && len(run) > 1:
+			r.passes.shorten(run)
+			r.job.Log.Warn().Int("batches", len(run)).Msg("reading fewer batches at once from the standby, which has canceled a pass")
+			t = trouble{}
+		}
+		if !t.again(ctx, r.job, err) {
+			if canceled(err) && len(run) == 1 {
+				err = run[0].failed("replaying", r.job.Version, err)
+			}
 			return err
 		}
 	}
 }
 
 // pass reads a run of batches with one statement. Its snapshot may be older than the claim of a batch; that is as good as
-// a new one, since it is younger than the cut, and the ledger gets what was read above that.
+// a new one, since it is younger than the cut, and the ledger gets what was read above that. The cut does not move while a batch
+// is not done.
 func (r *reader) pass(ctx context.Context, run []batch) error {
-	cut, err := r.offer(ctx)
+	cut, err := r.job.cut(ctx, r.job.DB)
 	if err != nil {
+		return err
+	}
+	if r.mark, err = r.job.mark(ctx, cut); err != nil {
+		return err
+	}
+	defer r.mark.remove(ctx)
+	if err := r.mark.await(ctx); err != nil { // before a worker holds a batch
+		return err
+	}
+	if cut, err = r.offer(ctx); err != nil {
 		return err
 	}
 	sel := eventstore.Selection{
@@ -88,34 +109,37 @@ func (r *reader) pass(ctx context.Context, run []batch) error {
 	for _, b := range run[1:] {
 		sel.Bounds = append(sel.Bounds, b.rng.From)
 	}
-	events, _ := r.job.events()
-	return pg.InTx(ctx, events, pg.PointList, func(tx pgx.Tx) error {
-		if err := settings(ctx, tx); err != nil {
+	if r.mark != nil {
+		sel.UpTo = cut
+		return r.mark.read(ctx, func(tx pgx.Tx) error { return r.scan(ctx, tx, run, sel) })
+	}
+	return r.job.reading(ctx, func(tx pgx.Tx) error { return r.scan(ctx, tx, run, sel) })
+}
+
+// scan hands over what a run of batches has.
+func (r *reader) scan(ctx context.Context, tx pgx.Tx, run []batch, sel eventstore.Selection) error {
+	// A throttle can keep us from reading for long, and nobody waits for what we hold.
+	if err := idleTimeout(ctx, tx, 0); err != nil {
+		return err
+	}
+	r.began = time.Now()
+	for e, err := range r.job.Source.Scan(ctx, tx, sel) {
+		for err == nil && run[e.Part].number != r.feed.batch.number {
+			err = r.advance(ctx)
+		}
+		if err == nil {
+			err = r.add(ctx, e)
+		}
+		if err != nil {
 			return err
 		}
-		// A throttle can keep us from reading for long, and nobody waits for what we hold.
-		if err := idleTimeout(ctx, tx, 0); err != nil {
+	}
+	for len(r.left) > 0 { // they have no events
+		if err := r.advance(ctx); err != nil {
 			return err
 		}
-		r.began = time.Now()
-		for e, err := range r.job.Source.Scan(ctx, tx, sel) {
-			for err == nil && run[e.Part].number != r.feed.batch.number {
-				err = r.advance(ctx)
-			}
-			if err == nil {
-				err = r.add(ctx, e)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		for len(r.left) > 0 { // they have no events
-			if err := r.advance(ctx); err != nil {
-				return err
-			}
-		}
-		return r.send(ctx)
-	})
+	}
+	return r.send(ctx)
 }
 
 // advance ends the batch that is being read and begins the next one.
@@ -135,7 +159,7 @@ func (r *reader) advance(ctx context.Context) error {
 // offer gives the next batch to a worker and waits until it is claimed. If another process has it, it returns errMet.
 func (r *reader) offer(ctx context.Context) (cut int64, err error) {
 	b := r.left[0]
-	f := &feed{batch: b, claim: make(chan claim, 1), chunks: make(chan *chunk, chunksAhead), done: make(chan struct{})}
+	f := &feed{batch: b, mark: r.mark, claim: make(chan claim, 1), chunks: make(chan *chunk, chunksAhead), done: make(chan struct{})}
 	select {
 	case r.feeds <- f:
 	case <-ctx.Done():

@@ -57,6 +57,9 @@ func (j *Job) replay(ctx context.Context, m *meter) error {
 	if j.Projections.Parallel().OnlySQL() {
 		return j.compute(ctx, m)
 	}
+	if err := j.warnUnsettled(ctx); err != nil {
+		return err
+	}
 	passes, err := j.newPasses(ctx)
 	if err != nil {
 		return err

@@ -42,8 +42,9 @@ func (w *worker) replay(ctx context.Context, feeds <-chan *feed) error {
 				err = w.job.parkBatch(ctx, f.batch, p)
 			}
 			w.passes.release(f.batch)
+			_, unread := errors.AsType[*unread](err)
 			switch {
-			case err == nil:
+			case err == nil || unread:
 				t = trouble{}
 			case !t.again(ctx, w.job, err):
 				return err
@@ -77,6 +78,9 @@ func (w *worker) batch(ctx context.Context, f *feed) error {
 			w.passes.meet(f.batch)
 			return errMet
 		}
+		if err := f.mark.here(ctx, tx); err != nil {
+			return err
+		}
 		claimed = true
 		f.claim <- claim{ours: true, cut: cut}
 		if rows, err = w.rebuild(ctx, tx, f, cut, &read); err != nil {
@@ -85,7 +89,7 @@ func (w *worker) batch(ctx context.Context, f *feed) error {
 		return nil
 	})
 	switch {
-	case errors.Is(err, errMet):
+	case errors.Is(err, errMet) || errors.Is(err, errMoved):
 		return nil
 	case err != nil:
 		w.meter.read(-read)
@@ -142,6 +146,9 @@ func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, rea
 		w.meter.read(n)
 		w.meter.applied(time.Since(began), w.run.Spent())
 		c.free()
+	}
+	if f.err != nil && f.mark != nil {
+		return 0, &unread{f.err}
 	}
 	if f.err != nil {
 		return 0, f.err

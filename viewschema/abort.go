@@ -95,6 +95,7 @@ func (s *Schema) forget(ctx context.Context, tx pgx.Tx, m *migration) error {
 	for _, sql := range []string{
 		"delete from %SCHEMA%.projector_replayed_ids where migration_id = $1",
 		"delete from %SCHEMA%.projector_throttles where migration_id = $1",
+		"delete from %SCHEMA%.projector_marks where migration_id = $1",
 		"delete from %SCHEMA%.projector_migrations where id = $1", // and its tables and batches
 	} {
 		if _, err := tx.Exec(ctx, s.sql(sql), m.Migration); err != nil {

@@ -29,7 +29,7 @@ type Finding struct {
 }
 
 // Doctor looks at what a migration needs, and at what would be in its way at this moment: the plan's hazards, rights, space,
-// connections, settings, long transactions, work on the event table, replication, foreign keys that a cutover left not valid. Each thing that it looks at is a finding, if
+// connections, settings, long transactions, work on the event table, replication, the standby that events are read from, foreign keys that a cutover left not valid. Each thing that it looks at is a finding, if
 // only to say that it is fit. It touches nothing and takes no lock that anybody waits for. The error is that the database cannot
 // be read, or ErrDefinition.
 func (s *Schema) Doctor(ctx context.Context) ([]Finding, error) {
@@ -75,7 +75,14 @@ func (s *Schema) examine(ctx context.Context, long time.Duration) ([]Finding, er
 		}
 		findings = append(findings, found...)
 	}
-	return findings, nil
+	if s.standby == nil {
+		return findings, nil
+	}
+	found, err := check(ctx, s.standby, "standby", standbyCheck, s.def.Schema)
+	if err != nil {
+		return nil, fmt.Errorf("looking at the standby: %w", err)
+	}
+	return append(findings, found...), nil
 }
 
 // check runs a query whose rows are findings. That there are none is one, too.

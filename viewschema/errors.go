@@ -29,6 +29,9 @@ var (
 	ErrSpace = errors.New("too little disk space")
 	// ErrState: the migration is not in the state that the command needs.
 	ErrState = replay.ErrState
+	// ErrNoStandby: events are read from a standby that was promoted, or is none of the view tables' server. Nothing was read that it may
+	// have by itself.
+	ErrNoStandby = replay.ErrNoStandby
 	// ErrAggregates: a row of a SQL table does not derive from one aggregate. The batch, or the group, left nothing.
 	ErrAggregates = replay.ErrAggregates
 	// ErrLockWait: the cutover could not get its locks in time. Nothing was changed; the migration is still built.

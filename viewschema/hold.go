@@ -1,7 +1,9 @@
 package viewschema
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -22,7 +24,8 @@ type server struct {
 	lag      time.Duration
 	sessions int
 	wal      int64
-	blind    bool // our role is not shown standbys and sessions
+	blind    bool          // our role is not shown standbys and sessions
+	behind   time.Duration // the standby that events are read from
 }
 
 // beat says that the run is alive and keeps to what it is told. See mustStop for its errors.
@@ -41,12 +44,13 @@ func (r *run) beat(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	now.behind, err = r.behind(ctx)
 	r.keepTo(now)
 	if now.throttle == nil || now.throttle.MinFreeDisk == 0 {
-		return nil
+		return err
 	}
-	_, err = r.checkSpace(ctx, now.throttle.MinFreeDisk)
-	return err
+	_, full := r.checkSpace(ctx, now.throttle.MinFreeDisk)
+	return errors.Join(err, full)
 }
 
 // look reads what has to be kept to, and of the server, what that needs.
@@ -94,17 +98,16 @@ func (r *run) keepTo(now server) {
 	r.hold.reason = reason
 }
 
+// usualLag is how far the standby that events are read from may be behind without a MaxLag.
+const usualLag = time.Minute
+
 // longestDebt bounds how long a run waits after the server has written too much.
 const longestDebt = 10 * time.Second
 
 // next returns why to hold back now; empty if there is no reason. Of the write-ahead log, what is above the limit has to be waited
 // off, but no more than longestDebt of it, since others write, too.
 func (h *hold) next(now server) string {
-	t := now.throttle
-	if t == nil {
-		*h = hold{reason: h.reason}
-		return ""
-	}
+	t := cmp.Or(now.throttle, &Throttle{})
 	if t.MaxWALRate == 0 {
 		h.at, h.wal, h.debt = time.Time{}, 0, 0
 	} else {
@@ -119,6 +122,8 @@ func (h *hold) next(now server) string {
 		return fmt.Sprintf("paused; %s has changed the throttle last, at %s", t.ChangedBy, t.ChangedAt.Format(time.DateTime))
 	case now.blind:
 		return "the role of this process may not see standbys and sessions, whose limits it has to keep to; grant pg_read_all_stats to it"
+	case now.behind > cmp.Or(t.MaxLag, usualLag):
+		return fmt.Sprintf("the standby that events are read from is %s behind, and %s is allowed: see --max-lag", now.behind.Round(time.Millisecond), cmp.Or(t.MaxLag, usualLag))
 	case t.MaxLag > 0 && now.lag > t.MaxLag:
 		return fmt.Sprintf("a standby is %s behind, and --max-lag is %s", now.lag.Round(time.Millisecond), t.MaxLag)
 	case t.MaxSessions > 0 && now.sessions > t.MaxSessions:

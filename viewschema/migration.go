@@ -115,6 +115,7 @@ func (s *Schema) job(m *migration, source *eventstore.Reader, plan *Plan) *repla
 		Source:      source,
 		DB:          s.db,
 		Events:      s.events,
+		Standby:     s.standby,
 		Workers:     s.opts.Workers,
 		Merge: func(ctx context.Context, tx pgx.Tx, table string) (int64, error) {
 			return s.merge(ctx, tx, m, totals[table])

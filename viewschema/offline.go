@@ -58,6 +58,7 @@ func (r *run) cutOver(ctx context.Context, m *migration, plan *Plan) (Result, er
 		return Result{}, err
 	}
 	job := r.job(m, source, plan)
+	job.Standby = nil // the last events are read where writers are held off, and those before them are few
 	parked, err := r.parkedNow(ctx, job)
 	if err != nil {
 		return Result{}, err

@@ -264,14 +264,21 @@ func (s *Schema) survey(ctx context.Context, plan *Plan, source *eventstore.Read
 	return cut, parts, err
 }
 
-// sampling runs fn in a transaction in the database of the events, whose statements may take as long as a large table needs.
+// sampling runs fn in a transaction in the database of the events, whose statements may take as long as a large table needs. What it
+// finds out may be a little old: it is asked of the standby, if there is one, and of the primary if that cancels it.
 func (s *Schema) sampling(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	return pg.InTx(ctx, s.events, pg.PointList, func(tx pgx.Tx) error {
+	sample := func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "select "+pg.Unbounded); err != nil {
 			return err
 		}
 		return fn(tx)
-	})
+	}
+	if s.standby != nil {
+		if err := pg.InTx(ctx, s.standby, pg.PointList, sample); !pg.IsRecoveryConflict(err) {
+			return err
+		}
+	}
+	return pg.InTx(ctx, s.events, pg.PointList, sample)
 }
 
 // firstCut waits for writers for as long as the options allow. Nobody is held off by it. A cut of 0 is never wrong: the

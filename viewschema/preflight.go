@@ -97,7 +97,11 @@ func (s *Schema) look(ctx context.Context, plan *Plan) error {
 		err = plan.refusedBy(StageOnline, s.checkOrders(plan, source, reason))
 	}
 	if err == nil && reason != "" && len(plan.Projectors) > len(plan.Lane) {
-		plan.Hazards = append(plan.Hazards, Hazard{Text: "no cut can be settled: " + reason + "; the ledger will have a row for every event"})
+		text := "no cut can be settled: " + reason + "; the ledger will have a row for every event"
+		if s.standby != nil {
+			text += ", and events are read from the primary, and not from the standby"
+		}
+		plan.Hazards = append(plan.Hazards, Hazard{Text: text})
 	}
 	return err
 }

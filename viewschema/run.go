@@ -35,8 +35,9 @@ type run struct {
 	throttled    atomic.Bool  // it keeps to the migration's throttle; a cutover and an abort do not
 	events, rows atomic.Int64
 
-	mu   sync.Mutex
-	hold hold
+	mu      sync.Mutex
+	hold    hold
+	lagging lagging
 }
 
 // The commands that leave a record.
@@ -196,7 +197,7 @@ func withoutPayload(err error) string {
 			return where + known.Error()
 		}
 	}
-	for _, ours := range []error{ErrState, ErrRefused, ErrChanged, ErrOtherMigration, ErrBelowCurrent, ErrBookkeeping, ErrInit, ErrLockWait, ErrLockLost, ErrSpace} {
+	for _, ours := range []error{ErrState, ErrRefused, ErrChanged, ErrOtherMigration, ErrBelowCurrent, ErrBookkeeping, ErrInit, ErrLockWait, ErrLockLost, ErrNoStandby, ErrSpace} {
 		if errors.Is(err, ours) {
 			return pg.Storable(err.Error())
 		}

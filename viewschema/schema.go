@@ -23,8 +23,11 @@ import (
 
 // Options change how a Schema works; the zero value is good.
 type Options struct {
-	Workers    int           // that replay at once; default 2
-	Events     *pgxpool.Pool // the database of the events, if it is another one than that of the view tables
+	Workers int           // that replay at once; default 2
+	Events  *pgxpool.Pool // the database of the events, if it is another one than that of the view tables
+	// Standby is the database of the view tables on a hot standby of its server, if events are to be read there: see Locate. The cut, the
+	// cutover, and what no cut can be settled for are up to the primary.
+	Standby    *pgxpool.Pool
 	Log        zerolog.Logger
 	Progress   func(replay.Progress) // see replay.Job
 	LockWait   time.Duration         // how long the cutover tries to get its locks; default 1 minute
@@ -63,12 +66,13 @@ type Options struct {
 
 // Schema is a definition that was checked, and its database. It is safe for concurrent use.
 type Schema struct {
-	def    *definition
-	db     *pgxpool.Pool
-	events *pgxpool.Pool // db, or another one
-	opts   Options
-	files  fs.FS      // of the bookkeeping tables, in bookkeeping/
-	said   *sync.Once // that Options.Throttle was recorded: what an operator changes later stays
+	def     *definition
+	db      *pgxpool.Pool
+	events  *pgxpool.Pool // db, or another one
+	standby *pgxpool.Pool // nil: there is none
+	opts    Options
+	files   fs.FS      // of the bookkeeping tables, in bookkeeping/
+	said    *sync.Once // that Options.Throttle was recorded: what an operator changes later stays
 }
 
 // Open checks the definition, all of it, and connects it to the database of the view tables. It touches nothing there. An
@@ -78,9 +82,12 @@ func Open(db *pgxpool.Pool, d Definition, o Options) (*Schema, error) {
 	if err != nil {
 		return nil, err
 	}
-	if tables := def.set.SQLTables(); o.Events != nil && o.Events != db && len(tables) > 0 {
+	if tables := def.set.SQLTables(); (o.Events != nil && o.Events != db || o.Standby != nil) && len(tables) > 0 {
 		return nil, fmt.Errorf("%w: a query fills table %s of projector %s, and for that the events have to be in the database of the view tables; write the projector in Go",
 			ErrDefinition, tables[0].Name, tables[0].Projector)
+	}
+	if o.Events != nil && o.Events != db && o.Standby != nil {
+		return nil, fmt.Errorf("%w: a standby of the view tables' server does not have the events, which are in another database", ErrDefinition)
 	}
 	if !slices.Contains([]replay.OnError{"", replay.Stop, replay.Park}, o.OnError) {
 		return nil, fmt.Errorf("%w: OnError is %q; it can be %s or %s", ErrDefinition, o.OnError, replay.Stop, replay.Park)
@@ -94,7 +101,7 @@ func Open(db *pgxpool.Pool, d Definition, o Options) (*Schema, error) {
 	if o.PauseBudget <= 0 {
 		o.PauseBudget = 500 * time.Millisecond
 	}
-	return &Schema{def: def, db: db, events: cmp.Or(o.Events, db), opts: o, files: bookkeeping, said: &sync.Once{}}, nil
+	return &Schema{def: def, db: db, events: cmp.Or(o.Events, db), standby: o.Standby, opts: o, files: bookkeeping, said: &sync.Once{}}, nil
 }
 
 // elsewhere says whether the events are in another database than the view tables.

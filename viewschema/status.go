@@ -19,6 +19,7 @@ type Status struct {
 	Migration *MigrationStatus `json:"migration"` // nil: none is under way
 	Tables    []TableStatus    `json:"tables"`
 	AtWork    []RunStatus      `json:"at_work"` // commands that say that they are alive
+	Standby   *StandbyStatus   `json:"standby"` // that this command would read events from; nil: there is none
 	Parked    []Parked         `json:"parked"`  // aggregates that the live version leaves out, and the one under way
 
 	runs []RunStatus // see Overview
@@ -93,6 +94,9 @@ func (s *Schema) status(ctx context.Context) (Status, *migration, error) {
 		if r.Outcome == OutcomeWorking {
 			st.AtWork = append(st.AtWork, r)
 		}
+	}
+	if st.Standby, err = s.standbyStatus(ctx); err != nil {
+		return Status{}, nil, err
 	}
 	if m == nil {
 		return st, nil, nil

@@ -298,6 +298,9 @@ func (s *Schema) activate(ctx context.Context, tx pgx.Tx, m *migration, complete
 	if _, err := tx.Exec(ctx, s.sql("delete from %SCHEMA%.projector_throttles where migration_id = $1"), m.Migration); err != nil {
 		return fmt.Errorf("ending the throttle of version %d: %w", m.to, err) // who is paused would never learn that it is over
 	}
+	if _, err := tx.Exec(ctx, s.sql("delete from %SCHEMA%.projector_marks where migration_id = $1"), m.Migration); err != nil {
+		return fmt.Errorf("removing the marks of version %d: %w", m.to, err) // that processes which died have left
+	}
 	// now() is when the transaction began, which is when the cutover asked for its first lock.
 	_, err = tx.Exec(ctx, s.sql(`
 		update %SCHEMA%.projector_migrations

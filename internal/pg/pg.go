@@ -91,12 +91,24 @@ const (
 	transactionTimeout   = "25P04" // the same
 	idleSession          = "57P05"
 	queryCanceled        = "57014" // also statement_timeout
+	insufficientRights   = "42501"
 )
 
 // IsRetryable says whether err asks for the same transaction again: a deadlock or a serialization failure.
 func IsRetryable(err error) bool {
 	return is(err, serializationFailure, deadlockDetected)
 }
+
+// IsRecoveryConflict says whether a standby has canceled a statement, or ended its session, because the replay of the primary's WAL
+// could not wait for it any longer. It has the codes of IsRetryable, which otherwise come from other places than the one where a
+// session is interrupted; the message is in the server's language.
+func IsRecoveryConflict(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && (e.Code == serializationFailure || e.Code == deadlockDetected) && e.File == "postgres.c"
+}
+
+// IsDenied says whether our role has not the right to what it asked for.
+func IsDenied(err error) bool { return is(err, insufficientRights) }
 
 // IsConnectionLost says whether the connection broke, or cannot be made, or the server ended it: what was under way may be tried
 // again on another one. That a commit was under way is not known to have failed. A time-out of the network is among that, and a

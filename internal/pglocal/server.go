@@ -42,13 +42,14 @@ type Options struct {
 
 // Server is a private PostgreSQL, or the one that DATABASE_URL names.
 type Server struct {
-	base    string // a URL or a keyword string
-	folder  string
-	owner   *os.File // open for as long as the folder is in use
-	process *process
-	watcher *watcher                        // nil, unless the server is unattended
-	start   func(ctx context.Context) error // of an initialized cluster
-	stop    func() error
+	base     string // a URL or a keyword string
+	binaries Binaries
+	folder   string
+	owner    *os.File // open for as long as the folder is in use
+	process  *process
+	watcher  *watcher                        // nil, unless the server is unattended
+	start    func(ctx context.Context) error // of an initialized cluster
+	stop     func() error
 }
 
 // Open returns the server that DATABASE_URL names, which Stop leaves alone, or starts a private one.
@@ -68,7 +69,14 @@ func Open(ctx context.Context, env func(string) string, options Options) (*Serve
 
 // Start makes a new cluster and returns when it accepts connections. The superuser is postgres, without a password.
 // The context is for the start only.
-func Start(ctx context.Context, binaries Binaries, options Options) (_ *Server, err error) {
+func Start(ctx context.Context, binaries Binaries, options Options) (*Server, error) {
+	return create(ctx, binaries, options, func(ctx context.Context, folder string, a account) error {
+		return initialize(ctx, binaries, options, folder, a)
+	})
+}
+
+// create makes a folder, has it filled with a data folder, and starts a server there.
+func create(ctx context.Context, binaries Binaries, options Options, fill func(ctx context.Context, folder string, a account) error) (_ *Server, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	a, err := serverAccount()
@@ -82,7 +90,7 @@ func Start(ctx context.Context, binaries Binaries, options Options) (_ *Server, 
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{base: "postgres://postgres@/postgres?host=" + url.QueryEscape(folder) + "&port=" + port, folder: folder}
+	s := &Server{base: "postgres://postgres@/postgres?host=" + url.QueryEscape(folder) + "&port=" + port, binaries: binaries, folder: folder}
 	s.stop = sync.OnceValue(s.shutDown)
 	defer func() {
 		if err != nil {
@@ -92,7 +100,7 @@ func Start(ctx context.Context, binaries Binaries, options Options) (_ *Server, 
 	if s.owner, err = own(folder); err != nil {
 		return nil, err
 	}
-	if err := initialize(ctx, binaries, options, folder, a); err != nil {
+	if err := fill(ctx, folder, a); err != nil {
 		return nil, err
 	}
 	s.start = func(ctx context.Context) error { return s.launch(ctx, binaries, a) }
@@ -130,9 +138,10 @@ func initialize(ctx context.Context, binaries Binaries, options Options, folder 
 	if !options.Durable {
 		args = append(args, "--no-sync")
 	}
-	out, err := initdb(ctx, binaries, append(args, "--locale=C.UTF-8"), folder, a)
+	initdb := filepath.Join(binaries.Dir, "initdb")
+	out, err := execute(ctx, initdb, append(args, "--locale=C.UTF-8"), folder, a)
 	if err != nil && strings.Contains(out, "locale") {
-		out, err = initdb(ctx, binaries, append(args, "--locale=C"), folder, a)
+		out, err = execute(ctx, initdb, append(args, "--locale=C"), folder, a)
 	}
 	if err != nil {
 		return fmt.Errorf("initdb of PostgreSQL %s in %s: %w\n%s", binaries.Version, data, err, out)
@@ -142,21 +151,13 @@ func initialize(ctx context.Context, binaries Binaries, options Options, folder 
 			return err
 		}
 	}
-	return appendTo(filepath.Join(data, "postgresql.conf"), configuration(folder, options))
+	return configure(data, configuration(folder, options))
 }
 
-func appendTo(name, text string) error {
-	file, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = file.WriteString(text)
-	return errors.Join(err, file.Close())
-}
-
-func initdb(ctx context.Context, binaries Binaries, args []string, folder string, a account) (string, error) {
+// execute runs a program as the account, and returns what it has said.
+func execute(ctx context.Context, program string, args []string, folder string, a account) (string, error) {
 	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, filepath.Join(binaries.Dir, "initdb"), args...)
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = folder, &out, &out
 	p, err := spawn(cmd, a)
 	if err != nil {
@@ -166,7 +167,7 @@ func initdb(ctx context.Context, binaries Binaries, args []string, folder string
 	return out.String(), p.err
 }
 
-// configuration is what is appended to postgresql.conf; of two lines for one setting PostgreSQL takes the last.
+// configuration is what is appended to postgresql.conf.
 func configuration(folder string, options Options) string {
 	settings := map[string]string{
 		"listen_addresses":        "",
