@@ -63,9 +63,9 @@ const cache = 192 * gib
 
 // What the bank's events make of its tables, per event.
 const (
-	eventBytes      = 170
-	accountsPer     = 0.02
-	transactionsPer = 0.95
+	eventBytes      = 186
+	accountsPer     = 0.026
+	transactionsPer = 0.914
 )
 
 // projectors are those of the bank in the tables.
@@ -79,8 +79,8 @@ func rebuild(events float64, workers int, ordered bool) estimate.Work {
 	}
 	w := estimate.Work{
 		Events: events, EventBytes: eventBytes, StoreBytes: events * eventBytes, Tables: []estimate.Table{
-			{Name: "accounts", Rows: accountsPer * events, Bytes: accountsPer * events * 300, Indexes: 3, IndexBytes: accountsPer * events * 120},
-			{Name: "transactions", Rows: transactionsPer * events, Bytes: transactionsPer * events * 110, Indexes: 2, IndexBytes: transactionsPer * events * 64},
+			{Name: "accounts", Rows: accountsPer * events, Bytes: accountsPer * events * 249, Indexes: 3, IndexBytes: accountsPer * events * 96},
+			{Name: "transactions", Rows: transactionsPer * events, Bytes: transactionsPer * events * 114, Indexes: 2, IndexBytes: transactionsPer * events * 63},
 		},
 	}
 	w.Batches = int(max(1, l.Rows/replay.BatchSize(projectors, l, l.Rows, workers)))
@@ -147,7 +147,7 @@ func rates() string {
 	line("lane", micro(r.Lane), "an event that is replayed in the order of the store")
 	line("catch-up", micro(r.CatchUp), "an event of a catch-up, a core")
 	line("sort", fmt.Sprintf("%.2f", r.Sort), "bytes of temporary files, a byte of events")
-	line("WAL", fmt.Sprintf("%.2f and %.2f", r.TableWAL, r.IndexWAL), "bytes, a byte of tables, and of indexes")
+	line("WAL", fmt.Sprintf("%.2f", r.WAL), "bytes, a byte of tables and indexes")
 	line("memory", fmt.Sprintf("%.0f MB and %.0f MB", r.Memory/mib, r.MemoryPerWorker/mib), "a process, and each worker")
 	return b.String()
 }

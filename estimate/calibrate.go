@@ -12,7 +12,7 @@ type Measured struct {
 	Huge    *Observed // nil: it was not measured
 	Probe   Probe
 
-	Start, CatchUp, Lane float64 // seconds: a rebuild of very few events; per event, of the whole command
+	Start, CatchUp, Lane float64 // seconds: a rebuild of very few events; per event, without what a command takes for very few
 
 	Memory, MemoryOfFew float64 // bytes at most, with many events and with very few
 	Sorted, WAL         float64 // bytes that Large has written: of temporary files, and of WAL
@@ -53,8 +53,7 @@ func (m Measured) Calibrate() Rates {
 	r.CatchUp = m.CatchUp * min(workers, cores)
 
 	r.Sort = m.Sorted / (l.Work.Events * l.Work.EventBytes)
-	r.IndexWAL = 1 // pages are logged as they are
-	r.TableWAL = max(1, (m.WAL-l.Work.indexBytes())/l.Work.tableBytes())
+	r.WAL = m.WAL / (l.Work.tableBytes() + l.Work.indexBytes())
 	r.Memory, r.MemoryPerWorker = m.MemoryOfFew, max(leastMemory, (m.Memory-m.MemoryOfFew)/workers)
 
 	if m.Huge != nil {

@@ -155,7 +155,7 @@ func (r Rates) replay(w Work, s Site, b Bytes) step {
 	read, work := w.Events*r.reading(w, s), w.Events*r.Apply+w.rows()*r.Write
 	server, worker := read+w.rows()*r.Write, w.Events*r.Apply
 	busy := step{
-		DiskReads: per(b.Read, s.DiskRead), DiskWrites: per(w.spilled(r, s)+w.tableBytes()*(1+r.TableWAL), s.DiskWrite), Lane: w.LaneEvents * r.Lane,
+		DiskReads: per(b.Read, s.DiskRead), DiskWrites: per(w.spilled(r, s)+w.tableBytes()*(1+r.WAL), s.DiskWrite), Lane: w.LaneEvents * r.Lane,
 	}
 	switch {
 	case w.InSQL:
@@ -245,7 +245,7 @@ func (r Rates) index(w Work, s Site) step {
 	return step{
 		ServerCores: per(all, s.Cores),
 		Builders:    max(longest/builders, all/(builders*float64(s.Workers))),
-		DiskWrites:  per(w.indexBytes()*(1+r.IndexWAL)+w.indexSorts(s), s.DiskWrite),
+		DiskWrites:  per(w.indexBytes()*(1+r.WAL)+w.indexSorts(s), s.DiskWrite),
 	}
 }
 
@@ -262,7 +262,7 @@ func (w Work) indexSorts(s Site) float64 {
 // bytes is what a rebuild leaves, and what goes back and forth.
 func (r Rates) bytes(w Work, s Site) Bytes {
 	b := Bytes{
-		Tables: w.tableBytes(), Indexes: w.indexBytes(), WAL: w.tableBytes()*r.TableWAL + w.indexBytes()*r.IndexWAL,
+		Tables: w.tableBytes(), Indexes: w.indexBytes(), WAL: (w.tableBytes() + w.indexBytes()) * r.WAL,
 		Memory: r.Memory + r.MemoryPerWorker*float64(s.Workers),
 	}
 	spilled := w.spilled(r, s)

@@ -13,7 +13,7 @@ import (
 // round are rates to reckon with in one's head.
 var round = Rates{
 	Start: 1, Batch: 0.01, Read: 2e-6, Remerge: 1e-6, Apply: 1e-6, Write: 1e-6, Index: 1e-6, Analyze: 0.5, Lane: 10e-6, CatchUp: 50e-6,
-	Sort: 1, TableWAL: 1, IndexWAL: 1, Memory: 20 << 20, MemoryPerWorker: 10 << 20, Probe: Probe{Core: 0.2, Read: 2e-6, Apply: 4e-6},
+	Sort: 1, WAL: 1, Memory: 20 << 20, MemoryPerWorker: 10 << 20, Probe: Probe{Core: 0.2, Read: 2e-6, Apply: 4e-6},
 }
 
 // million is a rebuild of a million events into a table with a row for each, and an index.
@@ -118,7 +118,8 @@ func TestWhereTheBottleneckMoves(t *testing.T) {
 		"nothing is scarce": {0, Site{Workers: 4}, []Move{}},
 		"cores":             {0, Site{Workers: 4, Cores: 30}, []Move{{21, ServerCores}}},
 		"network, then the workers' cores, then the server's": {
-			0, Site{Workers: 4, Cores: 30, WorkerCores: 8, Network: 1e9},
+			0,
+			Site{Workers: 4, Cores: 30, WorkerCores: 8, Network: 1e9},
 			[]Move{{11, Network}, {17, WorkerCores}, {21, ServerCores}},
 		},
 		"passes of a store that does not stay in memory": {1, Site{Workers: 4, Cores: 300}, []Move{{100, Readers}, {202, ServerCores}}},
@@ -228,7 +229,7 @@ func TestCalibrate(t *testing.T) {
 	for name, pair := range map[string][2]float64{
 		"Read": {got.Read, truth.Read}, "Write": {got.Write, truth.Write}, "Apply": {got.Apply, truth.Apply}, "Index": {got.Index, truth.Index},
 		"Analyze": {got.Analyze, truth.Analyze}, "CatchUp": {got.CatchUp, truth.CatchUp}, "Lane": {got.Lane, truth.Lane}, "Sort": {got.Sort, truth.Sort},
-		"MemoryPerWorker": {got.MemoryPerWorker, truth.MemoryPerWorker}, "TableWAL": {got.TableWAL, truth.TableWAL}, "Remerge": {got.Remerge, truth.Remerge},
+		"MemoryPerWorker": {got.MemoryPerWorker, truth.MemoryPerWorker}, "WAL": {got.WAL, truth.WAL}, "Remerge": {got.Remerge, truth.Remerge},
 	} {
 		if math.Abs(pair[0]/pair[1]-1) > 0.1 {
 			t.Errorf("%s is %g, want %g", name, pair[0], pair[1])

@@ -25,9 +25,8 @@ type Rates struct {
 	Lane    float64 `json:"lane_seconds"`          // per event that is replayed in the order of the store, by one worker
 	CatchUp float64 `json:"catch_up_core_seconds"` // per event of a catch-up
 
-	Sort     float64 `json:"sort_bytes"`         // of temporary files, per byte of events that are sorted and do not fit in work_mem
-	TableWAL float64 `json:"wal_per_table_byte"` // bytes of WAL
-	IndexWAL float64 `json:"wal_per_index_byte"`
+	Sort float64 `json:"sort_bytes"` // of temporary files, per byte of the event table that is sorted and does not fit in work_mem
+	WAL  float64 `json:"wal_bytes"`  // per byte of tables and indexes
 
 	Memory          float64 `json:"memory_bytes"` // of a process …
 	MemoryPerWorker float64 `json:"memory_bytes_per_worker"`
@@ -80,8 +79,7 @@ func (r Rates) check() error {
 	for name, value := range map[string]float64{
 		"start_seconds": r.Start, "batch_seconds": r.Batch, "read_core_seconds": r.Read, "apply_core_seconds": r.Apply,
 		"write_core_seconds": r.Write, "index_core_seconds": r.Index, "analyze_seconds": r.Analyze, "lane_seconds": r.Lane,
-		"catch_up_core_seconds": r.CatchUp, "sort_bytes": r.Sort, "wal_per_table_byte": r.TableWAL, "wal_per_index_byte": r.IndexWAL,
-		"memory_bytes": r.Memory, "memory_bytes_per_worker": r.MemoryPerWorker, "core_seconds": r.Probe.Core, "read_seconds": r.Probe.Read,
+		"catch_up_core_seconds": r.CatchUp, "sort_bytes": r.Sort, "wal_bytes": r.WAL, "memory_bytes": r.Memory, "memory_bytes_per_worker": r.MemoryPerWorker, "core_seconds": r.Probe.Core, "read_seconds": r.Probe.Read,
 		"apply_seconds": r.Probe.Apply,
 	} {
 		if value <= 0 {

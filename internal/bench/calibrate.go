@@ -145,7 +145,7 @@ func (b *bench) inOrder(ctx context.Context, m *estimate.Measured) error {
 		return err
 	}
 	o, err := b.migrate(ctx, asLane, database, "online")
-	m.Lane = max(0, o.Wall.Seconds()-m.Start) / max(1, f.Estimate.Work.LaneEvents)
+	m.Lane = max(o.Wall.Seconds()-m.Start, o.Wall.Seconds()/2) / max(1, f.Estimate.Work.LaneEvents)
 	return err
 }
 
@@ -155,7 +155,8 @@ func (b *bench) afterwards(ctx context.Context, m *estimate.Measured) error {
 	if err != nil {
 		return err
 	}
-	m.CatchUp = median(t.catchUps, func(o outcome) float64 { return o.Wall.Seconds() }) / float64(b.events/100)
+	wall := median(t.catchUps, func(o outcome) float64 { return o.Wall.Seconds() })
+	m.CatchUp = max(wall-m.Start, wall/2) / float64(b.events/100)
 	return nil
 }
 
