@@ -48,17 +48,17 @@ type Site struct {
 // Resource is what a step can be bound by.
 type Resource string
 
-// The resources. Readers are sessions that read and sort: no more than there are passes.
+// The resources. Of sessions that read, there are no more than passes; those that make the indexes of one table make one at a time.
 const (
-	Readers     Resource = "readers"
-	Workers     Resource = "workers"
+	Readers     Resource = "reading and sorting"
+	Workers     Resource = "applying and storing"
 	ServerCores Resource = "the server's cores"
 	WorkerCores Resource = "the workers' cores"
 	DiskReads   Resource = "reading from disk"
 	DiskWrites  Resource = "writing to disk"
 	Network     Resource = "the network"
 	Lane        Resource = "the order of the store"
-	Builders    Resource = "index builders" // a table's indexes are made one after the other
+	Builders    Resource = "one index after the other"
 )
 
 // Seconds are the steps of a rebuild.

@@ -95,9 +95,9 @@ func TestEstimateByTheLastRebuild(t *testing.T) {
 	if last == nil || e.Basis.Probe != nil || last.From != 0 || last.To != 1 || last.Events != 10_000 || last.Rows == 0 || last.Workers == 0 {
 		t.Fatalf("going by %+v", last)
 	}
-	// The same tables, as version 1 has them, take as long again. That they are in another version costs accounts an index or two.
+	// The same tables take as long again, but for how a store as small as this one is cut into batches.
 	again := estimated(t, open(t, db, v2Again()), viewschema.EstimateOptions{WorkerCores: 2})
-	if said := again.Seconds.Replay; said < 80 || said > 125 {
+	if said := again.Seconds.Replay; said < 60 || said > 160 {
 		t.Errorf("a replay of the same took 100 s, the next one is said to take %.1f s", said)
 	}
 	rows, bytes, _ := size(t, db, "accounts")
