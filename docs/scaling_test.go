@@ -78,7 +78,7 @@ func rebuild(events float64, workers int, ordered bool) estimate.Work {
 		l.Correlation = 1
 	}
 	w := estimate.Work{
-		Events: events, EventBytes: eventBytes, StoreBytes: events * eventBytes, Tables: []estimate.Table{
+		Ordered: ordered, Events: events, EventBytes: eventBytes, StoreBytes: events * eventBytes, Tables: []estimate.Table{
 			{Name: "accounts", Rows: accountsPer * events, Bytes: accountsPer * events * 249, Indexes: 3, IndexBytes: accountsPer * events * 96},
 			{Name: "transactions", Rows: transactionsPer * events, Bytes: transactionsPer * events * 114, Indexes: 2, IndexBytes: transactionsPer * events * 63},
 		},

@@ -16,6 +16,7 @@ type Work struct {
 	StoreBytes float64 `json:"store_bytes"` // of the event table, with what nobody handles
 	Passes     int     `json:"passes"`      // statements that read it
 	Reads      float64 `json:"reads"`       // how often they read it from disk; 0: it is in memory
+	Ordered    bool    `json:"ordered"`     // an index has its events as they lie on disk: nothing is sorted
 	Batches    int     `json:"batches"`     // transactions
 	LaneEvents float64 `json:"lane_events"` // that are replayed in the order of the store
 	InSQL      bool    `json:"in_sql"`      // queries make the tables: the server does the worker's part
@@ -139,8 +140,7 @@ func (r Rates) Make(w Work, s Site) Estimate {
 	s.Workers, s.Builders, s.SortMemory = max(1, s.Workers), max(1, s.Builders), cmp.Or(s.SortMemory, 4<<20)
 	w.Passes, w.Batches = max(1, w.Passes), max(1, w.Batches)
 	e := Estimate{Bytes: r.bytes(w, s)}
-	replay := r.replay(w, s, e.Bytes)
-	e.Bound, e.Seconds.Replay = replay.bound()
+	e.Bound, e.Seconds.Replay = r.replay(w, s).bound()
 	e.Seconds.Replay += r.idle(w, s)
 	e.Index, e.Seconds.Index = r.index(w, s).bound()
 	e.Seconds.Analyze = r.Analyze * math.Ceil(float64(len(w.Tables))/float64(s.Workers))
@@ -151,11 +151,13 @@ func (r Rates) Make(w Work, s Site) Estimate {
 }
 
 // replay is the step in which events are read and rows stored.
-func (r Rates) replay(w Work, s Site, b Bytes) step {
+func (r Rates) replay(w Work, s Site) step {
 	read, work := w.Events*r.reading(w, s), w.Events*r.Apply+w.rows()*r.Write
 	server, worker := read+w.rows()*r.Write, w.Events*r.Apply
+	spilled := w.spilled(r, s)
 	busy := step{
-		DiskReads: per(b.Read, s.DiskRead), DiskWrites: per(w.spilled(r, s)+w.tableBytes()*(1+r.WAL), s.DiskWrite), Lane: w.LaneEvents * r.Lane,
+		DiskReads: per(w.StoreBytes*w.Reads+spilled, s.DiskRead), DiskWrites: per(spilled+w.tableBytes()*(1+r.WAL), s.DiskWrite),
+		Lane: w.LaneEvents * r.Lane,
 	}
 	switch {
 	case w.InSQL:
@@ -166,13 +168,16 @@ func (r Rates) replay(w Work, s Site, b Bytes) step {
 		busy[ServerCores] = per(server+worker, s.Cores)
 	default:
 		busy[ServerCores], busy[WorkerCores] = per(server, s.Cores), per(worker, s.WorkerCores)
-		busy[Network] = per(b.Sent, s.Network)
+		busy[Network] = per(w.sent(s), s.Network)
 	}
 	// A pass is sorted before its first event comes. Only what is sorted while rows of an earlier one are stored costs no time.
 	readers := min(s.Workers, w.Passes)
 	rounds := math.Ceil(float64(w.Passes) / float64(readers))
 	read, work = read/float64(readers), work/float64(s.Workers)
-	both := max(read, work) + min(read, work)/rounds
+	both := max(read, work)
+	if !w.Ordered {
+		both += min(read, work) / rounds
+	}
 	if read >= work {
 		busy[Readers] = both
 	} else {
@@ -186,6 +191,9 @@ func (r Rates) idle(w Work, s Site) float64 { return r.Batch * float64(w.Batches
 
 // reading is the core-seconds of an event in passes of their size.
 func (r Rates) reading(w Work, s Site) float64 {
+	if w.Ordered {
+		return r.Read
+	}
 	return r.Read*r.growth(w.Events/float64(w.Passes), referencePass) + r.Remerge*float64(w.remerges(r, s))
 }
 
@@ -213,7 +221,20 @@ func (w Work) remerges(r Rates, s Site) (times int) {
 }
 
 // passBytes is how many bytes one pass sorts.
-func (w Work) passBytes(r Rates) float64 { return w.Events * w.EventBytes * r.Sort / float64(w.Passes) }
+func (w Work) passBytes(r Rates) float64 {
+	if w.Ordered {
+		return 0
+	}
+	return w.Events * w.EventBytes * r.Sort / float64(w.Passes)
+}
+
+// sent is how many bytes go over the network: the larger of the two directions.
+func (w Work) sent(s Site) float64 {
+	if s.Shared || w.InSQL {
+		return 0
+	}
+	return max(w.Events*w.EventBytes, w.tableBytes())
+}
 
 // spilled is how many bytes sorts write to temporary files.
 func (w Work) spilled(r Rates, s Site) float64 {
@@ -263,7 +284,7 @@ func (w Work) indexSorts(s Site) float64 {
 func (r Rates) bytes(w Work, s Site) Bytes {
 	b := Bytes{
 		Tables: w.tableBytes(), Indexes: w.indexBytes(), WAL: (w.tableBytes() + w.indexBytes()) * r.WAL,
-		Memory: r.Memory + r.MemoryPerWorker*float64(s.Workers),
+		Memory: r.Memory + r.MemoryPerWorker*float64(s.Workers), Sent: w.sent(s),
 	}
 	spilled := w.spilled(r, s)
 	if spilled > 0 {
@@ -276,9 +297,6 @@ func (r Rates) bytes(w Work, s Site) Bytes {
 	}
 	b.Read = w.StoreBytes*w.Reads + spilled + w.indexSorts(s)
 	b.Written = b.Tables + b.Indexes + b.WAL + spilled + w.indexSorts(s)
-	if !s.Shared && !w.InSQL {
-		b.Sent = max(w.Events*w.EventBytes, b.Tables)
-	}
 	return b
 }
 
@@ -287,10 +305,10 @@ func (r Rates) bytes(w Work, s Site) Bytes {
 func (r Rates) moves(w Work, s Site) []Move {
 	one := s
 	one.Workers = 1
-	alone := r.replay(w, one, r.bytes(w, one))
+	alone := r.replay(w, one)
 	pace := max(alone[Readers], alone[Workers]) // of one worker, if it has all to itself
 	moves := []Move{}
-	for resource, busy := range r.replay(w, s, r.bytes(w, s)) {
+	for resource, busy := range r.replay(w, s) {
 		if resource != Readers && resource != Workers && busy > 0 {
 			moves = append(moves, Move{max(1, int(math.Ceil(pace/busy))), resource})
 		}

@@ -52,6 +52,7 @@ func TestWhatARebuildIsBoundBy(t *testing.T) {
 		"queries, on as many":           {func(w *Work) { w.InSQL = true }, func(s *Site) { s.Network = 1 }, 4.0/4 + 0.25, Workers},
 		"pass larger than work_mem":     {func(w *Work) { w.Passes = 4 }, func(s *Site) { s.SortMemory = 4 << 20 }, 2.0/4 + 2.0/4 + 0.25, Readers},
 		"more runs than are merged":     {func(w *Work) { w.Passes = 4 }, func(s *Site) { s.SortMemory = 2 << 20 }, 3.0/4 + 2.0/4 + 0.25, Readers},
+		"nothing to sort":               {func(w *Work) { w.Passes, w.Ordered = 4, true }, func(s *Site) { s.SortMemory = 1 << 20 }, 2.0/4 + 0.25, Readers},
 		"fewer events than workers":     {func(w *Work) { w.Events, w.Tables[0].Rows, w.Passes, w.Batches = 1, 1, 0, 0 }, nil, 0.0025 + 2.5e-6, Readers},
 		"nothing that is replayed":      {func(w *Work) { *w = Work{} }, nil, 0.0025, ""},
 		"nothing but the store's order": {func(w *Work) { w.Events, w.LaneEvents = 0, 1e6; w.Tables[0].Rows = 0 }, nil, 10 + 0.25, Lane},
@@ -104,6 +105,10 @@ func TestWhatARebuildNeeds(t *testing.T) {
 	want := Bytes{Tables: 100e6, Indexes: 40e6, Sorts: 40e6, WAL: 140e6, Memory: 60 << 20, Read: 400e6 + 240e6, Written: 280e6 + 240e6}
 	if b := round.Make(w, s).Bytes; b != want {
 		t.Errorf("little memory: %+v, want %+v", b, want)
+	}
+	w.Ordered, want.Sorts, want.Read, want.Written = true, 40e6, 400e6+40e6, 280e6+40e6 // of the index
+	if b := round.Make(w, s).Bytes; b != want {
+		t.Errorf("events in order: %+v, want %+v", b, want)
 	}
 }
 

@@ -216,6 +216,7 @@ func (f *forecast) work(ctx context.Context) error {
 	}
 	w.StoreBytes = float64(f.layout.Bytes)
 	w.InSQL = len(parallel.Projectors()) > 0 && parallel.OnlySQL()
+	w.Ordered = f.layout.Indexed && f.layout.Correlation*f.layout.Correlation > 0.5 // as the planner takes it
 	if f.plan.Reading != nil {
 		w.Passes, w.Batches, w.Reads = f.plan.Reading.Passes, f.plan.Batches, reads(f.layout, f.plan.Reading.Passes)
 	}
