@@ -160,10 +160,10 @@ func TestCatchUp(t *testing.T) {
 func TestFitted(t *testing.T) {
 	t.Parallel()
 	for _, s := range []Site{roomy, {Workers: 2, Cores: 2, WorkerCores: 2, Shared: true, Builders: 3}} {
-		took := Seconds{Replay: 12, Index: 3}
+		took := Seconds{Replay: 12, Index: 3, Analyze: 2}
 		fitted, replay, index := round.Fitted(million(), s, took)
 		said := fitted.Make(million(), s).Seconds
-		if !near(said.Replay, took.Replay) || !near(said.Index, took.Index) {
+		if !near(said.Replay, took.Replay) || !near(said.Index, took.Index) || !near(said.Analyze, took.Analyze) {
 			t.Errorf("%+v, want %+v", said, took)
 		}
 		was := round.Make(million(), s).Seconds

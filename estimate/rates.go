@@ -127,9 +127,8 @@ func (r Rates) Times(f Factors) Rates {
 	return r
 }
 
-// Fitted returns the rates with which Make says what a rebuild took that has ended, and how far they are from r. Of its steps, replay
-// and index are long enough to tell something; a rebuild without indexes tells nothing of them. What
-// takes the same for any store stays as it is.
+// Fitted returns the rates with which Make says what a rebuild took that has ended, and how far they are from r, for its replay and for
+// its indexes. A rebuild without indexes tells nothing of them. Start stays as it is.
 func (r Rates) Fitted(w Work, s Site, took Seconds) (_ Rates, replay, index float64) {
 	said := r.Make(w, s).Seconds
 	replay = took.Replay / said.Replay
@@ -140,5 +139,8 @@ func (r Rates) Fitted(w Work, s Site, took Seconds) (_ Rates, replay, index floa
 	fitted := r.Times(Factors{Core: replay, Read: replay, Apply: replay})
 	fitted.Index = r.Index * index
 	fitted.Start, fitted.Analyze = r.Start, r.Analyze
+	if took.Analyze > 0 && said.Analyze > 0 {
+		fitted.Analyze *= took.Analyze / said.Analyze
+	}
 	return fitted, replay, index
 }

@@ -53,6 +53,7 @@ type LastRebuild struct {
 	Workers int       `json:"workers"`
 	Replay  float64   `json:"replay_seconds"`
 	Index   float64   `json:"index_seconds"`
+	Analyze float64   `json:"analyze_seconds"`
 
 	ReplayFactor float64 `json:"replay_factor"`
 	IndexFactor  float64 `json:"index_factor"`
@@ -290,7 +291,8 @@ func (f *forecast) rates(ctx context.Context, o EstimateOptions) (estimate.Rates
 		if err != nil {
 			return rates, err
 		}
-		rates, last.ReplayFactor, last.IndexFactor = rates.Fitted(work, site, estimate.Seconds{Replay: last.Replay, Index: last.Index})
+		took := estimate.Seconds{Replay: last.Replay, Index: last.Index, Analyze: last.Analyze}
+		rates, last.ReplayFactor, last.IndexFactor = rates.Fitted(work, site, took)
 		basis.Last = last
 		return rates, nil
 	}
@@ -344,6 +346,7 @@ func (f *forecast) last(ctx context.Context) (*LastRebuild, error) {
 	l := &LastRebuild{}
 	err := f.db.QueryRow(ctx, f.sql(`
 		select r.id, r.migration_id, r.started_at, r.from_version, r.to_version, (r.phases ->> 'replay')::float8, coalesce((r.phases ->> 'index')::float8, 0),
+			coalesce((r.phases ->> 'analyze')::float8, 0),
 			b.events, b.rows, b.batches, b.workers
 		from %SCHEMA%.projector_runs r
 		cross join lateral (
@@ -353,7 +356,7 @@ func (f *forecast) last(ctx context.Context) (*LastRebuild, error) {
 		where r.command = '`+commandOnline+`' and r.outcome = 'done' and (r.phases ->> 'replay')::float8 >= 1 and b.events > 0 and b.rows > 0
 		order by r.started_at desc
 		limit 1`), int(replay.PhaseReplay)).
-		Scan(&l.Run, &l.migration, &l.Began, &l.From, &l.To, &l.Replay, &l.Index, &l.Events, &l.Rows, &l.batches, &l.Workers)
+		Scan(&l.Run, &l.migration, &l.Began, &l.From, &l.To, &l.Replay, &l.Index, &l.Analyze, &l.Events, &l.Rows, &l.batches, &l.Workers)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows), pg.IsUndefined(err):
 		return nil, nil
