@@ -73,7 +73,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 		for field := range strings.SplitSeq(list, ",") {
 			n, err := strconv.Atoi(strings.TrimSpace(field))
 			if err != nil || !slices.ContainsFunc(measurements, func(m measurement) bool { return m.row == n }) {
-				return fmt.Errorf("there is no row %q", field)
+				return fmt.Errorf("%q is no row", field)
 			}
 			o.only = append(o.only, n)
 		}

@@ -9,6 +9,11 @@ import (
 	"github.com/viewschema/projector/estimate"
 )
 
+type measurement struct {
+	row     int
+	measure func(*bench, context.Context) error
+}
+
 // measurements are the rows of the table. They are measured in this order: those with the largest server settings come first,
 // and the last restarts the server with little memory.
 var measurements = []measurement{
@@ -23,12 +28,8 @@ var measurements = []measurement{
 	{9, (*bench).ledger},
 	{11, (*bench).ratioInSQL},
 	{14, (*bench).estimates},
+	{13, (*bench).writeAheadLog},
 	{10, (*bench).blocksRead},
-}
-
-type measurement struct {
-	row     int
-	measure func(*bench, context.Context) error
 }
 
 // comparison is a rebuild of the bank and its floor, measured in turns.
@@ -80,7 +81,7 @@ func (b *bench) compareWith(ctx context.Context, w worker, events int) (*compari
 		return nil, err
 	}
 	for range b.repeat {
-		times, err := floor.run(ctx)
+		times, err := floor.measure(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("floor: %w", err)
 		}

@@ -76,6 +76,7 @@ func Condition(e *pgconn.PgError) string {
 // SQLSTATEs that decide what happens next; see https://www.postgresql.org/docs/current/errcodes-appendix.html.
 const (
 	uniqueViolation      = "23505"
+	diskFull             = "53100"
 	serializationFailure = "40001"
 	deadlockDetected     = "40P01"
 	lockNotAvailable     = "55P03"
@@ -111,6 +112,9 @@ func IsConnectionLost(err error) bool {
 
 // IsLockTimeout says whether a lock could not be had within lock_timeout.
 func IsLockTimeout(err error) bool { return is(err, lockNotAvailable) }
+
+// IsDiskFull says whether the server found no space for what it had to write.
+func IsDiskFull(err error) bool { return is(err, diskFull) }
 
 // IsUndefined says whether a table or its schema does not exist.
 func IsUndefined(err error) bool { return is(err, undefinedTable, undefinedSchema) }

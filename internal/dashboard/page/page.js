@@ -254,6 +254,7 @@ function throttle(t) {
   if (t.max_lag_seconds > 0) list.push("lag up to " + duration(t.max_lag_seconds));
   if (t.max_sessions > 0) list.push(count(t.max_sessions, "active session", "active sessions"));
   if (t.max_wal_bytes_per_second > 0) list.push(bytes(t.max_wal_bytes_per_second) + "/s of WAL");
+  if (t.min_free_disk_bytes > 0) list.push(bytes(t.min_free_disk_bytes) + " of disk stay free");
   return list.join(", ") || "no limit";
 }
 
