@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/projections"
 	"github.com/viewschema/projector/replay"
@@ -119,6 +120,13 @@ func (r *run) of(ctx context.Context, m *migration) error {
 		return err
 	}
 	return nil // the work waits for the server, and the next beat comes soon
+}
+
+// job is Schema.job, with sessions that are known to be the run's.
+func (r *run) job(m *migration, source *eventstore.Reader, plan *Plan) *replay.Job {
+	job := r.Schema.job(m, source, plan)
+	job.Ledger.Run, job.Host = r.id, r.opts.Runner.Host
+	return job
 }
 
 // watched makes a job one of the run: it keeps to the throttle, and its events and rows are counted.

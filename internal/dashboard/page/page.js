@@ -292,8 +292,9 @@ function drawTables(o) {
   show("work-section", atWork.length > 0 || Boolean(m && m.workers.length > 0));
   table("work", [["command"], ["program"], ["host"], ["pid", "number"], ["since", "time"], ["events", "number"], ["", "hold"]], atWork.map((r) =>
     [r.command, r.program, r.host, r.pid ? String(r.pid) : "", clock(r.started), number(r.events), r.holding ? "holds back: " + r.holding : ""]));
-  table("workers", [["session"], ["pid on the server", "number"], ["doing"], ["since", "time"]], (m ? m.workers : []).map((w) =>
-    [w.program || "no application name", String(w.pid), w.doing, w.since ? clock(w.since) : "not visible"]));
+  table("workers", [["doing"], ["session"], ["pid on the server", "number"], ["host"], ["pid", "number"], ["since", "time"], ["", "bad"]], (m ? m.workers : []).map((w) =>
+    [w.doing, w.program || "no application name", String(w.pid), w.host, w.host_pid ? String(w.host_pid) : "", w.since ? clock(w.since) : "not visible",
+      w.state === "lost" ? "lost: no sign of it since " + clock(w.seen) : ""]));
   show("errors-section", failed.length > 0);
   table("errors", [["when", "time"], ["command"], ["error", "bad"]], failed.map((r) => [clock(r.ended || r.seen), r.command, r.failed || "see the log of the command"]));
   show("parked-section", o.parked.length > 0);
