@@ -10,5 +10,5 @@
 //
 // The other packages do the work, each on top of the next: cli is the command line, viewschema migrates from version to
 // version, replay fills tables from events, eventstore reads the events, projections folds events into rows. Beside them,
-// eventtable tells whether an event table is fit to be read, and makes it so.
+// eventtable tells whether an event table is fit to be read, and makes it so, and estimate how long a rebuild takes.
 package projector

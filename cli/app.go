@@ -30,7 +30,7 @@ func (p *program) app() *urfave.App {
 		{
 			Name:  "plan",
 			Usage: "show what a migration would do; touches nothing",
-			Flags: []urfave.Flag{
+			Flags: append([]urfave.Flag{
 				&urfave.BoolFlag{DisableDefaultText: true, Name: "check", Usage: "exit with 3 if a migration is pending, with 2 if something blocks it"},
 				&urfave.BoolFlag{DisableDefaultText: true, Name: "sql", Usage: "print the SQL files as the migration would run them"},
 				strictTypesFlag(),
@@ -38,7 +38,7 @@ func (p *program) app() *urfave.App {
 					DisableDefaultText: true, Name: "rehearse",
 					Usage: "make the new tables in a transaction that is rolled back, to find what is wrong with their SQL files, and what hangs on the live tables that would not fit",
 				},
-			},
+			}, estimateFlags()...),
 			Action: p.action(plan),
 		},
 		{

@@ -56,8 +56,12 @@ func plan(ctx context.Context, s *session) error {
 	if s.flags.Bool("sql") {
 		return s.answer(planSQLView{Type: "sql", Statements: s.schema.SQL(p)})
 	}
+	view := newPlanView(p)
+	if view.Estimate, err = estimated(ctx, s, p); err != nil {
+		return err
+	}
 	check, strict := s.flags.Bool("check"), s.flags.Bool("strict-types")
-	if err := s.answer(newPlanView(p)); err != nil || !check && !strict {
+	if err := s.answer(view); err != nil || !check && !strict {
 		return err
 	}
 	for _, h := range p.Hazards {

@@ -15,6 +15,7 @@ type planView struct {
 	Type    string `json:"type"`
 	Nothing bool   `json:"nothing"`
 	viewschema.Plan
+	Estimate *viewschema.Estimate `json:"estimate,omitempty"`
 }
 
 func newPlanView(p *viewschema.Plan) planView {
@@ -52,6 +53,9 @@ func (v planView) text(w io.Writer, program string) {
 	section(w, "made anew in the cutover, for the new tables", v.Carried)
 	section(w, "not needed", v.Omitted)
 	v.types(w)
+	if v.Estimate != nil {
+		estimateView{v.Estimate}.text(w)
+	}
 	if blocked := v.hazards(w); !blocked[v.stage()] {
 		fmt.Fprintln(w)
 		next(w, program, string(v.stage()))

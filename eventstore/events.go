@@ -157,12 +157,16 @@ const fetched = 2048
 // idle_in_transaction_session_timeout. A transaction can have one Scan.
 func (r *Reader) Scan(ctx context.Context, tx pgx.Tx, sel Selection) iter.Seq2[*Event, error] {
 	sql, args := r.eventsSQL(sel)
+	return r.fetch(ctx, tx, sql, args, &cursor{bounds: sel.Bounds})
+}
+
+// fetch streams the rows of a statement with the columns of eventsSQL.
+func (r *Reader) fetch(ctx context.Context, tx pgx.Tx, sql string, args []any, c *cursor) iter.Seq2[*Event, error] {
 	return func(yield func(*Event, error) bool) {
 		if err := declare(ctx, tx, sql, args); err != nil {
 			yield(nil, err)
 			return
 		}
-		c := &cursor{bounds: sel.Bounds}
 		for {
 			n, more, err := r.rows(ctx, tx, fmt.Sprintf("fetch %d from projector_events", fetched), nil, c, yield)
 			if err != nil {

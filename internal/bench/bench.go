@@ -35,6 +35,7 @@ type bench struct {
 	made   map[string]bool     // databases
 	pairs  map[int]*comparison // by events
 	tails  *tails
+	ten    *tenfold
 	report report
 	stderr io.Writer
 	began  time.Time

@@ -34,6 +34,7 @@ const (
 	asUUIDs worker = "uuid" // the worker's own definition, with ids that are UUIDs
 	asTexts worker = "text"
 	asSQL   worker = "SQL"
+	asLane  worker = "in order" // what needs the order of the store, and nothing else
 )
 
 // outcome is what a process took, and what it says itself.
@@ -41,6 +42,8 @@ type outcome struct {
 	Wall    time.Duration      `json:"-"` // from the start of the process to its end
 	Peak    int64              `json:"-"` // bytes of memory
 	Own     int64              `json:"-"` // the peak of this program until then, below which none can be measured
+	CPU     time.Duration      `json:"-"` // of all cores
+	Phases  map[string]float64 `json:"-"` // of a rebuild, in seconds, as its record has them
 	Events  int64              `json:"events"`
 	Rows    int64              `json:"rows"`
 	HeldOff float64            `json:"held_off_seconds"`
@@ -77,6 +80,7 @@ func (b *bench) command(ctx context.Context, w worker, database string, args ...
 	if err != nil {
 		return "", o, fmt.Errorf("%s on %s: %w\n%s", strings.Join(args, " "), database, err, &errors)
 	}
+	o.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
 		o.Peak = maxRSS(usage)
 	}
@@ -132,6 +136,9 @@ func (b *bench) rebuild(ctx context.Context, w worker, database string, events i
 		return outcome{}, err
 	}
 	o, err := b.migrate(ctx, w, database, "online")
+	if err == nil {
+		o.Phases, err = b.phases(ctx, database)
+	}
 	if err == nil && (o.Events != int64(events) || o.Rows == 0) {
 		err = fmt.Errorf("migrate online on %s says %d events and %d rows; there are %d events", database, o.Events, o.Rows, events)
 	}

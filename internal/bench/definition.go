@@ -25,6 +25,15 @@ var definitions = map[worker]func() viewschema.Definition{
 	},
 	asTexts: func() viewschema.Definition { return definition(`text collate "C"`, projections.ID.String) },
 	asSQL:   inSQL,
+	asLane:  inOrder,
+}
+
+// inOrder is what the bank replays in the order of the store.
+func inOrder() viewschema.Definition {
+	d := bank.Definition
+	d.Projectors = []*projections.Projector{bank.Transfers}
+	d.Versions = projector.Versions{1: {projector.Replay(bank.Transfers)}}
+	return d
 }
 
 // inSQL is the bank's newest version, with all tables filled by queries.

@@ -2,7 +2,8 @@
 // that PostgreSQL itself must do for the same result. docs/benchmarks.md says what the rows of its table mean.
 //
 // main.go has the flags, bench.go the server, stores.go the data sets, command.go and definition.go the command lines, floor.go
-// the floor, rows.go, tail.go and statistics.go the rows of the table, and report.go prints them. Nothing here judges: the
+// the floor, rows.go, tail.go, statistics.go and estimate.go the rows of the table, calibrate.go the rates of plan --estimate, and
+// report.go prints them. Nothing here judges: the
 // bounds are printed beside what was measured.
 package main
 
@@ -55,6 +56,7 @@ type options struct {
 	workers int
 	only    []int // rows; all if empty
 	json    string
+	rates   string
 	large   bool
 }
 
@@ -65,6 +67,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	flags.IntVar(&o.repeat, "repeat", 3, "how often to measure what is compared")
 	flags.IntVar(&o.workers, "workers", 2, "of the command line, and sessions of the floor")
 	flags.StringVar(&o.json, "json", "", "a file to write the report to as JSON")
+	flags.StringVar(&o.rates, "rates", "", "row 14: a file to write the rates of plan --estimate to")
 	flags.BoolVar(&o.large, "large", false, "also measure ten times the events: takes 30 GB of disk and many minutes")
 	flags.Func("only", "the rows to measure, like 1,5", func(list string) error {
 		for field := range strings.SplitSeq(list, ",") {

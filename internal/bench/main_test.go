@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/viewschema/projector/estimate"
 )
 
 func TestMain(m *testing.M) {
@@ -17,9 +19,9 @@ func TestMain(m *testing.M) {
 
 func TestEveryRowHasAValue(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "report.json")
+	file, rates := filepath.Join(t.TempDir(), "report.json"), filepath.Join(t.TempDir(), "rates.json")
 	var stdout, stderr bytes.Buffer
-	exit := run(t.Context(), []string{"-events", "20000", "-repeat", "1", "-only", "1,2,3,4,5,7,8,9,11,13", "-json", file}, os.Getenv, &stdout, &stderr)
+	exit := run(t.Context(), []string{"-events", "20000", "-repeat", "1", "-only", "1,2,3,4,5,7,8,9,11,13,14", "-large", "-json", file, "-rates", rates}, os.Getenv, &stdout, &stderr)
 	if exit != 0 {
 		t.Fatalf("exit code %d\n%s", exit, &stderr)
 	}
@@ -41,13 +43,21 @@ func TestEveryRowHasAValue(t *testing.T) {
 			t.Errorf("the table lacks %q:\n%s", row.What, &stdout)
 		}
 	}
-	for row, want := range map[int]int{1: 2, 2: 1, 3: 2, 4: 1, 5: 1, 6: 0, 7: 1, 8: 1, 9: 1, 10: 0, 11: 1, 13: 12} {
+	for row, want := range map[int]int{1: 2, 2: 1, 3: 2, 4: 1, 5: 1, 6: 0, 7: 1, 8: 1, 9: 1, 10: 0, 11: 1, 13: 12, 14: 3} {
 		if measured[row] != want {
 			t.Errorf("row %d is there %d times, want %d", row, measured[row], want)
 		}
 	}
+	if got, err := estimate.ReadRates(rates); err != nil || got != *r.Rates {
+		t.Errorf("the rates are %+v, %v", got, err)
+	}
+	for _, e := range r.Estimates {
+		if e.Estimate <= 0 || e.Rebuild <= 0 || e.Said.Replay <= 0 || e.Took.Replay <= 0 {
+			t.Errorf("the estimate %+v lacks something", e)
+		}
+	}
 	for _, s := range r.Sizes {
-		if s.Floor <= 0 || s.Rebuild <= 0 || s.PeakMiB <= 0 || len(s.Times) == 0 {
+		if large := s.Events > 20_000; large != (s.Floor == 0) || s.Rebuild <= 0 || s.PeakMiB <= 0 || len(s.Times) == 0 {
 			t.Errorf("the size %+v lacks something", s)
 		}
 	}
@@ -98,7 +108,8 @@ func TestFlags(t *testing.T) {
 		"":                            true,
 		"-only 1,5 -events 10000":     true,
 		"-large -json x":              true,
-		"-only 14":                    false,
+		"-only 14 -rates x":           true,
+		"-only 99":                    false,
 		"-only one":                   false,
 		"-events 9999":                false,
 		"-repeat 0":                   false,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -9,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/viewschema/projector/estimate"
 )
 
 // report is what the benchmark says.
@@ -24,6 +27,8 @@ type report struct {
 	Took       float64           `json:"took_seconds"`
 	Rows       []row             `json:"rows"`
 	Sizes      []size            `json:"sizes"`
+	Estimates  []estimated       `json:"estimates,omitempty"` // row 14
+	Rates      *estimate.Rates   `json:"rates,omitempty"`     // row 14: the constants of plan --estimate
 	Notes      []string          `json:"notes,omitempty"`
 }
 
@@ -107,6 +112,13 @@ func (r *report) markdown(to io.Writer) error {
 		fmt.Fprintf(&w, "| %s | %s | %.2f | %s | %s | %.0f | %s |\n", number(s.Events), floor, s.Rebuild, quotient,
 			number(int(float64(s.Events)/s.Rebuild)), s.PeakMiB, shares(s.Times))
 	}
+	if r.Rates != nil {
+		text, err := json.MarshalIndent(r.Rates, "", "  ")
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&w, "\nThe rates of `plan --estimate`, as measured:\n\n```json\n%s\n```\n", text)
+	}
 	if len(r.Notes) > 0 {
 		fmt.Fprintf(&w, "\n- %s\n", strings.Join(r.Notes, "\n- "))
 	}
@@ -124,7 +136,7 @@ func (r *row) measured() string {
 
 // number has as many digits as tell something.
 func (r *row) number(n float64) string {
-	if r.Unit == "ms" || r.Unit == "MiB" {
+	if r.Unit == "ms" || r.Unit == "MiB" || r.Unit == "%" {
 		return fmt.Sprintf("%.0f", n)
 	}
 	return fmt.Sprintf("%.2f", n)
