@@ -110,7 +110,7 @@ func (p *Plan) findings() (list []Finding) {
 }
 
 // The checks yield severity, text and remedy.
-const (
+var (
 	rightsCheck = `
 		select 'mend', pg_catalog.format('our role %I may not create in schema %I, which is there', current_user, nspname),
 			pg_catalog.format('grant create, usage on schema %I to %I', nspname, current_user)
@@ -128,12 +128,12 @@ const (
 	// Tables of the same size as the live ones and their indexes; twice that in WAL, of which checkpoints free what no slot needs.
 	spaceCheck = `
 		select 'note', pg_catalog.format('about %s for the new tables (as much as the live ones take), in tablespace %I, and at least as much WAL; the server does not tell how much is free',
-				pg_size_pretty(sum(pg_total_relation_size(c.oid))),
+				pg_size_pretty(sum(` + pg.Size("c.oid") + `)),
 				(select spcname from pg_catalog.pg_tablespace t join pg_catalog.pg_database d on d.dattablespace = t.oid where d.datname = current_database())),
 			pg_catalog.format('look at the file system of %s', coalesce(current_setting('data_directory', true), 'the data directory'))
 		from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		where n.nspname = $1 and c.relname = any ($2)
-		having sum(pg_total_relation_size(c.oid)) > 0`
+		having sum(` + pg.Size("c.oid") + `) > 0`
 
 	connectionsCheck = `
 		select case when free < $1::int then 'mend' else 'note' end,
@@ -189,7 +189,7 @@ const (
 				case l.mode when 'ShareUpdateExclusiveLock' then 'a cutover waits until vacuum, or whatever it is, has ended' else 'writers wait for it, and so do we' end),
 			pg_catalog.format('wait for pid %s', l.pid)
 		from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
-		where l.locktype = 'relation' and l.granted and l.relation = to_regclass($1) and l.pid <> pg_backend_pid()
+		where l.locktype = 'relation' and l.granted and l.relation in (` + pg.Tree("to_regclass($1)") + `) and l.pid <> pg_backend_pid()
 		  and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
 		  and l.mode in ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`
 
