@@ -4,24 +4,30 @@ import (
 	"context"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/viewschema/projector/internal/pg"
 )
 
-// carryProperties gives a table the properties of another one that its SQL files do not set: comments, statistics targets,
-// how columns are stored, storage parameters, the index that it is clustered on, the replica identity, security labels, and the rights on
-// its sequences.
-func (s *Schema) carryProperties(ctx context.Context, tx pgx.Tx, from, to string) error {
-	return runEach(ctx, tx, "carrying the properties of "+from+" over", propertiesQuery, pg.Table(s.def.Schema, from), pg.Table(s.def.Schema, to))
+// carryProperties gives the tables that have got these names the properties of those that had them which their SQL files do not set:
+// comments, statistics targets, how columns are stored, storage parameters, the index that one is clustered on, the replica identity,
+// security labels, and the rights on sequences.
+func (s *Schema) carryProperties(ctx context.Context, tx pgx.Tx, successions []succession) error {
+	var from, to []string
+	for _, p := range successions {
+		if p.live {
+			from, to = append(from, p.archivedRelation()), append(to, p.relation())
+		}
+	}
+	return runEach(ctx, tx, "carrying properties over", propertiesQuery, from, to)
 }
 
-// Columns are the same by name, indexes by their columns and condition, constraints by their definition.
+// A column's properties are set on its table only: each partition has its own. Indexes of partitioned tables have no parameters that
+// could be changed. Columns are the same by name, indexes by their columns and condition, constraints by their definition.
 const propertiesQuery = `
 with r as (
-	select o.oid as old, n.oid as new, $2::text as name, o.reloptions as options, n.reloptions as has, o.reltoastrelid as toast, n.reltoastrelid as new_toast,
+	select o.oid as old, n.oid as new, t.new as name, o.reloptions as options, n.reloptions as has, o.reltoastrelid as toast, n.reltoastrelid as new_toast,
 		o.relreplident as identity, n.relreplident as has_identity
-	from pg_catalog.pg_class o, pg_catalog.pg_class n
-	where o.oid = $1::text::regclass and n.oid = $2::text::regclass
+	from unnest($1::text[], $2::text[]) t (old, new)
+	join pg_catalog.pg_class o on o.oid = t.old::regclass
+	join pg_catalog.pg_class n on n.oid = t.new::regclass
 ), columns as (
 	select r.name, r.old, r.new, o.attnum as old_number, n.attnum as new_number, o.attname, o.attstattarget as target, n.attstattarget as has_target,
 		o.attoptions as options, n.attoptions as has,
@@ -37,7 +43,7 @@ with r as (
 		i.indisunique as is_unique, pg_catalog.pg_get_expr(i.indpred, i.indrelid) as predicate
 	from r join pg_catalog.pg_index i on i.indrelid in (r.old, r.new)
 ), same_indexes as (
-	select o.id as old, n.id as new, o.indisreplident, o.indisclustered
+	select r.new as of, o.id as old, n.id as new, o.indisreplident, o.indisclustered
 	from r
 	join indexes o on o.of = r.old
 	join indexes n on n.of = r.new and (n.columns, n.is_unique, coalesce(n.predicate, '')) = (o.columns, o.is_unique, coalesce(o.predicate, ''))
@@ -66,11 +72,11 @@ join pg_catalog.pg_constraint o on o.conrelid = r.old
 join pg_catalog.pg_constraint n on n.conrelid = r.new and pg_catalog.pg_get_constraintdef(n.oid) = pg_catalog.pg_get_constraintdef(o.oid)
 where pg_catalog.obj_description(o.oid, 'pg_constraint') is not null and pg_catalog.obj_description(n.oid, 'pg_constraint') is null
 union all
-select pg_catalog.format('alter table %s alter column %I set statistics %s', name, attname, target)
+select pg_catalog.format('alter table only %s alter column %I set statistics %s', name, attname, target)
 from columns
 where coalesce(target, -1) >= 0 and coalesce(has_target, -1) < 0
 union all
-select pg_catalog.format('alter table %s alter column %I set (%s)', name, attname, option)
+select pg_catalog.format('alter table only %s alter column %I set (%s)', name, attname, option)
 from columns, pg_catalog.unnest(options) option
 where not exists (select from pg_catalog.unnest(has) h where split_part(h, '=', 1) = split_part(option, '=', 1))
 union all
@@ -86,7 +92,7 @@ join pg_catalog.pg_class n on n.oid = r.new_toast,
 where not exists (select from pg_catalog.unnest(n.reloptions) h where split_part(h, '=', 1) = split_part(option, '=', 1))
 union all
 select pg_catalog.format('alter index %s set (%s)', i.new::regclass, option)
-from same_indexes i join pg_catalog.pg_class o on o.oid = i.old join pg_catalog.pg_class n on n.oid = i.new, pg_catalog.unnest(o.reloptions) option
+from same_indexes i join pg_catalog.pg_class o on o.oid = i.old join pg_catalog.pg_class n on n.oid = i.new and n.relkind = 'i', pg_catalog.unnest(o.reloptions) option
 where not exists (select from pg_catalog.unnest(n.reloptions) h where split_part(h, '=', 1) = split_part(option, '=', 1))
 union all
 select pg_catalog.format('alter index %s alter column %s set statistics %s', i.new::regclass, o.attnum, o.attstattarget)
@@ -96,15 +102,15 @@ join pg_catalog.pg_attribute n on n.attrelid = i.new and n.attnum = o.attnum
 where coalesce(o.attstattarget, -1) >= 0 and coalesce(n.attstattarget, -1) < 0
 union all
 select pg_catalog.format('alter table %s cluster on %I', r.name, c.relname)
-from r join same_indexes i on i.indisclustered join pg_catalog.pg_class c on c.oid = i.new
+from r join same_indexes i on i.of = r.new and i.indisclustered join pg_catalog.pg_class c on c.oid = i.new
 where not exists (select from pg_catalog.pg_index h where h.indrelid = r.new and h.indisclustered)
 union all
-select pg_catalog.format('alter table %s alter column %I set storage %s', name, attname,
+select pg_catalog.format('alter table only %s alter column %I set storage %s', name, attname,
 	case storage when 'p' then 'plain' when 'e' then 'external' when 'm' then 'main' else 'extended' end)
 from columns
 where storage is not null
 union all
-select pg_catalog.format('alter table %s alter column %I set compression %s', name, attname, case compression when 'l' then 'lz4' else 'pglz' end)
+select pg_catalog.format('alter table only %s alter column %I set compression %s', name, attname, case compression when 'l' then 'lz4' else 'pglz' end)
 from columns
 where compression is not null
 union all
@@ -121,7 +127,7 @@ from r
 where identity in ('f', 'n') and has_identity = 'd'
 union all
 select pg_catalog.format('alter table %s replica identity using index %I', r.name, c.relname)
-from r join same_indexes i on i.indisreplident join pg_catalog.pg_class c on c.oid = i.new
+from r join same_indexes i on i.of = r.new and i.indisreplident join pg_catalog.pg_class c on c.oid = i.new
 where r.identity = 'i' and r.has_identity = 'd'
 union all
 select pg_catalog.format('comment on sequence %s is %L', n.id::regclass, pg_catalog.obj_description(o.id, 'pg_class'))
