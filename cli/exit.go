@@ -66,7 +66,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitOther
 	case is(viewschema.ErrState, viewschema.ErrBelowCurrent, viewschema.ErrBookkeeping, viewschema.ErrInit):
 		return exitState
-	case is(viewschema.ErrDefinition, viewschema.ErrRefused, replay.ErrNotParked, viewschema.ErrChanged, eventtable.ErrRefused, eventstore.ErrMapping):
+	case is(viewschema.ErrDefinition, viewschema.ErrRefused, replay.ErrNotParked, replay.ErrAttached, viewschema.ErrChanged, eventtable.ErrRefused, eventstore.ErrMapping):
 		return exitRefused
 	}
 	return exitFailed

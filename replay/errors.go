@@ -15,6 +15,9 @@ var ErrMostParked = errors.New("too many aggregates would be parked")
 // ErrInOrder is returned when the lane cannot go on: nothing can be left out of the order of the store.
 var ErrInOrder = errors.New("in the order of the store")
 
+// ErrAttached is returned when events have come to the store below the cut, with a partition. Nothing has been changed then.
+var ErrAttached = errors.New("events have come that nobody has waited for")
+
 // BatchError tells which batch something went wrong with. The batch is pending again.
 type BatchError struct {
 	Number int    // in projector_batches

@@ -3,6 +3,7 @@ package viewschema_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	v1 "github.com/viewschema/projector/examples/bank/v1"
 	"github.com/viewschema/projector/internal/pgtest"
 	"github.com/viewschema/projector/projections"
+	"github.com/viewschema/projector/replay"
 	"github.com/viewschema/projector/viewschema"
 )
 
@@ -329,4 +331,65 @@ func TestDefaultPrivilegesOnPartitions(t *testing.T) {
 	if n := granted(); n != 0 {
 		t.Errorf("%d rights are granted after the cutover", n)
 	}
+}
+
+// partitionedStore is a database with the bank's events, by range of positions, and with its first release live.
+func partitionedStore(ctx context.Context, conn *pgx.Conn) error {
+	if err := atVersion1(ctx, conn); err != nil {
+		return err
+	}
+	_, err := conn.Exec(ctx, `
+		drop schema view_schema cascade;
+		alter table events rename to plain;
+		create sequence positions start 2;
+		create table events (
+			position bigint not null default nextval('positions') primary key, aggregate_id uuid not null, sequence_number bigint not null, event_type text not null,
+			data jsonb not null, created_at timestamptz not null default now()
+		) partition by range (position);
+		create table events_0 partition of events for values from (2) to (10002);
+		insert into events select nextval('positions'), aggregate_id, sequence_number, event_type, data, created_at from plain order by position;
+		drop table plain;
+		create table events_1 partition of events for values from (10002) to (1000000)`)
+	return err
+}
+
+// A partition that is added empty is no matter. One that brings events which are below the cut, and for which nobody has waited, keeps the
+// migration from going on, and does not if it is taken away again. Seen to lose the event without checkAttached, in the catch-up and in Finish.
+func TestPartitionIsAttachedWithEvents(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, partitionedStore)
+	first := open(t, db, v1.Definition)
+	online(t, first)
+	offline(t, first)
+	second := open(t, db, sameAgain(2))
+	online(t, second)
+	const opened = `(position, aggregate_id, sequence_number, event_type, data)
+		values (%s, gen_random_uuid(), 1, 'AccountOpened', '{"owner_name": "Ada", "iban": "NL00", "currency": "EUR", "branch": "Gent"}');`
+	mustExec(t, db, "create table events_2 partition of events for values from (1000000) to (2000000); insert into events "+fmt.Sprintf(opened, "nextval('positions')"))
+	if _, err := second.CatchUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, db, "create table early (like events including all); insert into early "+fmt.Sprintf(opened, "1"))
+	const attach, detach = "alter table events attach partition early for values from (0) to (2)", "alter table events detach partition early"
+	mustExec(t, db, attach+"; insert into events "+fmt.Sprintf(opened, "nextval('positions')"))
+	const want = "table public.early has come to the event table since all events up to position 10002 were replayed"
+	if _, err := second.CatchUp(t.Context()); !errors.Is(err, replay.ErrAttached) || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v", err)
+	}
+	mustExec(t, db, detach)
+	if _, err := second.CatchUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustExec(t, db, attach)
+	if _, err := second.MigrateOffline(t.Context()); !errors.Is(err, replay.ErrAttached) {
+		t.Errorf("got %v", err)
+	}
+	mustExec(t, db, detach)
+	offline(t, second)
+	mustExec(t, db, attach)
+	if _, err := first.Rollback(t.Context()); !errors.Is(err, replay.ErrAttached) {
+		t.Errorf("got %v", err)
+	}
+	mustExec(t, db, detach)
+	rollBack(t, first)
 }

@@ -28,6 +28,8 @@ with r as (
 	from unnest($1::text[], $2::text[]) t (old, new)
 	join pg_catalog.pg_class o on o.oid = t.old::regclass
 	join pg_catalog.pg_class n on n.oid = t.new::regclass
+), both_of as (
+	select old as id from r union all select new from r
 ), columns as (
 	select r.name, r.old, r.new, o.attnum as old_number, n.attnum as new_number, o.attname, o.attstattarget as target, n.attstattarget as has_target,
 		o.attoptions as options, n.attoptions as has,
@@ -41,7 +43,7 @@ with r as (
 	select i.indexrelid as id, i.indrelid as of, i.indisreplident, i.indisclustered,
 		array(select pg_catalog.pg_get_indexdef(i.indexrelid, k, true) from pg_catalog.generate_series(1, i.indnatts) k) as columns,
 		i.indisunique as is_unique, pg_catalog.pg_get_expr(i.indpred, i.indrelid) as predicate
-	from r join pg_catalog.pg_index i on i.indrelid in (r.old, r.new)
+	from both_of join pg_catalog.pg_index i on i.indrelid = both_of.id
 ), same_indexes as (
 	select r.new as of, o.id as old, n.id as new, o.indisreplident, o.indisclustered
 	from r
@@ -49,8 +51,8 @@ with r as (
 	join indexes n on n.of = r.new and (n.columns, n.is_unique, coalesce(n.predicate, '')) = (o.columns, o.is_unique, coalesce(o.predicate, ''))
 ), sequences as (
 	select d.refobjid as of, a.attname, d.objid as id
-	from r
-	join pg_catalog.pg_depend d on d.refobjid in (r.old, r.new) and d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i')
+	from both_of
+	join pg_catalog.pg_depend d on d.refobjid = both_of.id and d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i')
 	join pg_catalog.pg_sequence q on q.seqrelid = d.objid
 	join pg_catalog.pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
 )
@@ -68,9 +70,13 @@ where pg_catalog.obj_description(old, 'pg_class') is not null and pg_catalog.obj
 union all
 select pg_catalog.format('comment on constraint %I on %s is %L', n.conname, r.name, pg_catalog.obj_description(o.oid, 'pg_constraint'))
 from r
-join pg_catalog.pg_constraint o on o.conrelid = r.old
-join pg_catalog.pg_constraint n on n.conrelid = r.new and pg_catalog.pg_get_constraintdef(n.oid) = pg_catalog.pg_get_constraintdef(o.oid)
-where pg_catalog.obj_description(o.oid, 'pg_constraint') is not null and pg_catalog.obj_description(n.oid, 'pg_constraint') is null
+join pg_catalog.pg_constraint o on o.conrelid = r.old and pg_catalog.obj_description(o.oid, 'pg_constraint') is not null
+cross join lateral (
+	select conname
+	from pg_catalog.pg_constraint
+	where conrelid = r.new and pg_catalog.pg_get_constraintdef(oid) = pg_catalog.pg_get_constraintdef(o.oid) and pg_catalog.obj_description(oid, 'pg_constraint') is null
+	offset 0 -- not a join by definitions, which would print those of all tables
+) n
 union all
 select pg_catalog.format('alter table only %s alter column %I set statistics %s', name, attname, target)
 from columns
