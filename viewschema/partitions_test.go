@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 
@@ -15,6 +16,7 @@ import (
 
 	"github.com/viewschema/projector"
 	v1 "github.com/viewschema/projector/examples/bank/v1"
+	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/internal/pgtest"
 	"github.com/viewschema/projector/projections"
 	"github.com/viewschema/projector/replay"
@@ -380,8 +382,13 @@ func TestPartitionIsAttachedWithEvents(t *testing.T) {
 	if _, err := second.CatchUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	mustExec(t, db, attach)
-	if _, err := second.MigrateOffline(t.Context()); !errors.Is(err, replay.ErrAttached) {
+	var attached sync.Once // after the catch-up that comes before the cutover
+	ctx := pg.WithFault(t.Context(), func(m pg.Moment, p pg.Point) {
+		if m == pg.After && p == pg.PointCut {
+			attached.Do(func() { mustExec(t, db, attach) })
+		}
+	})
+	if _, err := second.MigrateOffline(ctx); !errors.Is(err, replay.ErrAttached) {
 		t.Errorf("got %v", err)
 	}
 	mustExec(t, db, detach)
