@@ -38,7 +38,7 @@ func distributed(ctx context.Context, q pg.Querier, table uint32) (is bool, err 
 // apart, and the nodes that do not answer. A transaction is known by its node and its virtual transaction there: global_pid is that of a
 // session, which goes on to its next transaction, and prepared ones have none. Names of relations are all that nodes have in common; they are
 // printed with a schema or without, as the search path of the session that asks each node has it.
-const clusterHolders = `
+var clusterHolders = fmt.Sprintf(`
 with locks as materialized (
 	select * from pg_catalog.citus_locks
 ), shards as (
@@ -70,7 +70,7 @@ select '', n.nodename || ':' || n.nodeport
 from pg_catalog.pg_dist_node n
 where n.isactive and n.noderole = 'primary' and n.nodecluster = current_setting('citus.cluster_name')
   and not exists (select from locks l where l.nodeid = n.nodeid) -- who asks it holds locks there
-order by 1, 2`
+order by 1, 2`, pg.Tree("$1"))
 
 // holders lists the transactions that hold one of the modes on one of the relations or a table below it, and if the event table is distributed, on
 // any node of the cluster. If a node does not answer, that cannot be known: ErrUnsettled.
@@ -84,7 +84,7 @@ func (r *Reader) holders(ctx context.Context, db pg.Querier, relations []uint32,
 }
 
 func (r *Reader) inCluster(ctx context.Context, db pg.Querier, modes ...string) (list []pg.Holder, err error) {
-	found, err := pg.Collect(ctx, db, pgx.RowToStructByPos[pg.Holder], fmt.Sprintf(clusterHolders, pg.Tree("$1")), r.base.table, modes)
+	found, err := pg.Collect(ctx, db, pgx.RowToStructByPos[pg.Holder], clusterHolders, r.base.table, modes)
 	if err != nil {
 		return nil, fmt.Errorf("looking for who holds locks in the cluster: %w", err)
 	}
@@ -115,19 +115,21 @@ func (r *Reader) checkHeld(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
+// clusterSizes is given the event table. A shard that was never analyzed has no rows.
+var clusterSizes = `
+with leaves as (
+	select c.oid::regclass as name from (` + pg.Tree("$1") + `) tree join pg_catalog.pg_class c on c.oid = tree.id and c.relkind <> 'p'
+)
+select coalesce((
+		select sum(greatest(s.result::float8, 0))
+		from leaves l
+		cross join lateral pg_catalog.run_command_on_shards(l.name, 'select reltuples from pg_catalog.pg_class where oid = ''%s''::regclass') s
+		where s.success), 0)::int8,
+	coalesce((select sum(pg_catalog.citus_relation_size(l.name)) from leaves l), 0)::int8`
+
 // clusterSize asks the nodes for the rows of the event table, as of when its shards were last analyzed, and for its bytes.
 func (r *Reader) clusterSize(ctx context.Context, q pg.Querier) (rows, bytes int64, err error) {
-	err = q.QueryRow(ctx, `
-		with leaves as (
-			select c.oid::regclass as name from (`+pg.Tree("$1")+`) tree join pg_catalog.pg_class c on c.oid = tree.id and c.relkind <> 'p'
-		)
-		select coalesce((
-				select sum(greatest(s.result::float8, 0))
-				from leaves l
-				cross join lateral pg_catalog.run_command_on_shards(l.name, 'select reltuples from pg_catalog.pg_class where oid = ''%s''::regclass') s
-				where s.success), 0)::int8,
-			coalesce((select sum(pg_catalog.citus_relation_size(l.name)) from leaves l), 0)::int8`, r.base.table).Scan(&rows, &bytes)
-	if err != nil {
+	if err = q.QueryRow(ctx, clusterSizes, r.base.table).Scan(&rows, &bytes); err != nil {
 		return 0, 0, fmt.Errorf("asking the cluster for the size of %s: %w", r.relation, err)
 	}
 	return rows, bytes, nil
