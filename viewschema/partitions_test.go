@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -138,10 +139,7 @@ func TestTableIsPartitionedByAVersion(t *testing.T) {
 	db := pgtest.Database(t, atVersion1)
 	mustExec(t, db, "create table notes (account uuid references view_schema.accounts, movement bigint references view_schema.transactions)")
 	stop := writers(t, db, 1, rand.Uint64(), sameAgain(1), partitionedBank(2), sameAgain(3))
-	keyed := fstest.MapFS{}
-	for name, f := range partitionedViews {
-		keyed[name] = f
-	}
+	keyed := maps.Clone(partitionedViews)
 	keyed["accounts.indexes.sql"] = &fstest.MapFile{Data: []byte("alter table accounts%SUFFIX% add constraint accounts%SUFFIX%_pkey primary key (id)")}
 	keyed["accounts.sql"] = &fstest.MapFile{Data: []byte(`
 		create table accounts%SUFFIX% (id uuid not null, owner text not null, balance bigint not null) partition by hash (id);
