@@ -26,8 +26,8 @@ type succession struct {
 	archived string // who had it is called so afterwards
 }
 
-// root says whether it is the name of the view table itself.
-func (p succession) root() bool { return p.name == p.of.Table }
+// root says whether it is the name of the view table itself, and not of a partition.
+func (p succession) root() bool { return p.name == p.of.Table && p.parent == "" }
 
 // given says whether what hangs on the table that has the name goes to another one. It does not from a partition for which there is no
 // other, which is archived with its table; as long as the new table is not there, that is not known.
@@ -99,7 +99,7 @@ func (s *Schema) successions(ctx context.Context, q pg.Querier, plan *Plan) (lis
 	return list, nil
 }
 
-// partition is a partition, at whatever level, of a table of the view schema.
+// tablePartition is a partition, at whatever level, of a table of the view schema, Root.
 type tablePartition struct{ Root, Schema, Name, ParentSchema, Parent string }
 
 // partitions lists the partitions of tables, which need not exist, by table.
