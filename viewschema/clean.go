@@ -28,7 +28,7 @@ func (s *Schema) ArchivedTables(ctx context.Context, age time.Duration) ([]Archi
 		return nil, err
 	}
 	rows, err := s.db.Query(ctx, s.sql(`
-		select t.archived_name, t.table_name, m.from_version, m.active_at, parts.names, `+pg.Size("c.oid")+`,
+		select t.archived_name, t.table_name, m.from_version, m.active_at, parts.names, `+pg.TableSize("c.oid")+`,
 			array(
 				select distinct pg_describe_object(d.classid, d.objid, d.objsubid)
 				from pg_catalog.pg_class p

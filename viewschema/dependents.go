@@ -2,6 +2,7 @@ package viewschema
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -27,7 +28,14 @@ func (s *Schema) checkCutover(ctx context.Context, tx pgx.Tx, plan *Plan) ([]bel
 	if err := addTaken(ctx, tx, successions, r); err != nil {
 		return nil, err
 	}
-	if err := qualified(ctx, tx, func() error { return addDependents(ctx, tx, successions, r) }); err != nil {
+	var built []string
+	for _, t := range plan.replayed() {
+		built = append(built, t.Built)
+	}
+	err = qualified(ctx, tx, func() error {
+		return errors.Join(s.refuseUnlogged(ctx, tx, r, built...), addDependents(ctx, tx, successions, r))
+	})
+	if err != nil {
 		return nil, err
 	}
 	return all, r.orNil()

@@ -19,7 +19,7 @@ func below(relations, which string) string {
 	select id from tree`
 }
 
-// Size is SQL for the bytes of a relation, an oid, and its partitions, with their indexes and all that is stored apart.
-func Size(relation string) string {
+// TableSize is SQL for the bytes of a relation, an oid, and its partitions, with their indexes and all that is stored apart.
+func TableSize(relation string) string {
 	return "(select coalesce(sum(pg_total_relation_size(id)), 0)::int8 from (" + Partitions(relation) + ") tree)"
 }
