@@ -47,6 +47,11 @@ test-matrix: ## run every test on PostgreSQL 14 to 18, with fewer random cases (
 	done; \
 	if [ -n "$$failed" ]; then echo "tests fail on PostgreSQL$$failed"; exit 1; fi
 
+.PHONY: test-citus
+test-citus: ## run the bank over a cluster of Citus (DATABASE_URL=… of an empty database of the coordinator)
+	@test -n "$(DATABASE_URL)" || { echo "type: make test-citus DATABASE_URL=postgres://…, an empty database of the coordinator"; exit 1; }
+	env -u DATABASE_URL PROJECTOR_CITUS_URL="$(DATABASE_URL)" go test -count=1 -v -timeout 20m -run '^TestDistributed$$' ./cli
+
 .PHONY: soak
 soak: postgres ## migrate back and forth under load, with random kills (SOAK=10m for longer)
 	go test -v -count=1 -timeout 0 ./internal/soak -length $(SOAK) $(if $(SEED),-seed $(SEED))

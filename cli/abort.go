@@ -34,7 +34,7 @@ func (v dropsView) text(w io.Writer, _ string) {
 	fmt.Fprintln(w, "these tables were built, are not live, and are dropped:")
 	t := table(w)
 	for _, b := range v.Tables {
-		fmt.Fprintf(t, "  %s\t%s\n", b.Table, size(b.Bytes))
+		fmt.Fprintf(t, "  %s\t%s\n", b.Table, stored(b.Bytes, b.Partitions))
 	}
 	t.Flush()
 }

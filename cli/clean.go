@@ -65,7 +65,7 @@ func (v archivedView) text(w io.Writer, _ string) {
 		if len(a.Dependents) > 0 {
 			stays = "stays, for what depends on it: " + strings.Join(a.Dependents, ", ")
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", a.Name, a.Archived.Format(time.DateTime), size(a.Bytes), stays)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", a.Name, a.Archived.Format(time.DateTime), stored(a.Bytes, len(a.Partitions)), stays)
 	}
 	t.Flush()
 }

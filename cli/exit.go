@@ -69,7 +69,8 @@ func exitCode(ctx context.Context, err error) int {
 		return exitState
 	case is(viewschema.ErrSpace):
 		return exitSpace
-	case is(viewschema.ErrDefinition, viewschema.ErrRefused, replay.ErrNotParked, viewschema.ErrChanged, viewschema.ErrNoStandby, eventtable.ErrRefused, eventstore.ErrMapping):
+	case is(viewschema.ErrDefinition, viewschema.ErrRefused, replay.ErrNotParked, replay.ErrAttached, viewschema.ErrChanged, viewschema.ErrNoStandby,
+		eventtable.ErrRefused, eventstore.ErrMapping):
 		return exitRefused
 	}
 	return exitFailed

@@ -33,6 +33,14 @@ func rows(n int64) string { return count(n, "row", "rows") }
 
 func aggregates(n int) string { return count(int64(n), "aggregate", "aggregates") }
 
+// stored says how much a table takes, and how many partitions it has.
+func stored(bytes int64, partitions int) string {
+	if partitions == 0 {
+		return size(bytes)
+	}
+	return size(bytes) + " in " + count(int64(partitions), "partition", "partitions")
+}
+
 // oneLine joins the lines of a text, for a table's cell.
 func oneLine(text string) string {
 	var parts []string

@@ -7,12 +7,14 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/rogpeppe/go-internal/testscript"
 	urfave "github.com/urfave/cli/v2"
 
+	"github.com/viewschema/projector"
 	"github.com/viewschema/projector/cli"
 	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/examples/bank"
@@ -24,9 +26,9 @@ import (
 
 // TestScripts runs testdata/script: whole lives of a view schema, as an operator types them, each on a database of its own
 // with the bank's events in it, and an empty one beside it. Beside testscript's own commands there are v1, v2 and v3, the bank's
-// releases, file, which reads the definition from one, axon, whose events are in a table of Axon, and clock, whose owners are made of
-// the time; exits, which runs one of them and wants an exit code; sql; and hold, which keeps the statement's transaction open
-// until the script ends; and replicated, which gives it a server with a hot standby, STANDBY_URL.
+// releases, file, which reads the definition from one, axon, whose events are in a table of Axon, clock, whose owners are made of
+// the time, and p1 and p2, whose view tables are partitioned; exits, which runs one of them and wants an exit code; sql; hold, which keeps
+// the statement's transaction open until the script ends; and replicated, which gives it a server with a hot standby, STANDBY_URL.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
@@ -44,6 +46,8 @@ func TestScripts(t *testing.T) {
 			"file":  release("file"),
 			"axon":  release("axon"),
 			"clock": release("clock"),
+			"p1":    release("p1"),
+			"p2":    release("p2"),
 			"exits": exits,
 			"sql":   sql,
 			"hold":  hold,
@@ -94,6 +98,13 @@ func run(ts *testscript.TestScript, name string, args []string, want int) {
 			p.Owner = fmt.Sprint("at ", time.Now())
 			return nil
 		})}, bank.Events[1:]...)
+	case "p1", "p2":
+		d = v1.Definition
+		d.Versions = projector.Versions{1: d.Versions[1], 2: d.Versions[1]}
+		if name == "p1" {
+			d.Versions = d.Versions.UpTo(1)
+		}
+		d.Views = partitionedViews
 	case "axon":
 		d.Source = eventstore.Mapping{Preset: "axon"}
 	}
@@ -117,6 +128,22 @@ func run(ts *testscript.TestScript, name string, args []string, want int) {
 	if got := cli.Run(context.Background(), d, process, options...); got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
+}
+
+// partitionedViews are the tables of version 1, the accounts by hash, and the transactions by range.
+var partitionedViews = fstest.MapFS{
+	"accounts.sql": {Data: []byte(`create table accounts%SUFFIX% (id uuid primary key, owner text not null, balance bigint not null) partition by hash (id);
+create table accounts_p0%SUFFIX% partition of accounts%SUFFIX% for values with (modulus 2, remainder 0);
+create table accounts_p1%SUFFIX% partition of accounts%SUFFIX% for values with (modulus 2, remainder 1);
+`)},
+	"transactions.sql": {Data: []byte(`create table transactions%SUFFIX% (
+    event_id bigint primary key, account_id uuid not null, seq bigint not null, kind text not null, amount bigint not null, balance bigint not null,
+    description text not null, at timestamptz not null
+) partition by range (event_id);
+create table transactions_first%SUFFIX% partition of transactions%SUFFIX% for values from (minvalue) to (1000);
+create table transactions_rest%SUFFIX% partition of transactions%SUFFIX% default;
+`)},
+	"transactions.indexes.sql": {Data: []byte("create index transactions%SUFFIX%_account on transactions%SUFFIX% (account_id, seq);\n")},
 }
 
 // fromFile makes a configuration of a file that has the databases' URLs, one on a line.

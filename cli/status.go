@@ -50,7 +50,7 @@ func (v statusView) text(w io.Writer, program string) {
 		fmt.Fprintln(w)
 		fmt.Fprintln(t, "table\tnow\tsize")
 		for _, r := range v.Tables {
-			fmt.Fprintf(t, "%s\t%s\t%s\n", r.Table, r.Role, size(r.Bytes))
+			fmt.Fprintf(t, "%s\t%s\t%s\n", r.Table, r.Role, stored(r.Bytes, r.Partitions))
 		}
 		t.Flush()
 	}

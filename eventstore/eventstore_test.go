@@ -314,6 +314,18 @@ func TestDistrust(t *testing.T) {
 		"numbered rows":     {"create table real (position bigserial, " + columns + "); create view events as select row_number() over () as position, aggregate_id, sequence_number, event_type, data from real", "is not a column"},
 		"view of a join":    {"create table real (position bigserial, " + columns + "); create table types (t text); create view events as select real.* from real join types on t = event_type", "a view of 2 tables"},
 		"partitioned":       {"create sequence s; create table events (position bigint default nextval('s'), " + columns + ") partition by hash (aggregate_id); create table events_0 partition of events for values with (modulus 1, remainder 0)", ""},
+		"partitions of an identity": {
+			"create table events (position bigint generated always as identity, " + columns + ") partition by hash (aggregate_id); create table events_0 partition of events for values with (modulus 1, remainder 0)", "",
+		},
+		"a partition with a sequence of its own": {
+			"create sequence s; create table events (position bigint default nextval('s'), " + columns + ") partition by list (event_type); create table late (position bigserial, " + columns + "); alter table events attach partition late default",
+			"late has a default of its own for the position, which does not draw from s",
+		},
+		"an heir with an identity": {
+			"create sequence s; create table events (position bigint default nextval('s'), " + columns + "); create table late (position bigint generated always as identity, " + columns + "); alter table late inherit events",
+			"late has a default of its own",
+		},
+		"an heir": {"create sequence s; create table events (position bigint default nextval('s'), " + columns + "); create table late () inherits (events)", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

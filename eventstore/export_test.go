@@ -13,3 +13,6 @@ func (r *Reader) EventsSQL(sel Selection) (string, []any) { return r.eventsSQL(s
 func (r *Reader) ProbeSome(ctx context.Context, tx pgx.Tx, most int64) (Probed, error) {
 	return r.probe(ctx, tx, most)
 }
+
+// StatementsForCitus are issued if the event table is distributed.
+var StatementsForCitus = []string{clusterHolders, clusterSizes}

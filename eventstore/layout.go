@@ -17,11 +17,13 @@ type Layout struct {
 	Correlation float64 `json:"correlation"` // of the order of ids with the order on disk, -1 to 1; 0 if nobody has analyzed the table
 }
 
-// Layout asks the catalog. Partitions of the table count as part of it.
+// Layout asks the catalog. Partitions of the table count as part of it. A correlation is known of each of them by itself, which is
+// what matters: a range of ids is read from one after the other.
 func (r *Reader) Layout(ctx context.Context, q pg.Querier) (Layout, error) {
 	l := Layout{}
 	err := q.QueryRow(ctx, `
-		select coalesce((select sum(pg_relation_size(relid)) from pg_partition_tree($1::oid::regclass)), pg_relation_size($1::oid), 0)::int8,
+		with parts as (`+pg.Tree("$1")+`)
+		select (select coalesce(sum(pg_relation_size(id)), 0) from parts)::int8,
 			pg_size_bytes(current_setting('effective_cache_size')),
 			exists (
 				select
@@ -30,13 +32,17 @@ func (r *Reader) Layout(ctx context.Context, q pg.Querier) (Layout, error) {
 				where i.indrelid = $1 and a.attname = $2 and i.indisvalid and i.indpred is null
 			),
 			coalesce((
-				select s.correlation
-				from pg_catalog.pg_class c
+				select sum(s.correlation * greatest(c.relpages, 1)) / sum(greatest(c.relpages, 1))
+				from parts p
+				join pg_catalog.pg_class c on c.oid = p.id
 				join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 				join pg_catalog.pg_stats s on s.schemaname = n.nspname and s.tablename = c.relname
-				where c.oid = $1 and s.attname = $2 and not s.inherited
+				where s.attname = $2 and not s.inherited and s.correlation is not null
 			), 0)::float8`, r.base.table, r.mapping.AggregateID).Scan(&l.Bytes, &l.Cache, &l.Indexed, &l.Correlation)
 	l.Indexed = l.Indexed && r.collate == ""
+	if err == nil && r.distributed {
+		_, l.Bytes, err = r.clusterSize(ctx, q)
+	}
 	if err == nil {
 		l.Rows, err = r.planned(ctx, q)
 	}

@@ -75,11 +75,13 @@ type Reader struct {
 	oid      uint32
 	relation string // quoted, qualified
 	isView   bool
-	standby  bool              // so was the server when the reader was opened
-	base     base              // where the positions come from
-	collate  string            // in SQL, after the aggregate id where order matters
-	types    map[string]string // of the relation's columns and the mapping's expressions, by PostgreSQL's internal names
-	idType   string            // uuid or text
+	base     base // where the positions come from
+	standby  bool // so was the server when the reader was opened
+	// distributed says that Citus distributes the table where they come from.
+	distributed bool
+	collate     string            // in SQL, after the aggregate id where order matters
+	types       map[string]string // of the relation's columns and the mapping's expressions, by PostgreSQL's internal names
+	idType      string            // uuid or text
 
 	// What the fields read, in SQL.
 	position, id, sequence, typ string
@@ -168,6 +170,9 @@ func Open(ctx context.Context, q pg.Querier, m Mapping) (*Reader, error) {
 		r.base, err = r.findBase(ctx, q)
 	case isExpression(r.mapping.Position):
 		r.base.reason = "the position is an expression, " + r.mapping.Position
+	}
+	if err == nil {
+		r.distributed, err = distributed(ctx, q, r.base.table)
 	}
 	return r, err
 }

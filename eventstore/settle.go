@@ -78,7 +78,7 @@ func (r *Reader) settle(ctx context.Context, db pg.Querier, blocked func(string)
 	if lowest < 1 {
 		return Cut{}, fmt.Errorf("%w: %s has an event at position %d; positions have to be above 0", ErrMapping, r.relation, lowest)
 	}
-	if r.mapping.Positions == PositionsInCommitOrder {
+	if r.mapping.Positions == PositionsInCommitOrder && !r.distributed { // of one server: a commit is not visible on all at once
 		return Cut{Position: highest, Drawn: highest}, nil
 	}
 	sequence, drawn, reason, err := r.distrust(ctx, db, highest)
@@ -95,7 +95,7 @@ func (r *Reader) settle(ctx context.Context, db pg.Querier, blocked func(string)
 	if err := r.outwait(ctx, db, sequence, writers, blocked); err != nil {
 		return Cut{}, err
 	}
-	return Cut{Position: highest, Drawn: drawn}, nil
+	return Cut{Position: highest, Drawn: max(highest, drawn)}, nil
 }
 
 // ends returns the lowest and the highest position: of the relation's rows if they are numbered by a sequence, of which an
@@ -131,12 +131,15 @@ func (r *Reader) copied(ctx context.Context, db pg.Querier) (reason string, err 
 	if r.base.unlocked != "" {
 		return r.base.unlocked, nil
 	}
+	if r.distributed && r.mapping.Positions == PositionsOfTransactions {
+		return r.relation + " is distributed, and each of its servers has transaction ids of its own", nil
+	}
 	var subscribed bool
 	err = db.QueryRow(ctx, `
 		select exists (
 			select
 			from pg_catalog.pg_subscription_rel
-			where srrelid in (select relid from pg_partition_tree($1::oid::regclass) union all select $1))`,
+			where srrelid in (`+pg.Tree("$1")+`))`,
 		cmp.Or(r.base.table, r.oid)).Scan(&subscribed)
 	if err != nil {
 		return "", fmt.Errorf("looking up subscriptions to %s: %w", r.relation, err)
@@ -183,14 +186,14 @@ func (r *Reader) outwait(ctx context.Context, db pg.Querier, sequence uint32, wr
 	return nil
 }
 
-// writers lists the transactions that hold a write lock on the event table, a partition of it, or its sequence.
+// writers lists the transactions that hold a write lock on the event table, a table below it, or its sequence.
 func (r *Reader) writers(ctx context.Context, db pg.Querier, sequence uint32) ([]pg.Holder, error) {
-	return pg.Holders(ctx, db, []uint32{r.base.table, sequence}, writeModes...)
+	return r.holders(ctx, db, []uint32{r.base.table, sequence}, writeModes...)
 }
 
 // Writers names the transactions that write events at this moment; it is empty if there are none.
 func (r *Reader) Writers(ctx context.Context, db pg.Querier) (string, error) {
-	holders, err := pg.Holders(ctx, db, r.Relations(), writeModes...)
+	holders, err := r.holders(ctx, db, r.Relations(), writeModes...)
 	return pg.Describe(holders), err
 }
 
@@ -199,7 +202,7 @@ var writeModes = []string{pg.RowExclusive, pg.ShareRowExclusive, pg.Exclusive, p
 
 // Blockers names the transactions that keep HoldWriters waiting; it is empty if there are none.
 func (r *Reader) Blockers(ctx context.Context, db pg.Querier) (string, error) {
-	holders, err := pg.Holders(ctx, db, r.Relations(), append([]string{pg.ShareUpdateExclusive, pg.Share}, writeModes...)...)
+	holders, err := r.holders(ctx, db, r.Relations(), append([]string{pg.ShareUpdateExclusive, pg.Share}, writeModes...)...)
 	return pg.Describe(holders), err
 }
 
@@ -260,6 +263,9 @@ func (r *Reader) distrust(ctx context.Context, db pg.Querier, highest int64) (se
 	case !readable:
 		return 0, 0, fmt.Sprintf("our role may not read the sequence of %s; type: grant select on sequence %s to %s", position, name, role), nil
 	}
+	if other, err := r.otherDefault(ctx, db, sequence); err != nil || other != "" {
+		return 0, 0, other, err
+	}
 	err = db.QueryRow(ctx, "select coalesce(pg_catalog.pg_sequence_last_value($1), 0)", sequence).Scan(&last)
 	if err != nil {
 		return 0, 0, "", fmt.Errorf("reading the sequence of %s: %w", position, err)
@@ -268,6 +274,37 @@ func (r *Reader) distrust(ctx context.Context, db pg.Querier, highest int64) (se
 		return 0, 0, fmt.Sprintf("%s has reached %d but its sequence stands at %d, so some numbers did not come from it", position, highest, last), nil
 	}
 	return sequence, last, "", nil
+}
+
+// otherDefault says that a table below the event table numbers the events that are inserted into it by its name from something else than the
+// sequence: they could be below a cut. It is empty if none does. A partition that has no default leaves the number to the application.
+func (r *Reader) otherDefault(ctx context.Context, db pg.Querier, sequence uint32) (reason string, err error) {
+	err = db.QueryRow(ctx, `
+		select coalesce(min(pg_catalog.format('%s has a default of its own for the position, which does not draw from %s', a.attrelid::regclass, $3::oid::regclass)), '')
+		from (`+pg.Tree("$1")+`) tree
+		join pg_catalog.pg_attribute a on a.attrelid = tree.id and a.attname = $2
+		left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
+		where a.attrelid <> $1
+		  and (d.oid is not null or a.attidentity <> '')
+		  and not exists (
+			select
+			from pg_catalog.pg_depend o
+			where o.classid = 'pg_attrdef'::regclass and o.objid = d.oid and o.refclassid = 'pg_class'::regclass and o.refobjid = $3
+			  and pg_get_expr(d.adbin, d.adrelid) like 'nextval(%')
+		  and not exists ( -- from PostgreSQL 17 on, the identity of its table
+			select
+			from pg_catalog.pg_depend o
+			where o.classid = 'pg_class'::regclass and o.objid = $3 and o.refclassid = 'pg_class'::regclass and o.refobjid = $1 and o.deptype = 'i'
+			  and a.attidentity <> '' and not exists (
+				select
+				from pg_catalog.pg_depend own
+				join pg_catalog.pg_sequence s on s.seqrelid = own.objid
+				where own.classid = 'pg_class'::regclass and own.refclassid = 'pg_class'::regclass and own.refobjid = a.attrelid
+				  and own.refobjsubid = a.attnum and own.deptype = 'i'))`, r.base.table, r.base.position, sequence).Scan(&reason)
+	if err != nil {
+		return "", fmt.Errorf("looking up the defaults below %s: %w", r.relation, err)
+	}
+	return reason, nil
 }
 
 // MayHoldWriters says why HoldWriters would not do what it has to: our role has none of the rights that it takes, or the
@@ -290,10 +327,11 @@ func (r *Reader) MayHoldWriters(ctx context.Context, db pg.Querier) (whyNot stri
 }
 
 // HoldWriters keeps everybody from writing events until the transaction ends; readers go on. It waits for writers that
-// are under way as long as the transaction's lock_timeout allows, and whoever comes after waits behind it.
+// are under way as long as the transaction's lock_timeout allows, and whoever comes after waits behind it. The lock is on partitions, too:
+// who writes these need not lock their table. ErrUnsettled: in a cluster, a transaction that has ended here has not on all nodes.
 func (r *Reader) HoldWriters(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, "lock table "+r.relation+" in share row exclusive mode"); err != nil {
 		return fmt.Errorf("holding off the writers of %s: %w", r.relation, err)
 	}
-	return nil
+	return r.checkHeld(ctx, tx)
 }

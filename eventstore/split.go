@@ -32,6 +32,10 @@ func (r *Reader) Estimate(ctx context.Context, q pg.Querier) (int64, error) {
 }
 
 func (r *Reader) planned(ctx context.Context, q pg.Querier) (int64, error) {
+	if r.distributed {
+		rows, _, err := r.clusterSize(ctx, q)
+		return rows, err
+	}
 	where, args := r.where(Selection{})
 	var plan []byte
 	sql := fmt.Sprintf("explain (format json) select 1 from %s where %s", r.from(""), where)

@@ -56,7 +56,7 @@ func (r *Reader) transactions(ctx context.Context, db pg.Querier) (foreign strin
 // ForeignTransactions says that the store has transaction ids of another server, and what to do about it: no migration can
 // begin then. It is empty if there are none, or positions are no transaction ids.
 func (r *Reader) ForeignTransactions(ctx context.Context, db pg.Querier) (whyNot string, err error) {
-	if r.mapping.Positions != PositionsOfTransactions {
+	if r.mapping.Positions != PositionsOfTransactions || r.distributed {
 		return "", nil
 	}
 	whyNot, _, _, err = r.transactions(ctx, db)

@@ -78,8 +78,7 @@ func look(ctx context.Context, q pg.Querier, m eventstore.Mapping) (*table, erro
 	err = q.QueryRow(ctx, `
 		select c.oid, n.nspname, c.relname, c.relkind::text, pg_catalog.pg_get_userbyid(c.relowner), c.relowner = current_user::regrole,
 			pg_catalog.pg_has_role(c.relowner, 'usage'), pg_catalog.has_schema_privilege(n.oid, 'create'), pg_catalog.pg_is_in_recovery(),
-			coalesce((select sum(pg_catalog.pg_relation_size(p.relid)) from pg_catalog.pg_partition_tree(c.oid::regclass) p),
-				pg_catalog.pg_relation_size(c.oid), 0)::int8,
+			(select coalesce(sum(pg_catalog.pg_relation_size(id)), 0)::int8 from (`+pg.Tree("c.oid")+`) tree),
 			c.reltuples, coalesce(s.last_analyze, s.last_autoanalyze) is not null, coalesce(s.n_mod_since_analyze, 0)
 		from pg_catalog.unnest($1::text[]) with ordinality as named (name, n)
 		join pg_catalog.pg_class c on c.oid = pg_catalog.to_regclass(named.name)

@@ -61,6 +61,14 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 	default:
 		p.Settled = true
 	}
+	var tables []uint32
+	err = j.Retry(ctx, pg.PointList, func(tx pgx.Tx) (err error) {
+		tables, err = j.tablesNow(ctx, tx) // after the cut and before the events: what comes later is not known
+		return err
+	})
+	if err != nil {
+		return p, err
+	}
 	settled := time.Now()
 	for lost := int64(1); lost > 0; {
 		if err := j.applyLacking(ctx, &p, cut.Position); err != nil {
@@ -75,7 +83,7 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 		}
 		p.Applying = time.Since(settled)
 		err := j.Retry(ctx, pg.PointCut, func(tx pgx.Tx) (err error) {
-			lost, err = j.moveCut(ctx, tx, &p, cut.Position)
+			lost, err = j.moveCut(ctx, tx, &p, cut.Position, tables)
 			return err
 		})
 		if err != nil {
@@ -113,17 +121,21 @@ func (j *Job) applyLacking(ctx context.Context, p *Pass, settled int64) error {
 
 // moveCut ends a pass. Groups commit without waiting for the disk, and a server that takes over after another may lack even
 // what was waited for. So the cut moves only over events that the ledger has, in a commit that is waited for, and with it
-// all commits before it. If events up to the cut are lost, it returns their number and leaves the cut.
-func (j *Job) moveCut(ctx context.Context, tx pgx.Tx, p *Pass, cut int64) (lost int64, err error) {
+// all commits before it. If events up to the cut are lost, it returns their number and leaves the cut. tables are those that held the events
+// when the cut was settled.
+func (j *Job) moveCut(ctx context.Context, tx pgx.Tx, p *Pass, cut int64, tables []uint32) (lost int64, err error) {
 	old, err := j.Own(ctx, tx, Built)
 	if err != nil {
+		return 0, err
+	}
+	if err := j.checkAttached(ctx, tx, tables, old); err != nil {
 		return 0, err
 	}
 	if p.Settled && cut > old {
 		if lost, err = j.lost(ctx, tx, old, cut); lost > 0 || err != nil {
 			return lost, err
 		}
-		if err := j.advance(ctx, tx, cut); err != nil {
+		if err := j.advance(ctx, tx, cut, tables); err != nil {
 			return 0, err
 		}
 	}
@@ -276,8 +288,11 @@ func (j *Job) Tail(ctx context.Context, q pg.Querier) (tail int64, err error) {
 func (j *Job) Finish(ctx context.Context, tx pgx.Tx, cut int64) (Pass, error) {
 	began := time.Now()
 	var p Pass
-	var err error
-	if j.HasBatches() {
+	tables, err := j.tablesNow(ctx, tx)
+	if err == nil {
+		err = j.checkAttached(ctx, tx, tables, cut)
+	}
+	if err == nil && j.HasBatches() {
 		p, err = j.apply(ctx, tx, j.catchUpTables(), cut, nil)
 	}
 	if err == nil {

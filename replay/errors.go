@@ -20,6 +20,9 @@ var ErrInOrder = errors.New("in the order of the store")
 var ErrNoStandby = errors.New("the server that events are read from is not, or no longer, the standby that it was taken for: it was promoted, or follows another primary; " +
 	"name another one in --events-url, or none")
 
+// ErrAttached is returned when events have come to the store below the cut, with a partition. Nothing has been changed then.
+var ErrAttached = errors.New("events have come that nobody has waited for")
+
 // BatchError tells which batch something went wrong with. The batch is pending again.
 type BatchError struct {
 	Number int    // in projector_batches

@@ -157,9 +157,9 @@ func isRecorded(err error) bool {
 	return ok && table == "projector_replayed_ids"
 }
 
-// advance moves the cut, if it is higher than the old one, and forgets the positions up to it.
-func (l Ledger) advance(ctx context.Context, tx pgx.Tx, cut int64) error {
-	_, err := tx.Exec(ctx, l.sql("update %SCHEMA%.projector_migrations set cut = $2 where id = $1 and cut < $2"), l.Migration, cut)
+// advance moves the cut, if it is higher than the old one, and forgets the positions up to it. tables held the events when it was settled.
+func (l Ledger) advance(ctx context.Context, tx pgx.Tx, cut int64, tables []uint32) error {
+	_, err := tx.Exec(ctx, l.sql("update %SCHEMA%.projector_migrations set cut = $2, event_tables = $3 where id = $1 and cut < $2"), l.Migration, cut, tables)
 	if err != nil {
 		return fmt.Errorf("moving the cut to %d: %w", cut, err)
 	}

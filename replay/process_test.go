@@ -100,10 +100,14 @@ func (p *parts) begin(ctx context.Context, patient bool) error {
 		last = eventstore.Part{Range: eventstore.Range{From: last.To}}
 	}
 	return p.here().Retry(ctx, pg.PointBegin, func(tx pgx.Tx) error {
-		err := tx.QueryRow(ctx, `
-			insert into view_schema.projector_migrations (from_version, to_version, state, cut, fingerprint)
-			values (0, 1, 'building', $1, '{}')
-			returning id`, cut.Position).Scan(&p.job.Migration)
+		tables, err := p.job.Source.Tables(ctx, tx)
+		if err != nil {
+			return err
+		}
+		err = tx.QueryRow(ctx, `
+			insert into view_schema.projector_migrations (from_version, to_version, state, cut, event_tables, fingerprint)
+			values (0, 1, 'building', $1, $2, '{}')
+			returning id`, cut.Position, tables).Scan(&p.job.Migration)
 		if err != nil {
 			return err
 		}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/viewschema/projector"
 	"github.com/viewschema/projector/internal/pg"
 )
 
@@ -36,14 +35,18 @@ func (s *Schema) belongings(ctx context.Context, tx pgx.Tx, plan *Plan) (all []b
 }
 
 func (s *Schema) listBelongings(ctx context.Context, tx pgx.Tx, plan *Plan) (all []belonging, err error) {
+	successions, err := s.successions(ctx, tx, plan)
+	if err != nil {
+		return nil, err
+	}
 	var live, built, archived, leaving []string
-	for _, t := range plan.Tables {
-		if t.Kind != projector.KindAlter {
-			leaving = append(leaving, pg.Table(s.def.Schema, t.Table))
+	for _, p := range successions {
+		if !p.live {
+			continue
 		}
-		if t.Kind == projector.KindReplay {
-			live, built = append(live, pg.Table(s.def.Schema, t.Table)), append(built, pg.Table(s.def.Schema, t.Built))
-			archived = append(archived, pg.Table(s.def.Schema, t.Archived))
+		leaving = append(leaving, p.relation())
+		if p.given() {
+			live, built, archived = append(live, p.relation()), append(built, p.builtRelation()), append(archived, p.archivedRelation())
 		}
 	}
 	found, err := pg.Collect(ctx, tx, pgx.RowToStructByPos[belonging], belongingsQuery, live, built, archived, plan.back, leaving, !plan.unindexed)
@@ -89,7 +92,7 @@ func searchPath(ctx context.Context, tx pgx.Tx, path string) error {
 // which has neither: hence to_jsonb.
 const belongingsQuery = `
 with live as (
-	select c.oid, c.oid::regclass::text as name, to_regclass(t.built)::oid as built, t.archived,
+	select c.oid, c.oid::regclass::text as name, to_regclass(nullif(t.built, ''))::oid as built, t.archived,
 		c.relrowsecurity, c.relforcerowsecurity, c.relreplident, c.relname, c.relnamespace
 	from unnest($1::text[], $2::text[], $3::text[]) t (live, built, archived) join pg_class c on c.oid = to_regclass(t.live)
 ), hanging as (
@@ -136,7 +139,7 @@ with live as (
 			|| array[format('drop trigger %I on %s', t.tgname, l.archived)],
 		case when not has_function_privilege(t.tgfoid, 'execute') then format('our role may not execute %s', t.tgfoid::regprocedure) end, '', '', l.oid, l.built
 	from live l join pg_trigger t on t.tgrelid = l.oid
-	where not t.tgisinternal
+	where not t.tgisinternal and t.tgparentid = 0
 	  and not exists (select from pg_trigger o where o.tgrelid = l.built and o.tgname = t.tgname)
 	union all
 	select distinct 5, 'pg_rewrite'::regclass::oid, w.oid, format('view %s', v.oid::regclass),
@@ -223,8 +226,12 @@ order by h.rank, h.what`
 
 // changeTables does what the plan says, and makes anew what hung on the tables that are replaced.
 func (s *Schema) changeTables(ctx context.Context, tx pgx.Tx, m *migration, plan *Plan, all []belonging) error {
+	successions, err := s.successions(ctx, tx, plan)
+	if err != nil {
+		return err
+	}
 	for _, t := range plan.Tables {
-		if err := s.change(ctx, tx, m, t); err != nil {
+		if err := s.change(ctx, tx, m, t, successions); err != nil {
 			return fmt.Errorf("table %s: %w", t.Table, err)
 		}
 	}

@@ -23,7 +23,7 @@ import (
 )
 
 // descriptions say what the catalog has about the tables that are live, by their names: archived ones end in a number, and
-// those of the bookkeeping begin with projector_ or at_.
+// those of the bookkeeping begin with projector_ or at_. Partitions of archived ones have the number before what is their own.
 var descriptions = []string{
 	`select format('%s %s: owner %s, %s, options %s, identity %s, row security %s %s, tablespace %s, access method %s, persistence %s, %s', c.relkind, c.relname,
 		c.relowner::regrole, c.relacl, c.reloptions, c.relreplident, c.relrowsecurity, c.relforcerowsecurity, c.reltablespace, c.relam, c.relpersistence,
@@ -39,7 +39,7 @@ var descriptions = []string{
 	`select format('constraint %s of %s: %s, %s', k.conname, c.relname, pg_get_constraintdef(k.oid), obj_description(k.oid, 'pg_constraint'))
 	from live c join pg_constraint k on k.conrelid = c.oid`,
 	`select format('reference %s of %s to %s: %s, %s', k.conname, k.conrelid::regclass, c.relname, pg_get_constraintdef(k.oid), obj_description(k.oid, 'pg_constraint'))
-	from live c join pg_constraint k on k.confrelid = c.oid`,
+	from live c join pg_constraint k on k.confrelid = c.oid and k.conparentid = 0`,
 	`select format('publication %s: %s, %s, %s', p.pubname, c.relname, to_jsonb(t) -> 'attnames', to_jsonb(t) -> 'rowfilter')
 	from live c join pg_publication_rel r on r.prrelid = c.oid join pg_publication p on p.oid = r.prpubid
 	join pg_publication_tables t on t.pubname = p.pubname and t.tablename = c.relname`,
@@ -63,7 +63,7 @@ func describe(t *testing.T, db *pgxpool.Pool) string {
 		rows, err := db.Query(t.Context(), `
 			with live as (
 				select * from pg_class
-				where relnamespace = 'view_schema'::regnamespace and relkind = 'r' and relname !~ '(_[0-9]+$|^projector_|^at_)'
+				where relnamespace = 'view_schema'::regnamespace and relkind in ('r', 'p') and relname !~ '(_[0-9]+(_|$)|^projector_|^at_)'
 			) `+query)
 		if err != nil {
 			t.Fatal(err)

@@ -16,6 +16,7 @@ type ArchivedTable struct {
 	Table      string    `json:"table"`   // its name while it was live
 	Version    int       `json:"version"` // that it was live in last
 	Archived   time.Time `json:"archived_at"`
+	Partitions []string  `json:"partitions"` // that are dropped with it
 	Bytes      int64     `json:"bytes"`
 	Dependents []string  `json:"dependents"` // what keeps it from being dropped
 	migration  int64
@@ -27,20 +28,26 @@ func (s *Schema) ArchivedTables(ctx context.Context, age time.Duration) ([]Archi
 		return nil, err
 	}
 	rows, err := s.db.Query(ctx, s.sql(`
-		select t.archived_name, t.table_name, m.from_version, m.active_at, pg_total_relation_size(c.oid),
+		select t.archived_name, t.table_name, m.from_version, m.active_at, parts.names, `+pg.TableSize("c.oid")+`,
 			array(
 				select distinct pg_describe_object(d.classid, d.objid, d.objsubid)
-				from pg_catalog.pg_depend d
-				where (d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid or d.refclassid = 'pg_type'::regclass and d.refobjid = c.reltype)
+				from pg_catalog.pg_class p
+				join pg_catalog.pg_depend d
+				  on d.refclassid = 'pg_class'::regclass and d.refobjid = p.oid or d.refclassid = 'pg_type'::regclass and d.refobjid = p.reltype
+				where p.oid = any (parts.ids)
 				  and d.deptype = 'n'
-				  and not (d.classid = 'pg_policy'::regclass and exists (select from pg_catalog.pg_policy p where p.oid = d.objid and p.polrelid = c.oid))
-				  and not (d.classid = 'pg_constraint'::regclass and exists (select from pg_catalog.pg_constraint k where k.oid = d.objid and k.conrelid = c.oid))
+				  and not (d.classid = 'pg_policy'::regclass and exists (select from pg_catalog.pg_policy o where o.oid = d.objid and o.polrelid = p.oid))
+				  and not (d.classid = 'pg_constraint'::regclass and exists (select from pg_catalog.pg_constraint k where k.oid = d.objid and k.conrelid = any (parts.ids)))
 				order by 1),
 			m.id
 		from %SCHEMA%.projector_tables t
 		join %SCHEMA%.projector_migrations m on m.id = t.migration_id
 		join pg_catalog.pg_namespace n on n.nspname = $1
 		join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = t.archived_name
+		cross join lateral (
+			select array_agg(id) as ids, coalesce(array_agg(id::regclass::text order by id::regclass::text) filter (where id <> c.oid), '{}') as names
+			from (`+pg.Partitions("c.oid")+`) tree
+		) parts
 		where m.state in ('active', 'archived')
 		  and m.active_at < now() - $2::interval
 		  and not exists (
@@ -52,7 +59,7 @@ func (s *Schema) ArchivedTables(ctx context.Context, age time.Duration) ([]Archi
 		return nil, fmt.Errorf("listing the archived tables: %w", err)
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (t ArchivedTable, err error) {
-		err = row.Scan(&t.Name, &t.Table, &t.Version, &t.Archived, &t.Bytes, &t.Dependents, &t.migration)
+		err = row.Scan(&t.Name, &t.Table, &t.Version, &t.Archived, &t.Partitions, &t.Bytes, &t.Dependents, &t.migration)
 		return t, err
 	})
 	if err != nil {

@@ -6,9 +6,6 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/viewschema/projector"
-	"github.com/viewschema/projector/internal/pg"
 )
 
 // checkCutover refuses a cutover that would leave something behind on the archived table: what depends on a table is bound
@@ -24,12 +21,19 @@ func (s *Schema) checkCutover(ctx context.Context, tx pgx.Tx, plan *Plan) ([]bel
 			r.add("%s would stay behind with the archived table: %s; drop it before the cutover and create it again after", b.What, b.Problem)
 		}
 	}
+	successions, err := s.successions(ctx, tx, plan)
+	if err != nil {
+		return nil, err
+	}
+	if err := addTaken(ctx, tx, successions, r); err != nil {
+		return nil, err
+	}
 	var built []string
 	for _, t := range plan.replayed() {
 		built = append(built, t.Built)
 	}
 	err = qualified(ctx, tx, func() error {
-		return errors.Join(s.refuseUnlogged(ctx, tx, r, built...), s.addDependents(ctx, tx, plan, r))
+		return errors.Join(s.refuseUnlogged(ctx, tx, r, built...), addDependents(ctx, tx, successions, r))
 	})
 	if err != nil {
 		return nil, err
@@ -37,15 +41,16 @@ func (s *Schema) checkCutover(ctx context.Context, tx pgx.Tx, plan *Plan) ([]bel
 	return all, r.orNil()
 }
 
-func (s *Schema) addDependents(ctx context.Context, tx pgx.Tx, plan *Plan, r *refusal) error {
-	var live, archived []string
+func addDependents(ctx context.Context, tx pgx.Tx, successions []succession, r *refusal) error {
+	var live, archived, tables []string
 	var replayed []bool
-	for _, t := range plan.Tables {
-		if t.Kind != projector.KindAlter && t.Archived != "" {
-			live, archived, replayed = append(live, pg.Table(s.def.Schema, t.Table)), append(archived, t.Archived), append(replayed, t.Kind == projector.KindReplay)
+	for _, p := range successions {
+		if p.live && p.archived != "" {
+			live, archived, tables = append(live, p.relation()), append(archived, p.archived), append(tables, p.of.Table)
+			replayed = append(replayed, p.given())
 		}
 	}
-	rows, err := tx.Query(ctx, dependents, live, archived, replayed)
+	rows, err := tx.Query(ctx, dependents, live, archived, replayed, tables)
 	if err != nil {
 		return fmt.Errorf("looking for what depends on the live tables: %w", err)
 	}
@@ -63,14 +68,14 @@ func (s *Schema) addDependents(ctx context.Context, tx pgx.Tx, plan *Plan, r *re
 	return nil
 }
 
-// dependents is given tables, what they will be called, and for each whether what can be made anew is left out. It yields whatever
-// PostgreSQL knows to depend on a table, its row type or its sequences, but for parts of the table, so that nothing is left out
-// for not having been thought of; and what the table is a part of itself. A function whose body is kept as text finds the new table by
-// its name, and is not among them.
+// dependents is given tables and their partitions, what they will be called, for each whether what can be made anew is left out, and the
+// view table whose family it is of. It yields whatever PostgreSQL knows to depend on a table, its row type or its sequences, but for parts
+// of the table and its family, so that nothing is left out for not having been thought of; and what the table is a part of itself. A
+// function whose body is kept as text finds the new table by its name, and is not among them.
 const dependents = `
 with live as (
-	select c.oid, c.oid::regclass as name, c.reltype, t.archived, t.replayed
-	from unnest($1::text[], $2::text[], $3::bool[]) t (live, archived, replayed) join pg_catalog.pg_class c on c.oid = to_regclass(t.live)
+	select c.oid, c.oid::regclass as name, c.reltype, t.archived, t.replayed, t.family
+	from unnest($1::text[], $2::text[], $3::bool[], $4::text[]) t (live, archived, replayed, family) join pg_catalog.pg_class c on c.oid = to_regclass(t.live)
 ), parts as (
 	select oid as live, 'pg_class'::regclass as class, oid as id from live
 	union all
@@ -81,8 +86,9 @@ with live as (
 	join pg_catalog.pg_depend d on d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = l.oid and d.deptype in ('a', 'i')
 	join pg_catalog.pg_class s on s.oid = d.objid and s.relkind = 'S'
 ), found as (
-	select distinct l.name, l.archived, l.replayed, l.oid as live, d.classid, d.objid, d.objsubid, c.relkind, c.relispartition, w.rulename, w.ev_class, v.relkind as view,
-		coalesce(k.conrelid, p.polrelid, t.tgrelid, a.adrelid, nullif(w.ev_class, 0)) as of, k.contype, t.tgisinternal, pr.prpubid
+	select distinct l.name, l.archived, l.replayed, l.family, d.classid, d.objid, d.objsubid, c.relkind, c.relispartition, w.rulename, w.ev_class, v.relkind as view,
+		coalesce(k.conrelid, p.polrelid, t.tgrelid, a.adrelid, nullif(w.ev_class, 0)) as of, k.contype, k.conparentid,
+		t.tgisinternal or t.tgparentid <> 0 as made, pr.prpubid
 	from live l
 	join parts o on o.live = l.oid
 	join pg_catalog.pg_depend d on d.refclassid = o.class and d.refobjid = o.id and d.deptype in ('n', 'a')
@@ -113,14 +119,17 @@ select case
 		when f.rulename is not null or f.classid in ('pg_policy'::regclass, 'pg_proc'::regclass, 'pg_trigger'::regclass) then 'drop ' || i.type || ' ' || i.identity
 		else ''
 	end
-from found f cross join pg_catalog.pg_identify_object(f.classid, f.objid, f.objsubid) i
+from found f
+cross join lateral (select exists (select from live l where l.oid = f.of and l.family = f.family) as ours) ours
+cross join pg_catalog.pg_identify_object(f.classid, f.objid, f.objsubid) i
 where case f.classid
 		when 'pg_class'::regclass then f.relkind not in ('i', 'I', 'S', 't') and not (f.replayed and f.relkind = 'v')
+			and not exists (select from live l where l.oid = f.objid and l.family = f.family)
 		when 'pg_rewrite'::regclass then not (f.replayed and f.view = 'v' and f.rulename = '_RETURN')
-		when 'pg_constraint'::regclass then f.of <> f.live and not (f.replayed and f.contype = 'f')
-		when 'pg_trigger'::regclass then not f.tgisinternal and not (f.replayed and f.of = f.live)
-		when 'pg_policy'::regclass then f.of <> f.live
-		when 'pg_attrdef'::regclass then f.of <> f.live
+		when 'pg_constraint'::regclass then f.conparentid = 0 and not ours and not (f.replayed and f.contype = 'f')
+		when 'pg_trigger'::regclass then not f.made and not (f.replayed and ours)
+		when 'pg_policy'::regclass then not ours
+		when 'pg_attrdef'::regclass then not ours
 		when 'pg_publication_rel'::regclass then not f.replayed
 		when 'pg_statistic_ext'::regclass then false
 		else true
@@ -134,6 +143,7 @@ select pg_catalog.format('the place of %s in table %s', l.name, h.inhparent::reg
 	case when c.relispartition then pg_catalog.format('alter table %s detach partition %s', h.inhparent::regclass, l.name)
 		else pg_catalog.format('alter table %s no inherit %s', l.name, h.inhparent::regclass) end
 from live l join pg_catalog.pg_class c on c.oid = l.oid join pg_catalog.pg_inherits h on h.inhrelid = l.oid
+where not exists (select from live o where o.oid = h.inhparent and o.family = l.family)
 union
 select pg_catalog.format('the place of %s in extension %I', l.name, e.extname), l.archived, pg_catalog.format('alter extension %I drop table %s', e.extname, l.name)
 from live l

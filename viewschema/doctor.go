@@ -121,7 +121,7 @@ func (p *Plan) findings() (list []Finding) {
 }
 
 // The checks yield severity, text and remedy.
-const (
+var (
 	rightsCheck = `
 		select 'mend', pg_catalog.format('our role %I may not create in schema %I, which is there', current_user, nspname),
 			pg_catalog.format('grant create, usage on schema %I to %I', nspname, current_user)
@@ -190,7 +190,7 @@ const (
 				case l.mode when 'ShareUpdateExclusiveLock' then 'a cutover waits until vacuum, or whatever it is, has ended' else 'writers wait for it, and so do we' end),
 			pg_catalog.format('wait for pid %s', l.pid)
 		from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
-		where l.locktype = 'relation' and l.granted and l.relation = to_regclass($1) and l.pid <> pg_backend_pid()
+		where l.locktype = 'relation' and l.granted and l.relation in (` + pg.Tree("to_regclass($1)") + `) and l.pid <> pg_backend_pid()
 		  and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
 		  and l.mode in ('ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`
 

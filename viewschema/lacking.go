@@ -35,6 +35,11 @@ func (s *Schema) listLacking(ctx context.Context, tx pgx.Tx, plan *Plan, built b
 		}
 		notes = append(notes, found...)
 	}
+	missing, err := s.lackingPartitions(ctx, tx, plan, built)
+	if err != nil {
+		return nil, err
+	}
+	notes = append(notes, missing...)
 	if len(leaving) == 0 {
 		return notes, nil
 	}
@@ -50,7 +55,7 @@ func (s *Schema) listLacking(ctx context.Context, tx pgx.Tx, plan *Plan, built b
 const lackingQuery = `
 with r as (
 	select o.oid as old, n.oid as new, o.oid::regclass as name, o.reltablespace, n.reltablespace as has_tablespace, o.relam, n.relam as has_am,
-		o.relpersistence, o.relowner, o.relacl, o.relreplident
+		o.relpersistence, n.relkind as has_kind, o.relowner, o.relacl, o.relreplident
 	from pg_catalog.pg_class o, pg_catalog.pg_class n
 	where o.oid = to_regclass($1) and n.oid = to_regclass($2)
 ), columns as (
@@ -97,8 +102,8 @@ select pg_catalog.format('index %I of %s is not on the new table; if it is neede
 		i.name, r.name, $3::text,
 		case when i.indisunique then 'unique ' else '' end, case when quote_ident(i.name) = i.name then i.marked else '"' || i.marked || '"' end,
 		$3::text, i.definition)
-	|| case when $6 then pg_catalog.format('; and as that is built already, type: create %sindex concurrently %I on %s%s',
-		case when i.indisunique then 'unique ' else '' end,
+	|| case when $6 then pg_catalog.format('; and as that is built already, type: create %sindex %s%I on %s%s',
+		case when i.indisunique then 'unique ' else '' end, case when r.has_kind = 'p' then '' else 'concurrently ' end,
 		case when i.named then $4::text || substr(i.name, length($3::text) + 1)
 			else i.name || substr($4::text, length($3::text) + 1) end, r.new::regclass, i.definition) else '' end
 from r join lost_indexes i on not i.backs and not exists (select from columns c where c.attnum = any (i.keys) and c.has is null)

@@ -182,6 +182,10 @@ func (s *Schema) begin(ctx context.Context, plan *Plan, source *eventstore.Reade
 	if err != nil {
 		return nil, false, err
 	}
+	tables, err := source.Tables(ctx, s.events) // after the cut
+	if err != nil {
+		return nil, false, err
+	}
 	now, err := s.fingerprint(ctx, s.db)
 	if err != nil {
 		return nil, false, err
@@ -189,9 +193,9 @@ func (s *Schema) begin(ctx context.Context, plan *Plan, source *eventstore.Reade
 	m = &migration{Ledger: replay.Ledger{Schema: s.def.Schema}, from: plan.From, to: plan.To, state: replay.Building, fingerprint: now}
 	err = s.inTx(ctx, pg.PointBegin, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, s.sql(`
-			insert into %SCHEMA%.projector_migrations (from_version, to_version, state, cut, cut_reason, fingerprint)
-			values ($1, $2, $3, $4, $5, $6)
-			returning id`), plan.From, plan.To, replay.Building, cut.Position, cut.Reason, now).Scan(&m.Migration)
+			insert into %SCHEMA%.projector_migrations (from_version, to_version, state, cut, cut_reason, event_tables, fingerprint)
+			values ($1, $2, $3, $4, $5, $6, $7)
+			returning id`), plan.From, plan.To, replay.Building, cut.Position, cut.Reason, tables, now).Scan(&m.Migration)
 		if err != nil {
 			return err
 		}

@@ -118,10 +118,7 @@ func (s *Schema) inTheWay(ctx context.Context, long time.Duration) (*Transaction
 			  and granted
 			  and database = (select oid from pg_catalog.pg_database where datname = current_database())
 			  and mode not in ('AccessShareLock', 'RowShareLock')
-			  and relation in (
-				select pg_catalog.unnest($1::oid[])
-				union all
-				select p.relid from pg_catalog.unnest($1::oid[]) r, pg_partition_tree(r::regclass) p)
+			  and relation in (`+pg.Tree("pg_catalog.unnest($1::oid[])")+`)
 		)
 		select coalesce(pid, 0), program, since, state
 		from (

@@ -242,10 +242,11 @@ func (s *Schema) archivedBy(ctx context.Context, q pg.Querier, name string) (ver
 	return version, nil
 }
 
-// owned says whether our role may do what the owner of a table may.
+// owned says whether our role may do what the owner of a table and its partitions may.
 func (s *Schema) owned(ctx context.Context, q pg.Querier, table string) (mine bool, err error) {
-	err = q.QueryRow(ctx, "select coalesce((select pg_has_role(relowner, 'usage') from pg_catalog.pg_class where oid = to_regclass($1)), false)",
-		pg.Table(s.def.Schema, table)).Scan(&mine)
+	err = q.QueryRow(ctx, `
+		select coalesce(bool_and(pg_has_role(relowner, 'usage')), false)
+		from (`+pg.Partitions("to_regclass($1)")+`) tree join pg_catalog.pg_class c on c.oid = tree.id`, pg.Table(s.def.Schema, table)).Scan(&mine)
 	if err != nil {
 		return false, fmt.Errorf("looking up the owner of table %s: %w", table, err)
 	}

@@ -4,24 +4,32 @@ import (
 	"context"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/viewschema/projector/internal/pg"
 )
 
-// carryProperties gives a table the properties of another one that its SQL files do not set: comments, statistics targets,
-// how columns are stored, storage parameters, the index that it is clustered on, the replica identity, security labels, and the rights on
-// its sequences.
-func (s *Schema) carryProperties(ctx context.Context, tx pgx.Tx, from, to string) error {
-	return runEach(ctx, tx, "carrying the properties of "+from+" over", propertiesQuery, pg.Table(s.def.Schema, from), pg.Table(s.def.Schema, to))
+// carryProperties gives the tables that have got these names the properties of those that had them which their SQL files do not set:
+// comments, statistics targets, how columns are stored, storage parameters, the index that one is clustered on, the replica identity,
+// security labels, and the rights on sequences.
+func (s *Schema) carryProperties(ctx context.Context, tx pgx.Tx, successions []succession) error {
+	var from, to []string
+	for _, p := range successions {
+		if p.live {
+			from, to = append(from, p.archivedRelation()), append(to, p.relation())
+		}
+	}
+	return runEach(ctx, tx, "carrying properties over", propertiesQuery, from, to)
 }
 
-// Columns are the same by name, indexes by their columns and condition, constraints by their definition.
+// A column's properties are set on its table only: each partition has its own. Indexes of partitioned tables have no parameters that
+// could be changed. Columns are the same by name, indexes by their columns and condition, constraints by their definition.
 const propertiesQuery = `
 with r as (
-	select o.oid as old, n.oid as new, $2::text as name, o.reloptions as options, n.reloptions as has, o.reltoastrelid as toast, n.reltoastrelid as new_toast,
+	select o.oid as old, n.oid as new, t.new as name, o.reloptions as options, n.reloptions as has, o.reltoastrelid as toast, n.reltoastrelid as new_toast,
 		o.relreplident as identity, n.relreplident as has_identity
-	from pg_catalog.pg_class o, pg_catalog.pg_class n
-	where o.oid = $1::text::regclass and n.oid = $2::text::regclass
+	from unnest($1::text[], $2::text[]) t (old, new)
+	join pg_catalog.pg_class o on o.oid = t.old::regclass
+	join pg_catalog.pg_class n on n.oid = t.new::regclass
+), both_of as (
+	select old as id from r union all select new from r
 ), columns as (
 	select r.name, r.old, r.new, o.attnum as old_number, n.attnum as new_number, o.attname, o.attstattarget as target, n.attstattarget as has_target,
 		o.attoptions as options, n.attoptions as has,
@@ -35,16 +43,16 @@ with r as (
 	select i.indexrelid as id, i.indrelid as of, i.indisreplident, i.indisclustered,
 		array(select pg_catalog.pg_get_indexdef(i.indexrelid, k, true) from pg_catalog.generate_series(1, i.indnatts) k) as columns,
 		i.indisunique as is_unique, pg_catalog.pg_get_expr(i.indpred, i.indrelid) as predicate
-	from r join pg_catalog.pg_index i on i.indrelid in (r.old, r.new)
+	from both_of join pg_catalog.pg_index i on i.indrelid = both_of.id
 ), same_indexes as (
-	select o.id as old, n.id as new, o.indisreplident, o.indisclustered
+	select r.new as of, o.id as old, n.id as new, o.indisreplident, o.indisclustered
 	from r
 	join indexes o on o.of = r.old
 	join indexes n on n.of = r.new and (n.columns, n.is_unique, coalesce(n.predicate, '')) = (o.columns, o.is_unique, coalesce(o.predicate, ''))
 ), sequences as (
 	select d.refobjid as of, a.attname, d.objid as id
-	from r
-	join pg_catalog.pg_depend d on d.refobjid in (r.old, r.new) and d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i')
+	from both_of
+	join pg_catalog.pg_depend d on d.refobjid = both_of.id and d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.deptype in ('a', 'i')
 	join pg_catalog.pg_sequence q on q.seqrelid = d.objid
 	join pg_catalog.pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
 )
@@ -62,15 +70,19 @@ where pg_catalog.obj_description(old, 'pg_class') is not null and pg_catalog.obj
 union all
 select pg_catalog.format('comment on constraint %I on %s is %L', n.conname, r.name, pg_catalog.obj_description(o.oid, 'pg_constraint'))
 from r
-join pg_catalog.pg_constraint o on o.conrelid = r.old
-join pg_catalog.pg_constraint n on n.conrelid = r.new and pg_catalog.pg_get_constraintdef(n.oid) = pg_catalog.pg_get_constraintdef(o.oid)
-where pg_catalog.obj_description(o.oid, 'pg_constraint') is not null and pg_catalog.obj_description(n.oid, 'pg_constraint') is null
+join pg_catalog.pg_constraint o on o.conrelid = r.old and pg_catalog.obj_description(o.oid, 'pg_constraint') is not null
+cross join lateral (
+	select conname
+	from pg_catalog.pg_constraint
+	where conrelid = r.new and pg_catalog.pg_get_constraintdef(oid) = pg_catalog.pg_get_constraintdef(o.oid) and pg_catalog.obj_description(oid, 'pg_constraint') is null
+	offset 0 -- not a join by definitions, which would print those of all tables
+) n
 union all
-select pg_catalog.format('alter table %s alter column %I set statistics %s', name, attname, target)
+select pg_catalog.format('alter table only %s alter column %I set statistics %s', name, attname, target)
 from columns
 where coalesce(target, -1) >= 0 and coalesce(has_target, -1) < 0
 union all
-select pg_catalog.format('alter table %s alter column %I set (%s)', name, attname, option)
+select pg_catalog.format('alter table only %s alter column %I set (%s)', name, attname, option)
 from columns, pg_catalog.unnest(options) option
 where not exists (select from pg_catalog.unnest(has) h where split_part(h, '=', 1) = split_part(option, '=', 1))
 union all
@@ -86,7 +98,7 @@ join pg_catalog.pg_class n on n.oid = r.new_toast,
 where not exists (select from pg_catalog.unnest(n.reloptions) h where split_part(h, '=', 1) = split_part(option, '=', 1))
 union all
 select pg_catalog.format('alter index %s set (%s)', i.new::regclass, option)
-from same_indexes i join pg_catalog.pg_class o on o.oid = i.old join pg_catalog.pg_class n on n.oid = i.new, pg_catalog.unnest(o.reloptions) option
+from same_indexes i join pg_catalog.pg_class o on o.oid = i.old join pg_catalog.pg_class n on n.oid = i.new and n.relkind = 'i', pg_catalog.unnest(o.reloptions) option
 where not exists (select from pg_catalog.unnest(n.reloptions) h where split_part(h, '=', 1) = split_part(option, '=', 1))
 union all
 select pg_catalog.format('alter index %s alter column %s set statistics %s', i.new::regclass, o.attnum, o.attstattarget)
@@ -96,15 +108,15 @@ join pg_catalog.pg_attribute n on n.attrelid = i.new and n.attnum = o.attnum
 where coalesce(o.attstattarget, -1) >= 0 and coalesce(n.attstattarget, -1) < 0
 union all
 select pg_catalog.format('alter table %s cluster on %I', r.name, c.relname)
-from r join same_indexes i on i.indisclustered join pg_catalog.pg_class c on c.oid = i.new
+from r join same_indexes i on i.of = r.new and i.indisclustered join pg_catalog.pg_class c on c.oid = i.new
 where not exists (select from pg_catalog.pg_index h where h.indrelid = r.new and h.indisclustered)
 union all
-select pg_catalog.format('alter table %s alter column %I set storage %s', name, attname,
+select pg_catalog.format('alter table only %s alter column %I set storage %s', name, attname,
 	case storage when 'p' then 'plain' when 'e' then 'external' when 'm' then 'main' else 'extended' end)
 from columns
 where storage is not null
 union all
-select pg_catalog.format('alter table %s alter column %I set compression %s', name, attname, case compression when 'l' then 'lz4' else 'pglz' end)
+select pg_catalog.format('alter table only %s alter column %I set compression %s', name, attname, case compression when 'l' then 'lz4' else 'pglz' end)
 from columns
 where compression is not null
 union all
@@ -121,7 +133,7 @@ from r
 where identity in ('f', 'n') and has_identity = 'd'
 union all
 select pg_catalog.format('alter table %s replica identity using index %I', r.name, c.relname)
-from r join same_indexes i on i.indisreplident join pg_catalog.pg_class c on c.oid = i.new
+from r join same_indexes i on i.of = r.new and i.indisreplident join pg_catalog.pg_class c on c.oid = i.new
 where r.identity = 'i' and r.has_identity = 'd'
 union all
 select pg_catalog.format('comment on sequence %s is %L', n.id::regclass, pg_catalog.obj_description(o.id, 'pg_class'))

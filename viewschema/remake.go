@@ -128,7 +128,7 @@ func (s *Schema) remake(ctx context.Context, tx, events pgx.Tx, source *eventsto
 			}
 		}
 	}
-	if err := s.shield(ctx, tx, plan.Tables); err != nil {
+	if err := s.shield(ctx, tx, plan); err != nil {
 		return nil, err
 	}
 	set := s.def.set.Only(ps...).In(s.def.Schema, suffix)
@@ -145,8 +145,12 @@ func (s *Schema) remake(ctx context.Context, tx, events pgx.Tx, source *eventsto
 	if err != nil {
 		return nil, err
 	}
+	successions, err := s.successions(ctx, tx, plan)
+	if err != nil {
+		return nil, err
+	}
 	for _, t := range plan.Tables {
-		if err := s.replace(ctx, tx, t); err != nil {
+		if err := s.replace(ctx, tx, t, got(successions, t)); err != nil {
 			return nil, fmt.Errorf("table %s: %w", t.Table, err)
 		}
 	}
@@ -162,7 +166,7 @@ func (s *Schema) remake(ctx context.Context, tx, events pgx.Tx, source *eventsto
 }
 
 // replace puts a table in the place of the live one, and records it, if the projector has got it just now.
-func (s *Schema) replace(ctx context.Context, tx pgx.Tx, t TableChange) error {
+func (s *Schema) replace(ctx context.Context, tx pgx.Tx, t TableChange, got []succession) error {
 	was, err := s.exists(ctx, tx, t.Table)
 	if err != nil {
 		return err
@@ -172,7 +176,7 @@ func (s *Schema) replace(ctx context.Context, tx pgx.Tx, t TableChange) error {
 			return err
 		}
 	}
-	if err := s.publish(ctx, tx, t, was); err != nil {
+	if err := s.publish(ctx, tx, t, got, was); err != nil {
 		return err
 	}
 	_, err = tx.Exec(ctx, s.sql(`

@@ -77,8 +77,8 @@ func (s *Schema) takeBack(ctx context.Context) error {
 	var id int64
 	err = s.inTx(ctx, pg.PointTakeBack, func(tx pgx.Tx) error {
 		err := tx.QueryRow(ctx, s.sql(`
-			insert into %SCHEMA%.projector_migrations (from_version, to_version, state, cut, cut_reason, fingerprint, built_at, takes_back)
-			select to_version, from_version, 'built', cut, cut_reason, $2, now(), id
+			insert into %SCHEMA%.projector_migrations (from_version, to_version, state, cut, cut_reason, event_tables, fingerprint, built_at, takes_back)
+			select to_version, from_version, 'built', cut, cut_reason, event_tables, $2, now(), id
 			from %SCHEMA%.projector_migrations
 			where id = $1 and state = 'active'
 			for update
@@ -156,7 +156,7 @@ func (s *Schema) giveBack(ctx context.Context, tx pgx.Tx, m *migration) error {
 	var last int64
 	err := tx.QueryRow(ctx, s.sql(`
 		update %SCHEMA%.projector_migrations l
-		set cut = r.cut
+		set cut = r.cut, event_tables = r.event_tables
 		from %SCHEMA%.projector_migrations r
 		where r.id = $1 and l.id = r.takes_back
 		returning l.id`), m.Migration).Scan(&last)

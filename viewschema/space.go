@@ -231,7 +231,7 @@ func (s *Schema) checkRoom(ctx context.Context, plan *Plan) error {
 // needs is what the new tables and their indexes will take: as much as the live ones.
 func (s *Schema) needs(ctx context.Context, plan *Plan) (bytes int64, err error) {
 	err = s.db.QueryRow(ctx, `
-		select coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint
+		select coalesce(sum(`+pg.TableSize("c.oid")+`), 0)::bigint
 		from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		where n.nspname = $1 and c.relname = any ($2)`, s.def.Schema, names(plan.replayed())).Scan(&bytes)
 	if err != nil {

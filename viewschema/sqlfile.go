@@ -46,7 +46,7 @@ const (
 
 var (
 	marked          = regexp.MustCompile(`"(?:[^"]|"")*%SUFFIX%(?:[^"]|"")*"|(?:[\pL\pN_$]|%SUFFIX%)*%SUFFIX%(?:[\pL\pN_$]|%SUFFIX%)*`)
-	createTable     = regexp.MustCompile(`(?i)\bcreate\s+(?:unlogged\s+)?table\s+(?:if\s+not\s+exists\s+)?(?:` + name + `\s*\.\s*)?(` + name + `)`)
+	createTable     = regexp.MustCompile(`(?i)\bcreate\s+(?:unlogged\s+)?table\s+(?:if\s+not\s+exists\s+)?(?:` + name + `\s*\.\s*)?(` + name + `)(\s+partition\s+of\b)?`)
 	createIndex     = regexp.MustCompile(`(?i)\bcreate\s+(?:unique\s+)?index\s+(?:if\s+not\s+exists\s+)?(` + name + `)`)
 	indexConstraint = regexp.MustCompile(`(?i)\bconstraint\s+(` + name + `)\s+(?:primary|unique|exclude)\b`)
 	concurrently    = regexp.MustCompile(`(?i)\bindex\s+concurrently\b`)
@@ -103,16 +103,20 @@ func (f sqlFile) checkStatements() error {
 	return errors.Join(errs...)
 }
 
-// checkCreates finds a table file that creates another table than the projector's, or none.
+// checkCreates finds a table file that creates another table than the projector's and its partitions, or none.
 func (f sqlFile) checkCreates(table, owner string) error {
 	var errs []error
 	found := false
 	for _, m := range createTable.FindAllStringSubmatchIndex(f.code, -1) {
 		n := unquote(f.text[m[2]:m[3]])
-		switch n {
-		case table + suffixMark:
+		isPartition := m[4] >= 0
+		switch {
+		case isPartition && !strings.Contains(n, suffixMark):
+			errs = append(errs, fmt.Errorf("%s: partition %s has no %s in its name, which the live table's partition has already", f.at(m[2]), n, suffixMark))
+		case isPartition: // of which table, PostgreSQL says
+		case n == table+suffixMark:
 			found = true
-		case table:
+		case n == table:
 			errs = append(errs, fmt.Errorf("%s: creates %s without %s, which is the live table", f.at(m[2]), n, suffixMark))
 		default:
 			errs = append(errs, fmt.Errorf("%s: creates table %s, but the table of projector %s is %s%s", f.at(m[2]), n, owner, table, suffixMark))

@@ -54,9 +54,10 @@ type MigrationStatus struct {
 
 // TableStatus is a table that migrations have made.
 type TableStatus struct {
-	Table string `json:"table"`
-	Role  string `json:"role"` // live, built, partial or archived
-	Bytes int64  `json:"bytes"`
+	Table      string `json:"table"`
+	Role       string `json:"role"`       // live, built, partial or archived
+	Partitions int    `json:"partitions"` // that hold its rows; 0: it is not partitioned
+	Bytes      int64  `json:"bytes"`      // with indexes and partitions
 }
 
 // Status reads where the view schema stands. It takes no lock that anybody waits for.
@@ -131,7 +132,9 @@ func (s *Schema) tableStatus(ctx context.Context) ([]TableStatus, error) {
 				from %SCHEMA%.projector_tables b join %SCHEMA%.projector_migrations m on m.id = b.migration_id
 				where b.built_name = t.archived_name and m.state in ('building', 'built', 'aborting'))
 		)
-		select n.name, n.role, pg_total_relation_size(c.oid)
+		select n.name, n.role,
+			(select count(*) from (`+pg.Partitions("c.oid")+`) tree join pg_catalog.pg_class p on p.oid = id where p.relkind <> 'p' and p.oid <> c.oid),
+			`+pg.TableSize("c.oid")+`
 		from named n
 		join pg_catalog.pg_class c on c.relname = n.name and c.relnamespace = (select oid from pg_catalog.pg_namespace where nspname = $1)
 		order by n.name`), s.def.Schema)

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -113,7 +113,11 @@ func (c *cutover) finish(ctx context.Context, tx pgx.Tx, cut int64, until time.T
 // holdWriters takes the writers' lock; in maintenance, where we have not the right to it, it looks that nobody writes.
 func (c *cutover) holdWriters(ctx context.Context, events pgx.Tx) error {
 	if !c.opts.Maintenance {
-		return c.job.Source.HoldWriters(ctx, events)
+		err := c.job.Source.HoldWriters(ctx, events)
+		if errors.Is(err, eventstore.ErrUnsettled) {
+			err = fmt.Errorf("%w: %w", errWriters, err)
+		}
+		return err
 	}
 	writers, err := c.job.Source.Writers(ctx, events)
 	if err == nil && writers != "" {
@@ -220,7 +224,7 @@ func (c *cutover) lockAll(ctx context.Context, tx pgx.Tx, until time.Time) (err 
 }
 
 // change does to one table what the plan says.
-func (s *Schema) change(ctx context.Context, tx pgx.Tx, m *migration, t TableChange) error {
+func (s *Schema) change(ctx context.Context, tx pgx.Tx, m *migration, t TableChange, successions []succession) error {
 	switch t.Kind {
 	case projector.KindAlter:
 		for _, f := range t.alters {
@@ -235,7 +239,7 @@ func (s *Schema) change(ctx context.Context, tx pgx.Tx, m *migration, t TableCha
 			return err
 		}
 		if t.Kind == projector.KindReplay {
-			if err := s.publish(ctx, tx, t, archived); err != nil {
+			if err := s.publish(ctx, tx, t, got(successions, t), archived); err != nil {
 				return err
 			}
 		}
@@ -260,32 +264,29 @@ func (s *Schema) archive(ctx context.Context, tx pgx.Tx, m *migration, t TableCh
 	return true, err
 }
 
-// publish gives the new table the plain name, and the owner and rights of the table that had it.
-func (s *Schema) publish(ctx context.Context, tx pgx.Tx, t TableChange, archived bool) error {
-	plain := s.def.files[t.Table+".sql"].names(t.Built[len(t.Table):])
-	if f, ok := s.def.files[t.Table+".indexes.sql"]; ok {
-		maps.Copy(plain, f.names(t.Built[len(t.Table):]))
-	}
-	if err := s.rename(ctx, tx, t.Built, t.Table, plain); err != nil {
+// publish gives the new table the plain name, and the owner and rights of the table that had it. got are the names that it and its partitions get, the table's first.
+func (s *Schema) publish(ctx context.Context, tx pgx.Tx, t TableChange, got []succession, archived bool) error {
+	if err := s.rename(ctx, tx, t.Built, t.Table, s.plainNames(t)); err != nil {
 		return err
 	}
-	former := ""
-	if archived {
-		former = pg.Table(s.def.Schema, t.Archived)
-	}
-	if err := s.advanceSequences(ctx, tx, t.Table, former); err != nil {
+	if err := s.advanceSequences(ctx, tx, got); err != nil {
 		return err
 	}
 	if !archived {
 		return nil
 	}
-	if err := s.carryRights(ctx, tx, t.Archived, t.Table); err != nil {
+	if err := s.carryRights(ctx, tx, got); err != nil {
 		return err
 	}
-	if err := s.carryProperties(ctx, tx, t.Archived, t.Table); err != nil {
+	if err := s.carryProperties(ctx, tx, got); err != nil {
 		return err
 	}
 	return s.revokeAll(ctx, tx, t.Archived) // its policies are gone; and nobody has to find it by mistake
+}
+
+// got returns the names that the new table and its partitions get.
+func got(successions []succession, t TableChange) []succession {
+	return slices.DeleteFunc(slices.Clone(successions), func(p succession) bool { return p.of.Table != t.Table || p.built == "" })
 }
 
 // activate records the version and opens its guard. The ledger stays: if it is complete, it tells at this moment for the old tables,

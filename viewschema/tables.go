@@ -33,7 +33,7 @@ func (s *Schema) makeTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migra
 			}
 		}
 	}
-	if err := s.shield(ctx, tx, plan.replayed()); err != nil {
+	if err := s.shield(ctx, tx, plan); err != nil {
 		return err
 	}
 	if err := s.makeSideTables(ctx, tx, plan, m); err != nil {
@@ -55,33 +55,32 @@ func (s *Schema) recordTable(ctx context.Context, tx pgx.Tx, migration int64, t 
 
 // shield takes all rights on new tables away that take the place of others: default privileges could give some to roles that
 // may not read the table that is live.
-func (s *Schema) shield(ctx context.Context, tx pgx.Tx, tables []TableChange) error {
-	for _, t := range tables {
-		live, err := s.exists(ctx, tx, t.Table)
-		if err != nil {
-			return err
+func (s *Schema) shield(ctx context.Context, tx pgx.Tx, plan *Plan) error {
+	successions, err := s.successions(ctx, tx, plan)
+	if err != nil {
+		return err
+	}
+	for _, p := range successions {
+		if p.root() && p.live && p.made {
+			if err := s.revokeAll(ctx, tx, p.built); err != nil {
+				return err
+			}
 		}
-		if !live {
-			continue
-		}
-		if err := s.shieldOne(ctx, tx, t.Table, t.Built); err != nil {
-			return err
+		if p.live && p.built != "" {
+			if err := hideRows(ctx, tx, p.relation(), p.builtRelation()); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// shieldOne takes all rights on a table away, and has row security hide its rows if it hides those of the live one: some may read
-// every table of the server.
-func (s *Schema) shieldOne(ctx context.Context, tx pgx.Tx, live, table string) error {
-	if err := s.revokeAll(ctx, tx, table); err != nil {
-		return err
-	}
+// hideRows has row security hide the rows of a table if it hides those of the live one: some may read every table of the server.
+func hideRows(ctx context.Context, tx pgx.Tx, live, table string) error {
 	var secured bool
-	err := tx.QueryRow(ctx, "select coalesce((select relrowsecurity from pg_catalog.pg_class where oid = to_regclass($1)), false)", pg.Table(s.def.Schema, live)).
-		Scan(&secured)
+	err := tx.QueryRow(ctx, "select coalesce((select relrowsecurity from pg_catalog.pg_class where oid = to_regclass($1)), false)", live).Scan(&secured)
 	if err == nil && secured {
-		_, err = tx.Exec(ctx, "alter table "+pg.Table(s.def.Schema, table)+" enable row level security")
+		_, err = tx.Exec(ctx, "alter table "+table+" enable row level security")
 	}
 	if err != nil {
 		return fmt.Errorf("securing the rows of %s: %w", table, err)
@@ -175,6 +174,12 @@ func (s *Schema) checkStrays(ctx context.Context, tx pgx.Tx, f sqlFile, tables [
 	for i, t := range tables {
 		made[i] = pg.Table(s.def.Schema, t+suffix)
 	}
+	shards := ""
+	if citus, err := pg.HasCitus(ctx, tx); err != nil {
+		return err
+	} else if citus { // those on this node are dropped with their table
+		shards = "and not (d.classid = 'pg_class'::regclass and pg_catalog.relation_is_a_known_shard(d.objid::regclass))"
+	}
 	// Everything that lives in a schema depends on it, unless it is a part of something else that does. What we see although
 	// its transaction is in progress is ours; a savepoint has an id of its own, above the transaction's, which has age 0.
 	strays, err := pg.Collect(ctx, tx, pgx.RowTo[string], `
@@ -191,6 +196,7 @@ func (s *Schema) checkStrays(ctx context.Context, tx pgx.Tx, f sqlFile, tables [
 		  and d.deptype = 'n'
 		  and case when age(d.xmin) <= 0 then pg_xact_status((pg_current_xact_id()::text::int8 - age(d.xmin))::text::xid8) = 'in progress' end
 		  and not exists (select from ours o where o.classid = d.classid and o.objid = d.objid)
+		  `+shards+`
 		order by 1`, made)
 	if err != nil {
 		return fmt.Errorf("looking for what %s has made: %w", f.name, err)

@@ -39,7 +39,10 @@ func (s *Schema) makeSideTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *m
 		if err != nil {
 			return fmt.Errorf("recording table %s: %w", t.Partial, err)
 		}
-		if err := s.shieldOne(ctx, tx, t.Table, t.Partial); err != nil {
+		if err := s.revokeAll(ctx, tx, t.Partial); err != nil {
+			return err
+		}
+		if err := hideRows(ctx, tx, pg.Table(s.def.Schema, t.Table), pg.Table(s.def.Schema, t.Partial)); err != nil {
 			return err
 		}
 	}

@@ -26,7 +26,7 @@ const (
 )
 
 // Holders lists the transactions that hold one of the modes, or any if none is given, on one of the relations or on a
-// partition of one, our own connection's apart, oldest first. They go by virtual transaction and not by process: a prepared transaction has no
+// table below one, our own connection's apart, oldest first. They go by virtual transaction and not by process: a prepared transaction has no
 // process, and a process goes on to its next transaction.
 func Holders(ctx context.Context, q Querier, relations []uint32, modes ...string) ([]Holder, error) {
 	list, err := Collect(ctx, q, pgx.RowToStructByPos[Holder], `
@@ -42,10 +42,7 @@ func Holders(ctx context.Context, q Querier, relations []uint32, modes ...string
 			  and database = (select oid from pg_catalog.pg_database where datname = current_database())
 			  and (mode = any ($2) or $2 is null)
 			  and pid is distinct from pg_backend_pid()
-			  and relation in (
-				select pg_catalog.unnest($1::oid[])
-				union all
-				select p.relid from pg_catalog.unnest($1::oid[]) r, pg_partition_tree(r::regclass) p)
+			  and relation in (`+Tree("pg_catalog.unnest($1::oid[])")+`)
 		) l
 		left join pg_catalog.pg_stat_activity a on a.pid = l.pid
 		order by a.xact_start nulls first`, relations, modes)
