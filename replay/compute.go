@@ -76,10 +76,7 @@ func (c *computer) batch(ctx context.Context, b batch) error {
 	j := c.job
 	began := time.Now()
 	var events, rows int64
-	err := j.work()(ctx, j.DB, pg.PointBatch, func(tx pgx.Tx) error {
-		if err := settings(ctx, tx); err != nil {
-			return err
-		}
+	err := j.work()(ctx, session{j.DB, stuck}, pg.PointBatch, func(tx pgx.Tx) error {
 		cut, err := j.enter(ctx, tx, Building, Built) // built: by another process, which found all batches done
 		if err != nil {
 			return err

@@ -36,11 +36,12 @@ type reader struct {
 	feeds  chan<- *feed // unbuffered: a batch is offered when a worker is free
 	meter  *meter
 
-	feed  *feed
-	left  []batch // of the pass, offered to no worker yet
-	chunk *chunk
-	types map[string][]byte
-	began time.Time // of waiting for the server
+	feed   *feed
+	answer *claim  // of the worker that has the feed; nil: not known yet
+	left   []batch // of the pass, offered to no worker yet
+	chunk  *chunk
+	types  map[string][]byte
+	began  time.Time // of waiting for the server
 }
 
 // run reads until all batches of the store are done, whoever does them.
@@ -77,7 +78,10 @@ func (r *reader) run(ctx context.Context) error {
 // pass reads a run of batches with one statement. Its snapshot may be older than the claim of a batch; that is as good as
 // a new one, since it is younger than the cut, and the ledger gets what was read above that.
 func (r *reader) pass(ctx context.Context, run []batch) error {
-	cut, err := r.offer(ctx)
+	if err := r.offer(ctx); err != nil {
+		return err
+	}
+	cut, err := r.claimed()
 	if err != nil {
 		return err
 	}
@@ -89,14 +93,8 @@ func (r *reader) pass(ctx context.Context, run []batch) error {
 		sel.Bounds = append(sel.Bounds, b.rng.From)
 	}
 	events, _ := r.job.events()
-	return pg.InTx(ctx, events, pg.PointList, func(tx pgx.Tx) error {
-		if err := settings(ctx, tx); err != nil {
-			return err
-		}
-		// A throttle can keep us from reading for long, and nobody waits for what we hold.
-		if err := idleTimeout(ctx, tx, 0); err != nil {
-			return err
-		}
+	// A throttle can keep us from reading for long, and nobody waits for what we hold.
+	return pg.InTx(ctx, session{events, 0}, pg.PointList, func(tx pgx.Tx) error {
 		r.began = time.Now()
 		for e, err := range r.job.Source.Scan(ctx, tx, sel) {
 			for err == nil && run[e.Part].number != r.feed.batch.number {
@@ -123,31 +121,42 @@ func (r *reader) advance(ctx context.Context) error {
 	if err := r.send(ctx); err != nil {
 		return err
 	}
+	if _, err := r.claimed(); err != nil {
+		return err
+	}
 	close(r.feed.chunks)
 	r.feed = nil
 	if r.job.Throttle.held() {
 		return errHeld
 	}
-	_, err := r.offer(ctx)
-	return err
+	return r.offer(ctx)
 }
 
-// offer gives the next batch to a worker and waits until it is claimed. If another process has it, it returns errMet.
-func (r *reader) offer(ctx context.Context) (cut int64, err error) {
+// offer gives the next batch to a worker. Claiming it takes the worker some round trips, in which its events are read already.
+func (r *reader) offer(ctx context.Context) error {
 	b := r.left[0]
 	f := &feed{batch: b, claim: make(chan claim, 1), chunks: make(chan *chunk, chunksAhead), done: make(chan struct{})}
 	select {
 	case r.feeds <- f:
 	case <-ctx.Done():
-		return 0, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	r.left = r.left[1:] // from here on, the worker releases it
-	c := <-f.claim
-	if !c.ours {
+	r.feed, r.answer = f, nil
+	return nil
+}
+
+// claimed waits until the batch that is being read is claimed, and returns the ledger's cut. If another process has it, it
+// returns errMet.
+func (r *reader) claimed() (cut int64, err error) {
+	if r.answer == nil {
+		c := <-r.feed.claim
+		r.answer = &c
+	}
+	if !r.answer.ours {
 		return 0, errMet
 	}
-	r.feed = f
-	return c.cut, nil
+	return r.answer.cut, nil
 }
 
 // add copies the event to the feed.
@@ -181,13 +190,25 @@ func (r *reader) send(ctx context.Context) error {
 	if err := r.job.Throttle.take(ctx, int64(len(c.events))); err != nil {
 		return err
 	}
-	select {
-	case r.feed.chunks <- c:
-		return nil
-	case <-r.feed.done:
-		c.free()
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	for {
+		var claim <-chan claim
+		if r.answer == nil {
+			claim = r.feed.claim
+		}
+		select {
+		case r.feed.chunks <- c:
+			return nil
+		case answer := <-claim:
+			r.answer = &answer
+			if !answer.ours {
+				c.free()
+				return errMet
+			}
+		case <-r.feed.done:
+			c.free()
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 }
