@@ -100,7 +100,7 @@ func (j *Job) eventsTx(ctx context.Context, tx pgx.Tx, fn func(events pgx.Tx) er
 	if !elsewhere {
 		return fn(tx)
 	}
-	return pg.InTx(ctx, session{db, stuck}, pg.PointList, fn)
+	return pg.InTx(ctx, session(db, stuck), pg.PointList, fn)
 }
 
 // Parallelism is how many transactions the job runs at once.
@@ -111,29 +111,22 @@ func (j *Job) Parallelism() int {
 	return 2
 }
 
-// session begins transactions of work on a database. Their settings come with their beginning, in one round trip. A worker that
+// session is a database for transactions of work, which may be idle for so long; 0: without limit. A worker that
 // hangs between two statements loses its connection and with it its claim; while it works, it is never idle for long. Plans are
 // made for the values at hand: a range that is one of many and one that is the whole store want different ones. Compiling a plan
 // never pays for ours. Rows that row security would hide from us are an error. A server that is busy with a
 // statement looks now and then whether its client is still there, where it can: the claim of a worker that was killed ends
 // then, and not with the statement. In a rebuild nothing waits for a lock of ours but workers of
 // the same migration, which end by themselves; so there is no lock time-out.
-type session struct {
-	db   *pgxpool.Pool
-	idle time.Duration // how long a transaction may be; 0: without limit
-}
-
-func (s session) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
-	o.BeginQuery = "begin isolation level " + string(o.IsoLevel) + `;
-		select ` + idleLimit(s.idle) + `,
-			set_config('lock_timeout', '0', true),
-			` + pg.Unbounded + `,
-			set_config('plan_cache_mode', 'force_custom_plan', true),
-			set_config('jit', 'off', true),
-			set_config('row_security', 'off', true),
-			case when version() like '%linux%' and current_setting('client_connection_check_interval', true) = '0'
-				then set_config('client_connection_check_interval', '2s', true) end`
-	return s.db.BeginTx(ctx, o)
+func session(db *pgxpool.Pool, idle time.Duration) pg.Configured {
+	return pg.Configured{DB: db, Settings: idleLimit(idle) + `,
+		set_config('lock_timeout', '0', true),
+		` + pg.Unbounded + `,
+		set_config('plan_cache_mode', 'force_custom_plan', true),
+		set_config('jit', 'off', true),
+		set_config('row_security', 'off', true),
+		case when version() like '%linux%' and current_setting('client_connection_check_interval', true) = '0'
+			then set_config('client_connection_check_interval', '2s', true) end`}
 }
 
 // tries bounds how often a transaction is tried that another one made fail. Workers of one migration touch different
@@ -198,7 +191,7 @@ func (j *Job) work() transaction {
 func (j *Job) retry(ctx context.Context, run transaction, point pg.Point, fn func(tx pgx.Tx) error) error {
 	t := trouble{}
 	for {
-		err := run(ctx, session{j.DB, stuck}, point, fn)
+		err := run(ctx, session(j.DB, stuck), point, fn)
 		if err == nil || !t.again(ctx, j, err) {
 			return err
 		}

@@ -94,7 +94,7 @@ func (r *reader) pass(ctx context.Context, run []batch) error {
 	}
 	events, _ := r.job.events()
 	// A throttle can keep us from reading for long, and nobody waits for what we hold.
-	return pg.InTx(ctx, session{events, 0}, pg.PointList, func(tx pgx.Tx) error {
+	return pg.InTx(ctx, session(events, 0), pg.PointList, func(tx pgx.Tx) error {
 		r.began = time.Now()
 		for e, err := range r.job.Source.Scan(ctx, tx, sel) {
 			for err == nil && run[e.Part].number != r.feed.batch.number {

@@ -18,7 +18,7 @@ import (
 // flight are rolled back and pending again, and what is done stays done.
 func (j *Job) Run(ctx context.Context) (Progress, error) {
 	m := newMeter(j)
-	if err := m.look(ctx, 0); err != nil {
+	if err := m.look(ctx); err != nil {
 		return Progress{}, err
 	}
 	stop := m.start(ctx)
@@ -44,7 +44,7 @@ func (j *Job) fill(ctx context.Context, m *meter) error {
 	}
 	if j.hasLane() {
 		group.SubmitErr(func() error {
-			_, err := j.advanceLane(group.Context(), 0, func(done Applied) { m.laneMoved(group.Context(), done) }, Building, Built)
+			_, err := j.advanceLane(group.Context(), 0, func(done Applied) { m.laneMoved(done) }, Building, Built)
 			return err
 		})
 	}
@@ -184,7 +184,7 @@ func (j *Job) finishTables(ctx context.Context, m *meter) error {
 			return err
 		}
 		uneven = false
-		m.batchDone(ctx, b, 0, rows)
+		m.batchDone(b, 0, rows)
 	}
 }
 

@@ -62,7 +62,7 @@ func (w *worker) batch(ctx context.Context, f *feed) error {
 	}()
 	var read, rows int64
 	// The server may sort for long before it has the first event. We are not stuck while we wait for it.
-	err := pg.InTx(ctx, session{w.job.DB, 0}, pg.PointBatch, func(tx pgx.Tx) error {
+	err := pg.InTx(ctx, session(w.job.DB, 0), pg.PointBatch, func(tx pgx.Tx) error {
 		cut, err := w.job.enter(ctx, tx, Building, Built) // built: by another process, which found all batches done
 		if err != nil {
 			return err
@@ -89,7 +89,7 @@ func (w *worker) batch(ctx context.Context, f *feed) error {
 		w.meter.read(-read)
 		return err
 	}
-	w.meter.batchDone(ctx, f.batch, read, rows)
+	w.meter.batchDone(f.batch, read, rows)
 	return nil
 }
 

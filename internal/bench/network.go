@@ -108,6 +108,9 @@ func (a *apart) rebuild(ctx context.Context, database string, events int, what b
 		return o, nil, err
 	}
 	views, from := a.views.server.URL(viewsDatabase), a.server.URL(database)
+	if _, _, err := a.command(ctx, asBank, views, "init"); err != nil { // which is once in the life of a database
+		return o, nil, err
+	}
 	way := &views
 	if what == eventsBehind {
 		way = &from
