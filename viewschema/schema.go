@@ -285,6 +285,11 @@ func (s *Schema) currentVersion(ctx context.Context, q pg.Querier) (version int,
 	if have, err := s.bookkeepingVersion(ctx, q); err != nil || have == 0 {
 		return 0, err
 	}
+	return s.activeVersion(ctx, q)
+}
+
+// activeVersion is currentVersion where there are bookkeeping tables.
+func (s *Schema) activeVersion(ctx context.Context, q pg.Querier) (version int, err error) {
 	err = q.QueryRow(ctx, s.sql("select to_version from %SCHEMA%.projector_migrations where state = 'active'")).Scan(&version)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, nil
