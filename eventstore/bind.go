@@ -125,14 +125,16 @@ func (r *Reader) bind(ctx context.Context, q pg.Querier) error {
 		return err
 	}
 	r.id, r.sequence, r.typ = r.column(m.AggregateID), r.column(m.Sequence), r.column(m.Type)
-	r.row.columns = strings.Join(b.list, ", ")
-	r.idType = "text"
-	if r.types[m.AggregateID] == "uuid" {
-		r.idType = "uuid"
-		return nil
+	r.idType = "uuid"
+	if r.types[m.AggregateID] != "uuid" {
+		r.idType = "text"
+		if r.collate, err = r.collation(ctx, q); err != nil {
+			return err
+		}
+		b.list[1] += r.collate // as in order by: a sort would keep the id twice
 	}
-	r.collate, err = r.collation(ctx, q)
-	return err
+	r.row.columns = strings.Join(b.list, ", ")
+	return nil
 }
 
 // bindPosition compares the column as it is stored, so that its index is of use.

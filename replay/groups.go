@@ -18,7 +18,7 @@ import (
 )
 
 // groupSize is about how many events a group of a catch-up holds. Its events and rows are in memory at once.
-const groupSize = 2_000
+const groupSize = 3_000
 
 // catchUp is the work of one pass: a reader reads what the ledger lacks, once and in the order of aggregates, and cuts it
 // into groups of whole aggregates, which workers apply in transactions of their own.
