@@ -143,7 +143,7 @@ func (r *Reader) eventsSQL(sel Selection) (string, []any) {
 func (r *Reader) Events(ctx context.Context, tx pgx.Tx, sel Selection) iter.Seq2[*Event, error] {
 	sql, args := r.eventsSQL(sel)
 	return func(yield func(*Event, error) bool) {
-		if _, _, err := r.rows(ctx, tx, sql, args, &cursor{bounds: sel.Bounds}, yield); err != nil {
+		if err := r.rows(ctx, tx, sql, args, &cursor{bounds: sel.Bounds}, yield); err != nil {
 			yield(nil, err)
 		}
 	}
@@ -271,7 +271,7 @@ func (r *Reader) Chunks(ctx context.Context, tx pgx.Tx, sel Selection, size int)
 		c := &cursor{}
 		for full := true; full; {
 			chunk := make([]projections.Raw, 0, size)
-			_, _, err := r.rows(ctx, tx, fmt.Sprintf("fetch %d from projector_events", size), nil, c, func(e *Event, _ error) bool {
+			err := r.rows(ctx, tx, fmt.Sprintf("fetch %d from projector_events", size), nil, c, func(e *Event, _ error) bool {
 				chunk = append(chunk, e.Clone())
 				return true
 			})
@@ -296,24 +296,22 @@ type cursor struct {
 	event  Event
 }
 
-// rows yields the rows of a statement with the columns of eventsSQL. It returns their number, and false if the loop was
-// left.
-func (r *Reader) rows(ctx context.Context, tx pgx.Tx, sql string, args []any, c *cursor, yield func(*Event, error) bool) (n int, more bool, err error) {
+// rows yields the rows of a statement with the columns of eventsSQL, until the loop is left.
+func (r *Reader) rows(ctx context.Context, tx pgx.Tx, sql string, args []any, c *cursor, yield func(*Event, error) bool) error {
 	rows, err := tx.Query(ctx, sql, append([]any{pgx.QueryResultFormats{pgx.BinaryFormatCode}}, args...)...)
 	if err != nil {
-		return 0, true, fmt.Errorf("reading events: %w", err)
+		return fmt.Errorf("reading events: %w", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
-		n++
 		if more, err := r.take(rows.RawValues(), c, yield); err != nil || !more {
-			return n, more, err
+			return err
 		}
 	}
 	if err := rows.Err(); err != nil {
-		return n, true, fmt.Errorf("reading events: %w", err)
+		return fmt.Errorf("reading events: %w", err)
 	}
-	return n, true, nil
+	return nil
 }
 
 // take yields one row. It returns false if the loop was left.

@@ -44,7 +44,7 @@ func TestDelayIsOfPropagation(t *testing.T) {
 				t.Errorf("part %d came after %s instead of %s", i, took, want)
 			}
 		}
-		if _, err := receiver.Read(buffer); err != io.EOF {
+		if _, err := receiver.Read(buffer); !errors.Is(err, io.EOF) {
 			t.Errorf("%v instead of the end", err)
 		}
 		if took, want := time.Since(began), delay+10*time.Millisecond; took != want {

@@ -80,7 +80,7 @@ func (a *apart) ratios(ctx context.Context, database string, what behind) error 
 	results := make([][]outcome, len(added))
 	for range a.repeat {
 		for i, delay := range added {
-			o, sent, err := a.rebuild(ctx, database, a.bench.events, what, delay)
+			o, sent, err := a.rebuild(ctx, database, a.events, what, delay)
 			if err != nil {
 				return err
 			}
