@@ -207,6 +207,7 @@ func globalFlags() []urfave.Flag {
 		&urfave.StringFlag{Name: "database-url", Usage: "the database of the events and view tables; also DATABASE_URL, and libpq's PGHOST, PGDATABASE …"},
 		&urfave.StringFlag{Name: "events-url", Usage: "the database of the events, if it is another one than that of the view tables"},
 		&urfave.IntFlag{Name: "workers", Value: max(2, runtime.GOMAXPROCS(0)), Usage: "how many batches to replay at once"},
+		&urfave.StringFlag{Name: "free-disk-query", Usage: "a query that yields the volumes of the view tables' server, one a row: a name, and how many bytes are free; needed for that on other hosts than the server's"},
 		&urfave.BoolFlag{Name: "auto-migrate", Value: true, Usage: "bring the bookkeeping tables up to date when a command needs it; otherwise only init does"},
 		&urfave.BoolFlag{DisableDefaultText: true, Name: "json", Usage: "answer in lines of JSON"},
 		&urfave.BoolFlag{DisableDefaultText: true, Name: "no-progress", Usage: "no bar and no progress lines"},

@@ -51,6 +51,9 @@ func newPool(ctx context.Context, url, from string, workers int) (*pgxpool.Pool,
 		return nil, badURL(from, err)
 	}
 	config.MaxConns = int32(workerConnections*workers + spareConnections)
+	if err := dial(config.ConnConfig); err != nil {
+		return nil, usagef("%s: %v", from, err)
+	}
 	if params := config.ConnConfig.RuntimeParams; params["application_name"] == "" {
 		params["application_name"] = "projector"
 	}

@@ -39,5 +39,6 @@
 //	4    a migration to another version is under way, or somebody else prepares the event table
 //	5    the migration is not in the state that the command needs, or the database is ahead of the definition,
 //	     or its bookkeeping tables are not up to date with --auto-migrate=false
+//	6    stopped, since less is free on a disk of the server than --min-free-disk; the same command goes on
 //	130  interrupted
 package cli

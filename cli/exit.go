@@ -24,6 +24,7 @@ const (
 	exitPending     = 3
 	exitOther       = 4
 	exitState       = 5
+	exitSpace       = 6
 	exitInterrupted = 130
 )
 
@@ -66,6 +67,8 @@ func exitCode(ctx context.Context, err error) int {
 		return exitOther
 	case is(viewschema.ErrState, viewschema.ErrBelowCurrent, viewschema.ErrBookkeeping, viewschema.ErrInit):
 		return exitState
+	case is(viewschema.ErrSpace):
+		return exitSpace
 	case is(viewschema.ErrDefinition, viewschema.ErrRefused, replay.ErrNotParked, viewschema.ErrChanged, eventtable.ErrRefused, eventstore.ErrMapping):
 		return exitRefused
 	}

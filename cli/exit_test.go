@@ -35,6 +35,7 @@ func TestExitCodes(t *testing.T) {
 		{t.Context(), viewschema.ErrOtherMigration, 4},
 		{t.Context(), viewschema.ErrState, 5},
 		{t.Context(), viewschema.ErrBelowCurrent, 5},
+		{t.Context(), viewschema.ErrSpace, 6},
 		{t.Context(), urfave.Exit("differences", 3), 3},
 		{canceled, context.Canceled, 130},
 		{canceled, errors.New("connection closed"), 130},

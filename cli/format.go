@@ -1,12 +1,13 @@
 package cli
 
 import (
-	"fmt"
 	"io"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/viewschema/projector/internal/pg"
 )
 
 // number writes n with commas: 1,234,567.
@@ -60,18 +61,7 @@ func duration(d time.Duration) string {
 func seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
 
 // size writes a number of bytes as PostgreSQL's pg_size_pretty does, in powers of 1024.
-func size(bytes int64) string {
-	if bytes < 1024 {
-		return fmt.Sprintf("%d B", bytes)
-	}
-	n, unit := float64(bytes)/1024, 0
-	units := []string{"KB", "MB", "GB", "TB"}
-	for n >= 1024 && unit < len(units)-1 {
-		n /= 1024
-		unit++
-	}
-	return fmt.Sprintf("%.1f %s", n, units[unit])
-}
+func size(bytes int64) string { return pg.Size(bytes) }
 
 // table aligns rows of cells that are separated by tabs.
 func table(w io.Writer) *tabwriter.Writer {

@@ -21,6 +21,7 @@ func replayFlags() []urfave.Flag {
 		&urfave.StringSliceFlag{Name: "aggregate", Usage: "just the rows of the aggregate with this id, and none that several aggregates make; may be repeated"},
 		&urfave.BoolFlag{DisableDefaultText: true, Name: "changed", Usage: "make those tables anew, from their SQL files, whose files, queries or projectors have changed"},
 		&urfave.BoolFlag{DisableDefaultText: true, Name: "watch", Usage: "--changed, and again with every change, until interrupted"},
+		minFreeDiskFlag(),
 		yesFlag(),
 	}
 }

@@ -92,6 +92,8 @@ func (p *program) open(c *urfave.Context) (s *session, err error) {
 		Throttle:    change,
 		Runner:      p.runner(),
 		ManualInit:  !c.Bool("auto-migrate"),
+
+		FreeDiskQuery: c.String("free-disk-query"),
 	})
 	if err == nil {
 		err = ping(c.Context, pool)

@@ -34,11 +34,14 @@ func (v statusView) text(w io.Writer, program string) {
 		fmt.Fprintln(t, "migration\tnone")
 	}
 	for _, r := range v.AtWork {
-		holds := ""
-		if r.Holding != "" {
-			holds = "; it holds back: " + r.Holding
+		more := ""
+		switch {
+		case r.Holding != "":
+			more = "; it holds back: " + r.Holding
+		case v.waits(r):
+			more = "; it waits for a batch"
 		}
-		fmt.Fprintf(t, "at work\t%s, %s on %s, since %s%s\n", r.Command, r.Program, r.Host, r.Started.Format(time.TimeOnly), holds)
+		fmt.Fprintf(t, "at work\t%s, %s on %s, pid %d, since %s%s\n", r.Command, r.Program, r.Host, r.PID, r.Started.Format(time.TimeOnly), more)
 	}
 	parkedRows(t, v.Parked)
 	t.Flush()
@@ -51,6 +54,13 @@ func (v statusView) text(w io.Writer, program string) {
 		t.Flush()
 	}
 	v.next(w, program)
+}
+
+// waits says whether a run that builds has nothing in its hands: others have all that there is to do now.
+func (v statusView) waits(r viewschema.RunStatus) bool {
+	m := v.Migration
+	return m != nil && m.State == replay.Building && r.Command == "migrate online" &&
+		!slices.ContainsFunc(m.Workers, func(w viewschema.Worker) bool { return w.Run == r.ID })
 }
 
 func migration(t io.Writer, m *viewschema.MigrationStatus) {

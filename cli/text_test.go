@@ -88,6 +88,17 @@ func TestStatusText(t *testing.T) {
 		Tables: []viewschema.TableStatus{{Table: "accounts", Role: "live", Bytes: 800}, {Table: "accounts_2", Role: "built", Bytes: 5 << 30}},
 	}
 	golden(t, "status-building", newStatusView(building))
+	hosts, shared := building, *building.Migration
+	shared.Lane, shared.Workers = nil, []viewschema.Worker{
+		{Batch: 8, Doing: "batch 8", Program: "projector", PID: 126, Since: &start, Run: 3, Host: "worker-1", HostPID: 4711, State: viewschema.WorkerWorking},
+		{Batch: 9, Doing: "batch 9", Program: "projector", PID: 127, Since: &start, Run: 4, Host: "worker-2", HostPID: 918, State: viewschema.WorkerLost, Seen: &start},
+	}
+	hosts.Migration = &shared
+	hosts.AtWork = []viewschema.RunStatus{
+		{ID: 5, Command: "migrate online", Program: "bank 1.2.3", Host: "worker-3", PID: 77, Started: start},
+		{ID: 3, Command: "migrate online", Program: "bank 1.2.3", Host: "worker-1", PID: 4711, Started: start},
+	}
+	golden(t, "status-hosts", newStatusView(hosts))
 	parked := building
 	for i := range 5 {
 		p := viewschema.Parked{Version: 2, State: replay.Building, Parked: replay.Parked{

@@ -22,6 +22,14 @@ func throttleFlags() []urfave.Flag {
 		&urfave.DurationFlag{Name: "max-lag", DefaultText: "no limit", Usage: "hold back while a standby is further behind; 0 for no limit"},
 		&urfave.IntFlag{Name: "max-sessions", DefaultText: "no limit", Usage: "hold back while more sessions of others are active; 0 for no limit"},
 		&urfave.StringFlag{Name: "max-wal-rate", DefaultText: "no limit", Usage: "hold back while the server writes more WAL per second, such as 20MB; 0 for no limit"},
+		minFreeDiskFlag(),
+	}
+}
+
+func minFreeDiskFlag() urfave.Flag {
+	return &urfave.StringFlag{
+		Name: "min-free-disk", DefaultText: "no limit",
+		Usage: "stop, with exit code 6, when less is free on a volume that the server writes to, such as 20GB; 0 for no limit; see --free-disk-query",
 	}
 }
 
@@ -62,11 +70,16 @@ func throttle(ctx context.Context, s *session) error {
 
 // throttleChange is what those flags of a command that count as set say about limits; nil if they say nothing.
 func throttleChange(c *urfave.Context, set func(flag string) bool) (func(*viewschema.Throttle), error) {
-	var wal int64
+	var wal, free int64
+	var err error
 	if set("max-wal-rate") {
-		var err error
 		if wal, err = parseSize(c.String("max-wal-rate")); err != nil {
 			return nil, usagef("--max-wal-rate %s: write bytes per second, such as 512kB, 20MB or 1GB", c.String("max-wal-rate"))
+		}
+	}
+	if set("min-free-disk") {
+		if free, err = parseSize(c.String("min-free-disk")); err != nil {
+			return nil, usagef("--min-free-disk %s: write bytes, such as 500MB, 20GB or 1TB", c.String("min-free-disk"))
 		}
 	}
 	events, lag, sessions := c.Int64("max-events-per-second"), c.Duration("max-lag"), c.Int("max-sessions")
@@ -79,7 +92,7 @@ func throttleChange(c *urfave.Context, set func(flag string) bool) (func(*viewsc
 		return nil, usagef("--max-sessions %d: not below 0", sessions)
 	}
 	said := false
-	for _, name := range []string{"max-events-per-second", "max-lag", "max-sessions", "max-wal-rate", "pause", "resume", "off"} {
+	for _, name := range []string{"max-events-per-second", "max-lag", "max-sessions", "max-wal-rate", "min-free-disk", "pause", "resume", "off"} {
 		said = said || set(name)
 	}
 	if !said {
@@ -104,6 +117,9 @@ func throttleChange(c *urfave.Context, set func(flag string) bool) (func(*viewsc
 		}
 		if set("max-wal-rate") {
 			t.MaxWALRate = wal
+		}
+		if set("min-free-disk") {
+			t.MinFreeDisk = free
 		}
 	}, nil
 }
@@ -164,6 +180,9 @@ func limits(t *viewschema.Throttle) (list []string) {
 	}
 	if t.MaxWALRate > 0 {
 		list = append(list, fmt.Sprintf("while the server writes at most %s of WAL per second", size(t.MaxWALRate)))
+	}
+	if t.MinFreeDisk > 0 {
+		list = append(list, fmt.Sprintf("while at least %s are free on each volume of the server", size(t.MinFreeDisk)))
 	}
 	return list
 }

@@ -180,16 +180,13 @@ func (j *Job) lockNext(ctx context.Context, tx pgx.Tx, mode string) (b batch, ok
 	return b, true, nil
 }
 
-// thisWorker is the session's name in the bookkeeping, in SQL.
-const thisWorker = "pg_catalog.format('%s (pid %s)', nullif(current_setting('application_name'), ''), pg_backend_pid())"
-
 // finish marks the batch as done, in the transaction that holds its rows.
 func (j *Job) finish(ctx context.Context, tx pgx.Tx, b batch, events, rows int64) error {
 	_, err := tx.Exec(ctx, j.sql(`
 		update %SCHEMA%.projector_batches
 		set events = $3, rows = $4, started_at = now(), done_at = clock_timestamp(),
-			worker = `+thisWorker+`
-		where migration_id = $1 and number = $2`), j.Migration, b.number, events, rows)
+			worker = `+thisSession+`
+		where migration_id = $1 and number = $2`), j.Migration, b.number, events, rows, j.Host)
 	if err != nil {
 		return fmt.Errorf("marking %s as done: %w", b, err)
 	}

@@ -3,7 +3,6 @@ package replay
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -36,6 +35,7 @@ type Job struct {
 	Analyze func(ctx context.Context, tx pgx.Tx, table string) error
 	// Throttle slows the rebuild and catch-ups down; may be nil. It holds nothing back that the cutover does.
 	Throttle *Throttle
+	Host     string // where it runs, for the bookkeeping; may be empty
 	Log      zerolog.Logger
 	// Progress is called now and then, at most every 100 ms, from one goroutine at a time, and once at the end; may be nil.
 	Progress func(Progress)
@@ -111,38 +111,12 @@ func (j *Job) Parallelism() int {
 	return 2
 }
 
-// session is a database for transactions of work, which may be idle for so long; 0: without limit. A worker that
-// hangs between two statements loses its connection and with it its claim; while it works, it is never idle for long. Plans are
-// made for the values at hand: a range that is one of many and one that is the whole store want different ones. Compiling a plan
-// never pays for ours. Rows that row security would hide from us are an error. A server that is busy with a
-// statement looks now and then whether its client is still there, where it can: the claim of a worker that was killed ends
-// then, and not with the statement. In a rebuild nothing waits for a lock of ours but workers of
-// the same migration, which end by themselves; so there is no lock time-out.
-func session(db *pgxpool.Pool, idle time.Duration) pg.Configured {
-	return pg.Configured{DB: db, Settings: idleLimit(idle) + `,
-		set_config('lock_timeout', '0', true),
-		` + pg.Unbounded + `,
-		set_config('plan_cache_mode', 'force_custom_plan', true),
-		set_config('jit', 'off', true),
-		set_config('row_security', 'off', true),
-		case when version() like '%linux%' and current_setting('client_connection_check_interval', true) = '0'
-			then set_config('client_connection_check_interval', '2s', true) end`}
-}
-
 // tries bounds how often a transaction is tried that another one made fail. Workers of one migration touch different
 // rows, so even one failure is rare; the bound is there so that a permanent error is reported and not repeated for ever.
 const tries = 5
 
 // mostLost bounds how many sessions one transaction may lose.
 const mostLost = 10
-
-// stuck is how long a worker that says nothing to the server keeps its transaction.
-const stuck = 5 * time.Minute
-
-// idleLimit sets, in a select, how long the transaction may be idle; 0: without limit.
-func idleLimit(limit time.Duration) string {
-	return "set_config('idle_in_transaction_session_timeout', '" + strconv.FormatInt(limit.Milliseconds(), 10) + "', true)"
-}
 
 // trouble counts what went wrong since something went right.
 type trouble struct{ failed, lost int }
@@ -157,7 +131,14 @@ func (t *trouble) again(ctx context.Context, j *Job, err error) bool {
 		return false
 	case pg.IsConnectionLost(err):
 		t.lost++
-		if t.lost > mostLost || !j.reconnect(ctx) {
+		if t.lost > mostLost {
+			return false
+		}
+		j.Log.Warn().Err(err).Stringer("patience", patience).Msg("the connection is lost; waiting for the server")
+		if !j.reconnect(ctx) {
+			if ctx.Err() == nil {
+				j.Log.Error().Stringer("patience", patience).Msg("there is still no server; giving up")
+			}
 			return false
 		}
 	case pg.IsRetryable(err) || isRecorded(err):

@@ -117,7 +117,12 @@ func (j *Job) advanceLane(ctx context.Context, limit int64, told func(Applied), 
 	size := cmp.Or(j.groupSize, laneSlice)
 	// Without an index on the positions, each statement sorts all that is left: then there is one.
 	events, _ := j.events()
-	switch indexed, err := j.Source.Indexed(ctx, events); {
+	lost := trouble{}
+	indexed, err := j.Source.Indexed(ctx, events)
+	for err != nil && lost.again(ctx, j, err) {
+		indexed, err = j.Source.Indexed(ctx, events)
+	}
+	switch {
 	case err != nil:
 		return sum, err
 	case !indexed:
@@ -222,12 +227,12 @@ func (l Ledger) lockLane(ctx context.Context, tx pgx.Tx) (position int64, err er
 	return position, nil
 }
 
-func (l Ledger) moveLane(ctx context.Context, tx pgx.Tx, position int64, done Applied) error {
-	_, err := tx.Exec(ctx, l.sql(`
+func (j *Job) moveLane(ctx context.Context, tx pgx.Tx, position int64, done Applied) error {
+	_, err := tx.Exec(ctx, j.sql(`
 		update %SCHEMA%.projector_lanes
 		set position = $2, events = events + $3, rows = rows + $4,
-			worker = `+thisWorker+`
-		where migration_id = $1`), l.Migration, position, done.Events, done.Rows)
+			worker = `+thisSession+`
+		where migration_id = $1`), j.Migration, position, done.Events, done.Rows, j.Host)
 	if err != nil {
 		return fmt.Errorf("moving the lane to %d: %w", position, err)
 	}

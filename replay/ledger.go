@@ -31,6 +31,7 @@ const (
 type Ledger struct {
 	Schema    string // of the bookkeeping tables
 	Migration int64  // id in projector_migrations
+	Run       int64  // id in projector_runs of the command that works, for RunLock; 0: none
 }
 
 func (l Ledger) sql(text string) string {
@@ -49,9 +50,11 @@ func (l Ledger) Own(ctx context.Context, tx pgx.Tx, want ...State) (cut int64, e
 	return l.lock(ctx, tx, "for update", want...)
 }
 
+// lock begins to hold what others wait for; see claiming.
 func (l Ledger) lock(ctx context.Context, tx pgx.Tx, mode string, want ...State) (cut int64, err error) {
 	var state State
-	err = tx.QueryRow(ctx, l.sql("select state, cut from %SCHEMA%.projector_migrations where id = $1 ")+mode, l.Migration).Scan(&state, &cut)
+	err = tx.QueryRow(ctx, l.sql("select state, cut, "+claiming+" from %SCHEMA%.projector_migrations where id = $1 ")+mode, l.Migration, RunLock, l.Run).
+		Scan(&state, &cut, nil, nil)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return 0, l.gone()

@@ -178,7 +178,8 @@ func (j *Job) pending(ctx context.Context) (list []batch, err error) {
 // await returns when nobody works on the batch any more.
 func (j *Job) await(ctx context.Context, b batch) error {
 	return j.Retry(ctx, pg.PointList, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, j.sql("select from %SCHEMA%.projector_batches where migration_id = $1 and number = $2 for update"), j.Migration, b.number)
+		_, err := tx.Exec(ctx, j.sql("select "+claiming+" from %SCHEMA%.projector_batches where migration_id = $1 and number = $4 for update"),
+			j.Migration, RunLock, j.Ledger.Run, b.number)
 		if err != nil {
 			return fmt.Errorf("waiting for %s: %w", b, err)
 		}

@@ -57,6 +57,7 @@ func (l Ledger) alone(ctx context.Context, db pg.Beginner, point pg.Point, fn fu
 		for _, sql := range []string{
 			"set local lock_timeout = 0",
 			"set local statement_timeout = 0",
+			"set local idle_in_transaction_session_timeout = " + pg.Milliseconds(stuck), // should we be gone when we get the lock
 			"lock table %SCHEMA%.projector_migrations in exclusive mode",
 		} {
 			if _, err := tx.Exec(ctx, l.sql(sql)); err != nil {

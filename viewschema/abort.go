@@ -37,7 +37,7 @@ func (s *Schema) Abort(ctx context.Context) (Result, error) {
 		current, err := s.CurrentVersion(ctx)
 		return Result{From: current, To: current, State: replay.Active, Nothing: true}, err
 	}
-	return s.record(ctx, commandAbort, m.from, m.to, func(r *run) (Result, error) {
+	return s.record(ctx, commandAbort, m.from, m.to, func(ctx context.Context, r *run) (Result, error) {
 		r.migration.Store(m.Migration)
 		return r.abort(ctx, m)
 	})

@@ -88,7 +88,7 @@ func (s *Schema) batches(ctx context.Context, m *migration, workers []Worker, fa
 				one.State, one.Worker, one.Seconds = BatchDone, worker, b.Done.Sub(*one.Started).Seconds()
 			case held:
 				one.State, one.Started = BatchRunning, holder.Since
-				one.Worker = fmt.Sprintf("%s (pid %d)", holder.Program, holder.PID)
+				one.Worker = holder.session()
 				if holder.Since != nil {
 					one.Seconds = max(0, now.Sub(*holder.Since).Seconds())
 				}

@@ -21,7 +21,7 @@ func (s *Schema) CatchUp(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	return s.record(ctx, commandCatchUp, m.from, m.to, func(r *run) (Result, error) {
+	return s.record(ctx, commandCatchUp, m.from, m.to, func(ctx context.Context, r *run) (Result, error) {
 		if err := r.of(ctx, m); err != nil {
 			return Result{}, err
 		}
@@ -90,7 +90,7 @@ func (s *Schema) Follow(ctx context.Context, pause time.Duration, told func(Resu
 	if err != nil {
 		return err
 	}
-	_, err = s.record(ctx, commandCatchUp, m.from, m.to, func(r *run) (Result, error) {
+	_, err = s.record(ctx, commandCatchUp, m.from, m.to, func(ctx context.Context, r *run) (Result, error) {
 		if err := r.of(ctx, m); err != nil {
 			return Result{}, err
 		}

@@ -56,6 +56,8 @@ func TestDefinitionErrors(t *testing.T) {
 		"commit":                 {files: map[string]string{"accounts.sql": good + "\n-- so\n commit;"}, want: []string{`accounts.sql:3: "commit;"`}},
 		"end":                    {files: map[string]string{"accounts.sql": good + "\nEND"}, want: []string{`accounts.sql:2: "END"`}},
 		"copy":                   {files: map[string]string{"accounts.sql": good + "copy accounts%SUFFIX% from stdin;"}, want: []string{"there is no input"}},
+		"unlogged":               {files: map[string]string{"accounts.sql": "\ncreate unlogged table accounts%SUFFIX% (id uuid)"}, want: []string{`accounts.sql:2: "create unlogged table accounts%SUFFIX% (id uuid)": a crash of the server empties what is unlogged`}},
+		"set unlogged":           {files: map[string]string{"accounts.sql": good + "\nalter table accounts%SUFFIX%\n\tset unlogged"}, want: []string{`accounts.sql:2: "alter table accounts%SUFFIX%": a crash`}},
 		"concurrently":           {files: map[string]string{"accounts.indexes.sql": "create index concurrently a%SUFFIX% on accounts%SUFFIX% (id)"}, want: []string{"concurrently"}},
 		"index without suffix":   {files: map[string]string{"accounts.indexes.sql": "create index by_owner on accounts%SUFFIX% (owner)"}, want: []string{"accounts.indexes.sql:1: index by_owner has no %SUFFIX%"}},
 		"name too long":          {files: map[string]string{"accounts.indexes.sql": "create index " + strings.Repeat("a", 62) + "%SUFFIX% on accounts%SUFFIX% (id)"}, want: []string{"64 bytes"}},

@@ -2,6 +2,7 @@ package viewschema
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -23,7 +24,13 @@ func (s *Schema) checkCutover(ctx context.Context, tx pgx.Tx, plan *Plan) ([]bel
 			r.add("%s would stay behind with the archived table: %s; drop it before the cutover and create it again after", b.What, b.Problem)
 		}
 	}
-	err = qualified(ctx, tx, func() error { return s.addDependents(ctx, tx, plan, r) })
+	var built []string
+	for _, t := range plan.replayed() {
+		built = append(built, t.Built)
+	}
+	err = qualified(ctx, tx, func() error {
+		return errors.Join(s.refuseUnlogged(ctx, tx, r, built...), s.addDependents(ctx, tx, plan, r))
+	})
 	if err != nil {
 		return nil, err
 	}

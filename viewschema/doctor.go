@@ -45,6 +45,11 @@ func (s *Schema) examine(ctx context.Context, long time.Duration) ([]Finding, er
 		return nil, err
 	}
 	findings := plan.findings()
+	space, err := s.examineSpace(ctx, plan)
+	if err != nil {
+		return nil, err
+	}
+	findings = append(findings, space...)
 	source, err := s.source(ctx)
 	if err != nil {
 		return nil, err
@@ -57,7 +62,6 @@ func (s *Schema) examine(ctx context.Context, long time.Duration) ([]Finding, er
 		args  []any
 	}{
 		{"rights", s.db, rightsCheck, []any{s.def.Schema}},
-		{"space", s.db, spaceCheck, []any{s.def.Schema, names(plan.replayed())}},
 		{"connections", s.db, connectionsCheck, []any{2*s.opts.Workers + 4}},
 		{"settings", s.db, settingsCheck, nil},
 		{"transactions", s.events, transactionsCheck, []any{long}},
@@ -124,16 +128,6 @@ const (
 		select 'note', pg_catalog.format('our role %I sees of other roles'' sessions only that they are there, not since when', current_user),
 			pg_catalog.format('grant pg_read_all_stats to %I', current_user)
 		where not pg_has_role('pg_read_all_stats', 'usage')`
-
-	// Tables of the same size as the live ones and their indexes; twice that in WAL, of which checkpoints free what no slot needs.
-	spaceCheck = `
-		select 'note', pg_catalog.format('about %s for the new tables (as much as the live ones take), in tablespace %I, and at least as much WAL; the server does not tell how much is free',
-				pg_size_pretty(sum(pg_total_relation_size(c.oid))),
-				(select spcname from pg_catalog.pg_tablespace t join pg_catalog.pg_database d on d.dattablespace = t.oid where d.datname = current_database())),
-			pg_catalog.format('look at the file system of %s', coalesce(current_setting('data_directory', true), 'the data directory'))
-		from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-		where n.nspname = $1 and c.relname = any ($2)
-		having sum(pg_total_relation_size(c.oid)) > 0`
 
 	connectionsCheck = `
 		select case when free < $1::int then 'mend' else 'note' end,

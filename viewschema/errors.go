@@ -24,6 +24,9 @@ var (
 	ErrBookkeeping = errors.New("the bookkeeping tables are not as expected")
 	// ErrInit: the bookkeeping tables are older than this Projector, and Options.ManualInit is set. Nothing was touched.
 	ErrInit = errors.New("the bookkeeping tables are not up to date")
+	// ErrSpace: a volume of the server has less space left than is to stay free. Batches in flight were rolled back; what was committed
+	// stays, and the same command goes on when there is more.
+	ErrSpace = errors.New("too little disk space")
 	// ErrState: the migration is not in the state that the command needs.
 	ErrState = replay.ErrState
 	// ErrAggregates: a row of a SQL table does not derive from one aggregate. The batch, or the group, left nothing.

@@ -25,7 +25,7 @@ type server struct {
 	blind    bool // our role is not shown standbys and sessions
 }
 
-// beat says that the run is alive and keeps to what it is told. It is for one goroutine at a time.
+// beat says that the run is alive and keeps to what it is told. See mustStop for its errors.
 func (r *run) beat(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -42,7 +42,11 @@ func (r *run) beat(ctx context.Context) error {
 		return err
 	}
 	r.keepTo(now)
-	return nil
+	if now.throttle == nil || now.throttle.MinFreeDisk == 0 {
+		return nil
+	}
+	_, err = r.checkSpace(ctx, now.throttle.MinFreeDisk)
+	return err
 }
 
 // look reads what has to be kept to, and of the server, what that needs.

@@ -50,7 +50,7 @@ func (s *Schema) listLacking(ctx context.Context, tx pgx.Tx, plan *Plan, built b
 const lackingQuery = `
 with r as (
 	select o.oid as old, n.oid as new, o.oid::regclass as name, o.reltablespace, n.reltablespace as has_tablespace, o.relam, n.relam as has_am,
-		o.relpersistence, n.relpersistence as has_persistence, o.relowner, o.relacl, o.relreplident
+		o.relpersistence, o.relowner, o.relacl, o.relreplident
 	from pg_catalog.pg_class o, pg_catalog.pg_class n
 	where o.oid = to_regclass($1) and n.oid = to_regclass($2)
 ), columns as (
@@ -133,10 +133,9 @@ select pg_catalog.format('%s has the access method %I, and the new table %I; if 
 from r join pg_catalog.pg_am o on o.oid = r.relam join pg_catalog.pg_am n on n.oid = r.has_am
 where o.oid <> n.oid
 union all
-select pg_catalog.format('%s is %s, and the new table %s, as %s.sql says', name, case relpersistence when 'u' then 'unlogged' else 'logged' end,
-	case has_persistence when 'u' then 'unlogged: a crash empties it' else 'logged' end, $3::text)
+select pg_catalog.format('%s is unlogged, and the new table logged, as %s.sql says', name, $3::text)
 from r
-where relpersistence <> has_persistence
+where relpersistence = 'u'
 union all
 select distinct pg_catalog.format('%s has granted rights on %s to %s; on the new table they are granted by its owner, and do not go with those of %1$s',
 	pg_get_userbyid(a.grantor), name,

@@ -43,7 +43,7 @@ func (s *Schema) MigrateOffline(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	return s.record(ctx, commandOffline, m.from, m.to, func(r *run) (Result, error) {
+	return s.record(ctx, commandOffline, m.from, m.to, func(ctx context.Context, r *run) (Result, error) {
 		result, err := r.cutOver(ctx, m, plan)
 		result.Elapsed = time.Since(began)
 		return result, err

@@ -71,7 +71,7 @@ func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
 	if err := s.ensureInit(ctx, true); err != nil {
 		return Result{}, err
 	}
-	return s.record(ctx, commandOnline, current, plan.To, func(r *run) (Result, error) {
+	return s.record(ctx, commandOnline, current, plan.To, func(ctx context.Context, r *run) (Result, error) {
 		result, err := r.build(ctx, m, plan, source)
 		result.Elapsed = time.Since(began)
 		return result, err
@@ -82,6 +82,9 @@ func (s *Schema) MigrateOnline(ctx context.Context) (Result, error) {
 func (r *run) build(ctx context.Context, m *migration, plan *Plan, source *eventstore.Reader) (Result, error) {
 	result := Result{From: plan.From, To: plan.To, State: replay.Built, Nothing: m != nil && m.state == replay.Built, Resumed: m != nil}
 	if m == nil {
+		if err := r.checkRoom(ctx, plan); err != nil {
+			return Result{}, err
+		}
 		var err error
 		if m, result.Resumed, err = r.begin(ctx, plan, source); err != nil {
 			return Result{}, err
@@ -119,6 +122,9 @@ func (s *Schema) advise(err error, command string) error {
 	switch {
 	case errors.Is(err, replay.ErrMostParked):
 		return err
+	case pg.IsDiskFull(err):
+		return fmt.Errorf("%w; %smake room for what the server has to write and type %s, which goes on; with --min-free-disk it stops before a disk is full",
+			err, untouched, command)
 	case errors.Is(err, projections.ErrTotals):
 		return fmt.Errorf("%w; %smend the event and type %s, or type migrate abort and migrate online --on-error=park, which leaves its aggregate out from the beginning",
 			err, untouched, command)

@@ -38,7 +38,7 @@ func heldOpen(t *testing.T, db *pgxpool.Pool, d viewschema.Definition, after, wo
 	t.Cleanup(named.Close)
 	gate, held := make(chan struct{}), make(chan struct{}, 100)
 	var finished atomic.Int32
-	s := watched(t, named, d, viewschema.Options{Workers: workers}, &watcher{before: func(sql string) {
+	s := watched(t, named, d, viewschema.Options{Workers: workers, Runner: viewschema.Runner{Host: "worker-1", PID: 4711}}, &watcher{before: func(sql string) {
 		if strings.Contains(sql, "projector_batches") && strings.Contains(sql, "set events =") && finished.Add(1) > int32(after) {
 			held <- struct{}{}
 			select {
@@ -96,7 +96,7 @@ func TestOverview(t *testing.T) {
 				t.Errorf("a batch that is done is %+v", b)
 			}
 		case viewschema.BatchRunning:
-			if !strings.HasPrefix(b.Worker, "bank's rebuild (pid ") || b.Started == nil || b.Done != nil {
+			if !strings.HasPrefix(b.Worker, "bank's rebuild on worker-1 (pid ") || b.Started == nil || b.Done != nil {
 				t.Errorf("a batch that runs is %+v", b)
 			}
 		}

@@ -36,7 +36,7 @@ func (s *Schema) ReplayPart(ctx context.Context, part Part) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	return s.live(ctx, func(source *eventstore.Reader, result *Result) error {
+	return s.live(ctx, func(ctx context.Context, source *eventstore.Reader, result *Result) error {
 		ids, err := parseIDs(source, part.Aggregates)
 		if err != nil {
 			return err
@@ -80,7 +80,7 @@ func byAggregate(set *projections.Set, named bool) (*projections.Set, error) {
 }
 
 // live runs what works on the live tables of the target version.
-func (s *Schema) live(ctx context.Context, run func(source *eventstore.Reader, result *Result) error) (Result, error) {
+func (s *Schema) live(ctx context.Context, run func(ctx context.Context, source *eventstore.Reader, result *Result) error) (Result, error) {
 	began := time.Now()
 	if err := s.ensureInit(ctx, false); err != nil {
 		return Result{}, err
@@ -104,7 +104,8 @@ func (s *Schema) live(ctx context.Context, run func(source *eventstore.Reader, r
 		return Result{}, err
 	}
 	result := Result{From: current, To: current, State: replay.Active}
-	if err := run(source, &result); err != nil {
+	err = s.whileRoom(ctx, func(ctx context.Context) error { return run(ctx, source, &result) })
+	if err != nil {
 		return Result{}, fmt.Errorf("replaying: %w", err)
 	}
 	result.Elapsed = time.Since(began)

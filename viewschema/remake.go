@@ -26,7 +26,7 @@ func (s *Schema) ReplayChanged(ctx context.Context, code string, only ...string)
 	if err != nil {
 		return Result{}, err
 	}
-	return s.live(ctx, func(source *eventstore.Reader, result *Result) error {
+	return s.live(ctx, func(ctx context.Context, source *eventstore.Reader, result *Result) error {
 		fp, err := s.fingerprint(ctx, s.db)
 		if err != nil {
 			return err

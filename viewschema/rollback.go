@@ -53,7 +53,7 @@ func (s *Schema) Rollback(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	return s.record(ctx, commandRollback, m.from, m.to, func(r *run) (Result, error) {
+	return s.record(ctx, commandRollback, m.from, m.to, func(ctx context.Context, r *run) (Result, error) {
 		result, err := r.cutOver(ctx, m, plan)
 		result.Elapsed = time.Since(began)
 		return result, err
@@ -250,6 +250,9 @@ func (s *Schema) checkFormer(ctx context.Context, last *lastMigration) error {
 	for _, t := range last.tables {
 		if t.archived != "" && !t.gone {
 			if err := s.checkTriggers(ctx, r, t); err != nil {
+				return err
+			}
+			if err := s.refuseUnlogged(ctx, s.db, r, t.archived); err != nil {
 				return err
 			}
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/projections"
 	"github.com/viewschema/projector/replay"
@@ -50,8 +51,8 @@ const (
 // beatEvery is how often a run says that it is alive, and asks what it has to keep to.
 const beatEvery = time.Second
 
-// record has work done as a run: begun, alive and ended as the bookkeeping tables say.
-func (s *Schema) record(ctx context.Context, command string, from, to int, work func(r *run) (Result, error)) (Result, error) {
+// record has work done as a run: begun, alive and ended as the bookkeeping tables say. The work's context ends when the run has to stop.
+func (s *Schema) record(ctx context.Context, command string, from, to int, work func(ctx context.Context, r *run) (Result, error)) (Result, error) {
 	own := *s
 	r := &run{Schema: &own, throttle: replay.NewThrottle()}
 	by := s.opts.Runner
@@ -63,18 +64,44 @@ func (s *Schema) record(ctx context.Context, command string, from, to int, work 
 		return Result{}, fmt.Errorf("recording that %s begins: %w", command, err)
 	}
 	r.opts.Log = s.opts.Log.With().Int64("run", r.id).Logger()
-	stop := replay.Every(ctx, beatEvery, r.tryBeat)
-	result, err := work(r)
-	stop()
+	var result Result
+	err = beside(ctx, r.tryBeat, func(ctx context.Context) (err error) {
+		result, err = work(ctx, r)
+		return err
+	})
 	r.end(ctx, result, err)
 	return result, err
 }
 
-// tryBeat leaves all as it is if the server cannot be asked: the work itself will find out what is the matter with it.
-func (r *run) tryBeat(ctx context.Context) {
-	if err := r.beat(ctx); err != nil && ctx.Err() == nil {
+// beside has check called about every second while work is under way. If it returns an error, the work's context ends, and if the work
+// then fails, that is why.
+func beside(ctx context.Context, check, work func(ctx context.Context) error) error {
+	working, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	end := replay.Every(working, beatEvery, func(ctx context.Context) {
+		if err := check(ctx); err != nil {
+			stop(err)
+		}
+	})
+	err := work(working)
+	end()
+	if why := context.Cause(working); err != nil && ctx.Err() == nil && why != nil {
+		return why
+	}
+	return err
+}
+
+// tryBeat leaves all as it is if the server cannot be asked: the work itself will find out what is the matter with it. An error means
+// that the run must not go on.
+func (r *run) tryBeat(ctx context.Context) error {
+	err := r.beat(ctx)
+	if mustStop(err) {
+		return err
+	}
+	if err != nil && ctx.Err() == nil {
 		r.opts.Log.Debug().Err(err).Msg("cannot tell that the run is alive")
 	}
+	return nil
 }
 
 // of tells the run which migration it works on. What the options want to be kept to is recorded then, and kept to from the
@@ -93,6 +120,13 @@ func (r *run) of(ctx context.Context, m *migration) error {
 		return err
 	}
 	return nil // the work waits for the server, and the next beat comes soon
+}
+
+// job is Schema.job, with sessions that are known to be the run's.
+func (r *run) job(m *migration, source *eventstore.Reader, plan *Plan) *replay.Job {
+	job := r.Schema.job(m, source, plan)
+	job.Ledger.Run, job.Host = r.id, r.opts.Runner.Host
+	return job
 }
 
 // watched makes a job one of the run: it keeps to the throttle, and its events and rows are counted.
@@ -162,7 +196,7 @@ func withoutPayload(err error) string {
 			return where + known.Error()
 		}
 	}
-	for _, ours := range []error{ErrState, ErrRefused, ErrChanged, ErrOtherMigration, ErrBelowCurrent, ErrBookkeeping, ErrInit, ErrLockWait, ErrLockLost} {
+	for _, ours := range []error{ErrState, ErrRefused, ErrChanged, ErrOtherMigration, ErrBelowCurrent, ErrBookkeeping, ErrInit, ErrLockWait, ErrLockLost, ErrSpace} {
 		if errors.Is(err, ours) {
 			return pg.Storable(err.Error())
 		}

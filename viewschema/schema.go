@@ -47,9 +47,12 @@ type Options struct {
 	// the definition of which the store has no event. For that they look at all events, before anything is touched.
 	StrictTypes bool
 	// Throttle changes what the migration keeps to when MigrateOnline, CatchUp or Follow first begin to work on it; nil: it stays as it
-	// is.
+	// is. Of what it sets, replays of live tables, which belong to no migration, keep to MinFreeDisk.
 	Throttle func(*Throttle)
-	Runner   Runner // for the records of commands
+	// FreeDiskQuery is a query for the database of the view tables that yields the volumes of its server, one a row: a name and how many
+	// bytes are free. Without it, that is known only on the server's host, to who may look into its data directory.
+	FreeDiskQuery string
+	Runner        Runner // for the records of commands
 	// Rehearse lets Plan make the tables of a migration that has not begun, in a transaction that it rolls back, to find out what is
 	// wrong with their files, and what hangs on the live tables that would not fit. Without it, Plan touches nothing.
 	Rehearse bool

@@ -52,6 +52,7 @@ var (
 	concurrently    = regexp.MustCompile(`(?i)\bindex\s+concurrently\b`)
 	copyFromStdin   = regexp.MustCompile(`(?i)^copy\b[^;]*\bfrom\s+stdin\b`)
 	endsTransaction = regexp.MustCompile(`(?i)^(?:begin|start\s+transaction|commit|rollback|abort|prepare\s+transaction|end(?:\s+(?:work|transaction))?)(?:\s|$)`)
+	unlogged        = regexp.MustCompile(`(?i)^(?:create\s+unlogged\b|alter\s+table\b[^;]*\bset\s+unlogged\b)`)
 	atomicBody      = regexp.MustCompile(`(?i)\bbegin\s+atomic\b`)
 )
 
@@ -92,6 +93,8 @@ func (f sqlFile) checkStatements() error {
 			errs = append(errs, fmt.Errorf("%s: %q: files run in a transaction of ours and must not begin or end one", f.at(at), firstLine(f.text[at:])))
 		case copyFromStdin.MatchString(s):
 			errs = append(errs, fmt.Errorf("%s: copy from stdin: there is no input to a file", f.at(at)))
+		case unlogged.MatchString(s):
+			errs = append(errs, fmt.Errorf("%s: %q: a crash of the server empties what is unlogged, and %s", f.at(at), firstLine(f.text[at:]), notAgain))
 		}
 	}
 	if m := concurrently.FindStringIndex(f.code); m != nil {

@@ -1,7 +1,6 @@
 package viewschema
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -50,23 +49,6 @@ type MigrationStatus struct {
 	Created     time.Time    `json:"created"`
 
 	chart Chart
-}
-
-// Worker is a session that has claimed a batch or the lane, or verifies what was built.
-type Worker struct {
-	Batch   int        `json:"batch"`   // 0: none
-	Doing   string     `json:"doing"`   // batch 8, lane or verify
-	Program string     `json:"program"` // its application_name
-	PID     int        `json:"pid"`     // on the server
-	Since   *time.Time `json:"since"`   // nil: our role may not see it
-}
-
-func (w Worker) String() string {
-	text := fmt.Sprintf("%s: %s, pid %d", w.Doing, cmp.Or(w.Program, "no application name"), w.PID)
-	if w.Since != nil {
-		text += ", since " + w.Since.Format(time.TimeOnly)
-	}
-	return text
 }
 
 // TableStatus is a table that migrations have made.
@@ -199,27 +181,4 @@ func (s *Schema) migrationStatus(ctx context.Context, m *migration) (*MigrationS
 		}
 	}
 	return st, nil
-}
-
-// holders finds who works on the migration without taking a lock: a worker that has claimed a batch, or the lane, is the xmax of its
-// row, and holds the lock of that transaction id. A verification, for which all others wait, is one of them.
-func (s *Schema) holders(ctx context.Context, m *migration, lane bool) ([]Worker, error) {
-	inLane := ""
-	if lane {
-		inLane = "union all select 0, xmax from %SCHEMA%.projector_lanes where migration_id = $1"
-	}
-	list, err := pg.Collect(ctx, s.db, pgx.RowToStructByPos[Worker], s.sql(`
-		select w.number, case w.number when 0 then 'lane' else 'batch ' || w.number end, coalesce(a.application_name, ''), a.pid, a.xact_start
-		from (
-			select number, xmax as holder from %SCHEMA%.projector_batches where migration_id = $1 and done_at is null
-			`+inLane+`
-		) w
-		join pg_catalog.pg_locks l on l.locktype = 'transactionid' and l.granted and l.transactionid = w.holder
-		join pg_catalog.pg_stat_activity a on a.pid = l.pid
-		order by nullif(w.number, 0)`), m.Migration)
-	if err != nil {
-		return nil, fmt.Errorf("looking for workers: %w", err)
-	}
-	verifying, err := s.verifying(ctx)
-	return append(list, verifying...), err
 }

@@ -118,11 +118,54 @@ func (s *Schema) createTables(ctx context.Context, tx pgx.Tx, tables []string, s
 		if !exists {
 			return fmt.Errorf("%w: %s ran, but there is no table %s afterwards; leave schema names out of it", ErrDefinition, f.name, pg.Table(s.def.Schema, table+suffix))
 		}
+		if unlogged, err := s.unlogged(ctx, tx, table+suffix); err != nil {
+			return err
+		} else if len(unlogged) > 0 {
+			return fmt.Errorf("%w: %s makes %s unlogged: a crash of the server empties it, and %s", ErrDefinition, f.name, strings.Join(unlogged, ", "), notAgain)
+		}
 		if err := s.checkStrays(ctx, tx, f, tables, suffix); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// notAgain is why view tables may not be unlogged.
+const notAgain = "the ledger says that its events were replayed: they would be lost without an error"
+
+// unlogged lists which of the tables and their partitions are. To set them logged after they are filled would take more WAL
+// than to fill them logged; docs/scaling.md has numbers.
+func (s *Schema) unlogged(ctx context.Context, q pg.Querier, tables ...string) ([]string, error) {
+	qualified := make([]string, len(tables))
+	for i, t := range tables {
+		qualified[i] = pg.Table(s.def.Schema, t)
+	}
+	list, err := pg.Collect(ctx, q, pgx.RowTo[string], `
+		with recursive ours (id) as (
+			select to_regclass(t)::oid from pg_catalog.unnest($1::text[]) t
+			union
+			select i.inhrelid from pg_catalog.pg_inherits i join ours o on o.id = i.inhparent
+		)
+		select pg_catalog.format('%I.%I', n.nspname, c.relname)
+		from ours o
+		join pg_catalog.pg_class c on c.oid = o.id
+		join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+		where c.relpersistence = 'u'
+		order by 1`, qualified)
+	if err != nil {
+		return nil, fmt.Errorf("looking for unlogged tables: %w", err)
+	}
+	return list, nil
+}
+
+// refuseUnlogged refuses tables that somebody has made unlogged after they were filled, or that were so before.
+func (s *Schema) refuseUnlogged(ctx context.Context, q pg.Querier, r *refusal, tables ...string) error {
+	list, err := s.unlogged(ctx, q, tables...)
+	for _, t := range list {
+		r.add("table %[1]s is unlogged: a crash of the server empties it, and %[2]s; if the server has not crashed since it is so, type: alter table %[1]s set logged",
+			t, notAgain)
+	}
+	return err
 }
 
 // checkStrays refuses what a file has made besides the table and what is dropped with it: an abort would leave it behind,

@@ -20,6 +20,7 @@ type Throttle struct {
 	MaxLag             time.Duration // of any standby, behind the primary
 	MaxSessions        int           // active at once, of others than ours
 	MaxWALRate         int64         // bytes per second, on average, of the whole server
+	MinFreeDisk        int64         // bytes, of each volume that the server writes to: a process that finds less stops, with ErrSpace
 	ChangedAt          time.Time
 	ChangedBy          string // role
 }
@@ -32,9 +33,10 @@ func (t Throttle) MarshalJSON() ([]byte, error) {
 		MaxLag             float64   `json:"max_lag_seconds"`
 		MaxSessions        int       `json:"max_sessions"`
 		MaxWALRate         int64     `json:"max_wal_bytes_per_second"`
+		MinFreeDisk        int64     `json:"min_free_disk_bytes"`
 		ChangedAt          time.Time `json:"changed_at"`
 		ChangedBy          string    `json:"changed_by"`
-	}{t.Paused, t.MaxEventsPerSecond, t.MaxLag.Seconds(), t.MaxSessions, t.MaxWALRate, t.ChangedAt, t.ChangedBy})
+	}{t.Paused, t.MaxEventsPerSecond, t.MaxLag.Seconds(), t.MaxSessions, t.MaxWALRate, t.MinFreeDisk, t.ChangedAt, t.ChangedBy})
 }
 
 // LeastEventsPerSecond is the smallest limit of events. With less, a transaction would wait for so long between two statements that
@@ -48,7 +50,7 @@ func (t *Throttle) check() error {
 	switch {
 	case t.MaxEventsPerSecond != 0 && t.MaxEventsPerSecond < LeastEventsPerSecond:
 		return fmt.Errorf("%w: %d events per second are too few: at least %d, or pause", ErrRefused, t.MaxEventsPerSecond, LeastEventsPerSecond)
-	case t.MaxLag < 0 || t.MaxSessions < 0 || t.MaxWALRate < 0:
+	case t.MaxLag < 0 || t.MaxSessions < 0 || t.MaxWALRate < 0 || t.MinFreeDisk < 0:
 		return fmt.Errorf("%w: a limit of a throttle is below 0", ErrRefused)
 	}
 	return nil
@@ -110,8 +112,8 @@ func (s *Schema) changeThrottle(ctx context.Context, migration int64, change fun
 		_, err = tx.Exec(ctx, s.sql(`
 			update %SCHEMA%.projector_throttles
 			set paused = $2, max_events_per_second = nullif($3::bigint, 0), max_lag = nullif($4::interval, '0'), max_sessions = nullif($5::int, 0),
-				max_wal_rate = nullif($6::bigint, 0), changed_at = now(), changed_by = session_user
-			where migration_id = $1`), migration, t.Paused, t.MaxEventsPerSecond, t.MaxLag, t.MaxSessions, t.MaxWALRate)
+				max_wal_rate = nullif($6::bigint, 0), min_free_disk = nullif($7::bigint, 0), changed_at = now(), changed_by = session_user
+			where migration_id = $1`), migration, t.Paused, t.MaxEventsPerSecond, t.MaxLag, t.MaxSessions, t.MaxWALRate, t.MinFreeDisk)
 		if err == nil {
 			now, err = s.readThrottle(ctx, tx, migration, "")
 		}
@@ -128,10 +130,10 @@ func (s *Schema) readThrottle(ctx context.Context, q pg.Querier, migration int64
 	t := &Throttle{}
 	err := q.QueryRow(ctx, s.sql(`
 		select paused, coalesce(max_events_per_second, 0), coalesce(max_lag, '0'), coalesce(max_sessions, 0), coalesce(max_wal_rate, 0),
-			changed_at, changed_by
+			coalesce(min_free_disk, 0), changed_at, changed_by
 		from %SCHEMA%.projector_throttles
 		where migration_id = $1 `)+lock, migration).
-		Scan(&t.Paused, &t.MaxEventsPerSecond, &t.MaxLag, &t.MaxSessions, &t.MaxWALRate, &t.ChangedAt, &t.ChangedBy)
+		Scan(&t.Paused, &t.MaxEventsPerSecond, &t.MaxLag, &t.MaxSessions, &t.MaxWALRate, &t.MinFreeDisk, &t.ChangedAt, &t.ChangedBy)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows), pg.IsUndefined(err):
 		return nil, nil

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/viewschema/projector/internal/pgtest"
+	"github.com/viewschema/projector/replay"
 	"github.com/viewschema/projector/viewschema"
 )
 
@@ -107,6 +108,9 @@ func (p *pauser) before(sql string) {
 	p.holding("paused; ")
 }
 
+// noTransaction says whether nobody else has one open.
+const noTransaction = "select not exists (select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null)"
+
 // holding waits until the run at work says why it holds back.
 func (p *pauser) holding(why string) {
 	p.t.Helper()
@@ -119,8 +123,7 @@ func (p *pauser) around(work func() error, look func(), operator *viewschema.Sch
 	done := make(chan error, 1)
 	go func() { done <- work() }()
 	p.holding("paused; ")
-	await(p.t, p.db, `
-		select not exists (select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null)`)
+	await(p.t, p.db, noTransaction)
 	look()
 	select {
 	case err := <-done:
@@ -191,6 +194,46 @@ func TestHoldsBackWhileOthersAreBusy(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+// A rebuild that writes more WAL than it may finishes what it has begun, begins nothing more, and says why; with a larger limit it goes on.
+// The first batch waits until the run has noticed, which it never does without what looks at the WAL.
+func TestHoldsBackForWAL(t *testing.T) {
+	t.Parallel()
+	const why = "the server writes more WAL than --max-wal-rate allows"
+	db := pgtest.Database(t, atVersion1)
+	p := &pauser{t: t, db: db}
+	var first sync.Once
+	s := watched(t, db, version2(), viewschema.Options{Workers: 1, Throttle: func(t *viewschema.Throttle) { t.MaxWALRate = 1 }}, &watcher{
+		before: func(sql string) {
+			if strings.Contains(sql, "set events = $3") {
+				first.Do(func() { p.holding(why) })
+			}
+		},
+	})
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.MigrateOnline(t.Context())
+		done <- err
+	}()
+	await(t, db, strings.Replace(underWay, "count(*)", "count(*) > 0", 1)+"done_at is not null")
+	await(t, db, noTransaction)
+	operator := open(t, db, version2())
+	st, err := operator.Status(t.Context())
+	if err != nil || st.Migration.State != replay.Building || len(st.AtWork) != 1 || st.AtWork[0].Holding != why {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if pending := scalar[int](t, db, underWay+"done_at is null"); pending == 0 {
+		t.Error("the rebuild has gone on")
+	}
+	if _, err := operator.ChangeThrottle(t.Context(), func(t *viewschema.Throttle) { t.MaxWALRate = 1 << 40 }); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	offline(t, s)
+	verify(t, db, 2)
 }
 
 // A paused migration can be aborted, and cut over once it is built: the cutover is what a pause waits for.

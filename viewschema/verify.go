@@ -173,8 +173,8 @@ func (s *Schema) compare(ctx context.Context, tx pgx.Tx, m *migration, plan *Pla
 
 // verifying finds a verification that is under way, by the lock that no other work takes.
 func (s *Schema) verifying(ctx context.Context) ([]Worker, error) {
-	list, err := pg.Collect(ctx, s.db, pgx.RowToStructByPos[Worker], `
-		select 0, 'verify', coalesce(a.application_name, ''), a.pid, a.xact_start
+	list, err := pg.Collect(ctx, s.db, scanWorker, `
+		select 0, 'verify', coalesce(a.application_name, ''), a.pid, a.xact_start, 0
 		from pg_catalog.pg_locks l
 		join pg_catalog.pg_stat_activity a on a.pid = l.pid
 		where l.locktype = 'relation'

@@ -85,43 +85,57 @@ func (f *floor) file(t viewTable, session int) string {
 	return pg.Literal(name)
 }
 
-// run measures the phases. It leaves the tables in the schema floor.
-func (f *floor) run(ctx context.Context) (times floorTimes, err error) {
-	if err := f.reset(ctx, f.database); err != nil {
+// measure runs the phases. It leaves the tables in the schema floor.
+func (f *floor) measure(ctx context.Context) (times floorTimes, err error) {
+	if err := f.prepare(ctx); err != nil {
 		return times, err
 	}
-	if err := f.exec(ctx, f.database, "create schema floor"); err != nil {
-		return times, err
-	}
-	for _, t := range viewTables {
-		sql, err := f.script(t, ".sql")
-		if err != nil {
-			return times, err
-		}
-		if err := f.exec(ctx, f.database, sql); err != nil {
-			return times, err
-		}
-	}
-	for _, phase := range []struct {
+	for _, p := range []struct {
 		took *time.Duration
-		sql  func(session int) ([]string, error)
+		phase
 	}{{&times.Read, f.read}, {&times.Write, f.write}, {&times.Index, f.index}} {
-		began := time.Now()
-		err := f.eachSession(ctx, func(conn *pgx.Conn, session int) error {
-			scripts, err := phase.sql(session)
-			for _, sql := range scripts {
-				if _, err := conn.Exec(ctx, sql); err != nil {
-					return fmt.Errorf("%s: %w", sql, err)
-				}
-			}
-			return err
-		})
-		*phase.took = time.Since(began)
-		if err != nil {
+		if *p.took, err = f.run(ctx, p.phase); err != nil {
 			return times, err
 		}
 	}
 	return times, nil
+}
+
+// prepare makes the tables, empty.
+func (f *floor) prepare(ctx context.Context) error {
+	if err := f.reset(ctx, f.database); err != nil {
+		return err
+	}
+	if err := f.exec(ctx, f.database, "create schema floor"); err != nil {
+		return err
+	}
+	for _, t := range viewTables {
+		sql, err := f.script(t, ".sql")
+		if err != nil {
+			return err
+		}
+		if err := f.exec(ctx, f.database, sql); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// phase returns the scripts of a session.
+type phase func(session int) ([]string, error)
+
+func (f *floor) run(ctx context.Context, p phase) (took time.Duration, err error) {
+	began := time.Now()
+	err = f.eachSession(ctx, func(conn *pgx.Conn, session int) error {
+		scripts, err := p(session)
+		for _, sql := range scripts {
+			if _, err := conn.Exec(ctx, sql); err != nil {
+				return fmt.Errorf("%s: %w", sql, err)
+			}
+		}
+		return err
+	})
+	return time.Since(began), err
 }
 
 func (f *floor) read(session int) ([]string, error) {

@@ -69,8 +69,8 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	flags.Func("only", "the rows to measure, like 1,5", func(list string) error {
 		for field := range strings.SplitSeq(list, ",") {
 			n, err := strconv.Atoi(strings.TrimSpace(field))
-			if err != nil || n < 1 || n > len(measurements) {
-				return fmt.Errorf("%q is none of the rows 1 to %d", field, len(measurements))
+			if err != nil || !slices.ContainsFunc(measurements, func(m measurement) bool { return m.row == n }) {
+				return fmt.Errorf("%q is no row", field)
 			}
 			o.only = append(o.only, n)
 		}

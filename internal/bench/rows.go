@@ -6,12 +6,14 @@ import (
 	"time"
 )
 
-// measurements are the rows of the table. They are measured in this order: those with the largest server settings come first,
-// and the last restarts the server with little memory.
-var measurements = []struct {
+type measurement struct {
 	row     int
 	measure func(*bench, context.Context) error
-}{
+}
+
+// measurements are the rows of the table. They are measured in this order: those with the largest server settings come first,
+// and the last restarts the server with little memory.
+var measurements = []measurement{
 	{1, (*bench).ratioToFloor},
 	{2, (*bench).growth},
 	{3, (*bench).kindsOfIDs},
@@ -23,6 +25,7 @@ var measurements = []struct {
 	{9, (*bench).ledger},
 	{11, (*bench).ratioInSQL},
 	{12, (*bench).overNetwork},
+	{13, (*bench).writeAheadLog},
 	{10, (*bench).blocksRead},
 }
 
@@ -75,7 +78,7 @@ func (b *bench) compareWith(ctx context.Context, w worker, events int) (*compari
 		return nil, err
 	}
 	for range b.repeat {
-		times, err := floor.run(ctx)
+		times, err := floor.measure(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("floor: %w", err)
 		}

@@ -62,6 +62,18 @@ func (b *bench) follow(ctx context.Context) (*tails, error) {
 
 // tail appends events and runs the command that has to apply them.
 func (b *bench) tail(ctx context.Context, database, command string, events int) (outcome, error) {
+	if err := b.appendEvents(ctx, database, events); err != nil {
+		return outcome{}, err
+	}
+	o, err := b.migrate(ctx, asBank, b.server.URL(database), command)
+	if err == nil && o.Events != int64(events) {
+		err = fmt.Errorf("migrate %s has applied %d events instead of %d", command, o.Events, events)
+	}
+	return o, err
+}
+
+// appendEvents appends deposits to open accounts, and lets them be written down.
+func (b *bench) appendEvents(ctx context.Context, database string, events int) error {
 	err := b.with(ctx, database, func(conn *pgx.Conn) error {
 		tag, err := conn.Exec(ctx, strings.ReplaceAll(deposits, "%SUFFIX%", suffix), events)
 		if err == nil && tag.RowsAffected() != int64(events) {
@@ -70,16 +82,9 @@ func (b *bench) tail(ctx context.Context, database, command string, events int) 
 		return err
 	})
 	if err != nil {
-		return outcome{}, fmt.Errorf("appending events: %w", err)
+		return fmt.Errorf("appending events: %w", err)
 	}
-	if err := b.settle(ctx); err != nil {
-		return outcome{}, err
-	}
-	o, err := b.migrate(ctx, asBank, b.server.URL(database), command)
-	if err == nil && o.Events != int64(events) {
-		err = fmt.Errorf("migrate %s has applied %d events instead of %d", command, o.Events, events)
-	}
-	return o, err
+	return b.settle(ctx)
 }
 
 func (b *bench) catchUp(ctx context.Context) error {

@@ -29,7 +29,7 @@ var (
 )
 
 // twoGroups is more than a catch-up applies in one transaction.
-const twoGroups = 2_500
+const twoGroups = 3_500
 
 var commits = []commit{
 	{pg.PointInit, 1, filledStore, 0, nil, "init", "version 0", "version 0", migrate},

@@ -73,6 +73,15 @@ var metrics = []metric{
 	{"projector_workers", "Sessions that are at work: each has a batch, has the lane, or verifies.", ofMigration(func(m *viewschema.MigrationStatus) float64 {
 		return float64(len(m.Workers))
 	})},
+	{"projector_lost_workers", "Sessions among these behind which there is nobody: the process has died, hangs, or is cut off.", ofMigration(func(m *viewschema.MigrationStatus) float64 {
+		n := 0
+		for _, w := range m.Workers {
+			if w.State == viewschema.WorkerLost {
+				n++
+			}
+		}
+		return float64(n)
+	})},
 	{"projector_runs_at_work", "Commands at work.", runs(func(r viewschema.RunStatus) bool { return r.Outcome == viewschema.OutcomeWorking })},
 	{"projector_runs_holding_back", "Commands at work that hold back, for a limit or because they are paused.", runs(func(r viewschema.RunStatus) bool {
 		return r.Outcome == viewschema.OutcomeWorking && r.Holding != ""

@@ -128,7 +128,7 @@ func heldOpen(t *testing.T, db *pgxpool.Pool) (goOn func()) {
 	t.Cleanup(own.Close)
 	ended := make(chan error, 1)
 	go func() {
-		_, err := open(t, own, viewschema.Options{Workers: workers}).MigrateOnline(t.Context())
+		_, err := open(t, own, viewschema.Options{Workers: workers, Runner: viewschema.Runner{Host: "worker-1", PID: 815}}).MigrateOnline(t.Context())
 		ended <- err
 	}()
 	for range workers {
@@ -204,7 +204,7 @@ func TestPageOfAMigration(t *testing.T) {
 	}
 	for id, want := range map[string]string{
 		"state": "building, phase replay, a batch has failed", "versions": "version 1 → 2", "errors": "no such row", "work": "db1.example",
-		"workers": "bank's rebuild", "legend": "done 2 batches",
+		"workers": "worker-1", "legend": "done 2 batches",
 		"numbers": strconv.FormatInt(scalar[int64](t, db, "select sum(events) from view_schema.projector_batches where migration_id = 2"), 10)[1:] + " of about ", "tables": "accounts_2", "steps": "index accounts",
 	} {
 		if got := b.text(id); !strings.Contains(got, want) {
@@ -215,13 +215,19 @@ func TestPageOfAMigration(t *testing.T) {
 		t.Error("there is a payload on the page")
 	}
 
+	// Nothing is heard of the process any more.
+	mustExec(t, db, `
+		create function silent() returns trigger language plpgsql as $$ begin new.seen_at = now() - interval '16 s'; return new; end $$;
+		create trigger silent before update on view_schema.projector_runs for each row when (new.ended_at is null) execute function silent()`)
+	b.await("document.getElementById('workers').textContent.includes('lost: no sign of it since')")
+
 	// With a mouse, with the keyboard and with a finger.
 	at := eval[struct{ X, Y float64 }](b, `(() => {
 		const r = document.querySelector(".cell[data-state=done]").getBoundingClientRect();
 		return { X: r.x + r.width / 2, Y: r.y + r.height / 2 };
 	})()`)
 	b.do("Input.dispatchMouseEvent", map[string]any{"type": "mouseMoved", "x": at.X, "y": at.Y}, nil)
-	if detail := b.text("detail"); !strings.Contains(detail, "is done, ") || !strings.Contains(detail, " events, ") || !strings.Contains(detail, "bank's rebuild (pid ") {
+	if detail := b.text("detail"); !strings.Contains(detail, "is done, ") || !strings.Contains(detail, " events, ") || !strings.Contains(detail, "bank's rebuild on worker-1 (pid ") {
 		t.Errorf("under the mouse is %q", detail)
 	}
 	b.do("Input.dispatchTouchEvent", map[string]any{"type": "touchStart", "touchPoints": []map[string]any{{"x": at.X, "y": at.Y + 100}}}, nil)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -76,6 +77,7 @@ func Condition(e *pgconn.PgError) string {
 // SQLSTATEs that decide what happens next; see https://www.postgresql.org/docs/current/errcodes-appendix.html.
 const (
 	uniqueViolation      = "23505"
+	diskFull             = "53100"
 	serializationFailure = "40001"
 	deadlockDetected     = "40P01"
 	lockNotAvailable     = "55P03"
@@ -96,13 +98,17 @@ func IsRetryable(err error) bool {
 	return is(err, serializationFailure, deadlockDetected)
 }
 
-// IsConnectionLost says whether the connection broke, or the server ended it: what was under way may be tried again on
-// another one. That a commit was under way is not known to have failed.
+// IsConnectionLost says whether the connection broke, or cannot be made, or the server ended it: what was under way may be tried
+// again on another one. That a commit was under way is not known to have failed. A time-out of the network is among that, and a
+// deadline of ours is not.
 func IsConnectionLost(err error) bool {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return strings.HasPrefix(e.Code, "08") || slices.Contains([]string{
 			adminShutdown, crashShutdown, cannotConnectNow, idleInTransaction, transactionTimeout, idleSession,
 		}, e.Code)
+	}
+	if e, ok := errors.AsType[*net.OpError](err); ok && (e.Op == "dial" || errors.Is(e, syscall.ETIMEDOUT)) {
+		return true
 	}
 	var network net.Error
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, pgconn.ErrConnClosed) ||
@@ -111,6 +117,9 @@ func IsConnectionLost(err error) bool {
 
 // IsLockTimeout says whether a lock could not be had within lock_timeout.
 func IsLockTimeout(err error) bool { return is(err, lockNotAvailable) }
+
+// IsDiskFull says whether the server found no space for what it had to write.
+func IsDiskFull(err error) bool { return is(err, diskFull) }
 
 // IsUndefined says whether a table or its schema does not exist.
 func IsUndefined(err error) bool { return is(err, undefinedTable, undefinedSchema) }

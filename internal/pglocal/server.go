@@ -31,6 +31,8 @@ type Options struct {
 	Durable bool
 	// Settings are added to postgresql.conf.
 	Settings map[string]string
+	// Network, such as 10.9.0.0/24, lets in over TCP, as superuser, whoever has an address in it. It is for a network of a test's own.
+	Network string
 	// TempDir is where the server's folder is made. /tmp stands in if it is empty or does not do.
 	TempDir string
 	// Unattended is for a caller who cannot Stop the server: it is stopped, and its folder removed, when this program ends,
@@ -135,11 +137,20 @@ func initialize(ctx context.Context, binaries Binaries, options Options, folder 
 	if err != nil {
 		return fmt.Errorf("initdb of PostgreSQL %s in %s: %w\n%s", binaries.Version, data, err, out)
 	}
-	file, err := os.OpenFile(filepath.Join(data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if options.Network != "" {
+		if err := appendTo(filepath.Join(data, "pg_hba.conf"), "host all postgres "+options.Network+" trust\n"); err != nil {
+			return err
+		}
+	}
+	return appendTo(filepath.Join(data, "postgresql.conf"), configuration(folder, options))
+}
+
+func appendTo(name, text string) error {
+	file, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	_, err = file.WriteString(configuration(folder, options))
+	_, err = file.WriteString(text)
 	return errors.Join(err, file.Close())
 }
 
@@ -162,6 +173,9 @@ func configuration(folder string, options Options) string {
 		"port":                    port,
 		"unix_socket_directories": folder,
 		"unix_socket_permissions": "0700",
+	}
+	if options.Network != "" {
+		settings["listen_addresses"] = "*"
 	}
 	if !options.Durable {
 		settings["fsync"] = "off"

@@ -254,6 +254,7 @@ function throttle(t) {
   if (t.max_lag_seconds > 0) list.push("lag up to " + duration(t.max_lag_seconds));
   if (t.max_sessions > 0) list.push(count(t.max_sessions, "active session", "active sessions"));
   if (t.max_wal_bytes_per_second > 0) list.push(bytes(t.max_wal_bytes_per_second) + "/s of WAL");
+  if (t.min_free_disk_bytes > 0) list.push(bytes(t.min_free_disk_bytes) + " of disk stay free");
   return list.join(", ") || "no limit";
 }
 
@@ -291,8 +292,9 @@ function drawTables(o) {
   show("work-section", atWork.length > 0 || Boolean(m && m.workers.length > 0));
   table("work", [["command"], ["program"], ["host"], ["pid", "number"], ["since", "time"], ["events", "number"], ["", "hold"]], atWork.map((r) =>
     [r.command, r.program, r.host, r.pid ? String(r.pid) : "", clock(r.started), number(r.events), r.holding ? "holds back: " + r.holding : ""]));
-  table("workers", [["session"], ["pid on the server", "number"], ["doing"], ["since", "time"]], (m ? m.workers : []).map((w) =>
-    [w.program || "no application name", String(w.pid), w.doing, w.since ? clock(w.since) : "not visible"]));
+  table("workers", [["doing"], ["session"], ["pid on the server", "number"], ["host"], ["pid", "number"], ["since", "time"], ["", "bad"]], (m ? m.workers : []).map((w) =>
+    [w.doing, w.program || "no application name", String(w.pid), w.host, w.host_pid ? String(w.host_pid) : "", w.since ? clock(w.since) : "not visible",
+      w.state === "lost" ? "lost: no sign of it since " + clock(w.seen) : ""]));
   show("errors-section", failed.length > 0);
   table("errors", [["when", "time"], ["command"], ["error", "bad"]], failed.map((r) => [clock(r.ended || r.seen), r.command, r.failed || "see the log of the command"]));
   show("parked-section", o.parked.length > 0);
