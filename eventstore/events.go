@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/projections"
@@ -142,53 +143,126 @@ func (r *Reader) eventsSQL(sel Selection) (string, []any) {
 func (r *Reader) Events(ctx context.Context, tx pgx.Tx, sel Selection) iter.Seq2[*Event, error] {
 	sql, args := r.eventsSQL(sel)
 	return func(yield func(*Event, error) bool) {
-		if _, _, err := r.rows(ctx, tx, sql, args, &cursor{bounds: sel.Bounds}, yield); err != nil {
+		if err := r.rows(ctx, tx, sql, args, &cursor{bounds: sel.Bounds}, yield); err != nil {
 			yield(nil, err)
 		}
 	}
 }
 
 // fetched is how many rows a cursor hands out at a time: few enough that those on their way fit into the buffers between
-// server and client, many enough that the round trips do not show.
+// server and client, many enough that the round trips do not show where they are short.
 const fetched = 2048
+
+// A fetch is asked for before the last one has come if the round trip is long: one more for each roundTripEach, in which a
+// server hands out about as many rows.
+const (
+	roundTripEach = 5 * time.Millisecond
+	mostAhead     = 15
+)
+
+// ahead returns how many fetches are asked for before the first has come.
+func ahead(roundTrip time.Duration) int {
+	if roundTrip < time.Millisecond/2 {
+		return 0
+	}
+	return min(1+int(roundTrip/roundTripEach), mostAhead)
+}
 
 // Scan is Events with a cursor, for long selections whose reader has other things to do between events: while it does, the
 // server waits for the next command and not in the middle of a result, where nothing could interrupt it, not even
-// idle_in_transaction_session_timeout. A transaction can have one Scan.
+// idle_in_transaction_session_timeout. Behind a network the server may be in the middle of the next result; it is busy then for as
+// long as its reader. A transaction can have one Scan.
 func (r *Reader) Scan(ctx context.Context, tx pgx.Tx, sel Selection) iter.Seq2[*Event, error] {
-	sql, args := r.eventsSQL(sel)
-	return r.fetch(ctx, tx, sql, args, &cursor{bounds: sel.Bounds})
+	return r.scanAhead(ctx, tx, sel, ahead)
 }
 
-// fetch streams the rows of a statement with the columns of eventsSQL.
-func (r *Reader) fetch(ctx context.Context, tx pgx.Tx, sql string, args []any, c *cursor) iter.Seq2[*Event, error] {
+func (r *Reader) scanAhead(ctx context.Context, tx pgx.Tx, sel Selection, ahead func(roundTrip time.Duration) int) iter.Seq2[*Event, error] {
+	sql, args := r.eventsSQL(sel)
+	return r.stream(ctx, tx, sql, args, ahead, &cursor{bounds: sel.Bounds})
+}
+
+// stream declares a cursor for a statement with the columns of eventsSQL, and yields its rows.
+func (r *Reader) stream(
+	ctx context.Context, tx pgx.Tx, sql string, args []any, ahead func(roundTrip time.Duration) int, c *cursor,
+) iter.Seq2[*Event, error] {
 	return func(yield func(*Event, error) bool) {
-		if err := declare(ctx, tx, sql, args); err != nil {
-			yield(nil, err)
-			return
+		roundTrip, err := declare(ctx, tx, sql, args)
+		if err == nil {
+			err = r.fetch(ctx, tx, 1+ahead(roundTrip), c, yield)
 		}
-		for {
-			n, more, err := r.rows(ctx, tx, fmt.Sprintf("fetch %d from projector_events", fetched), nil, c, yield)
-			if err != nil {
-				yield(nil, err)
-			}
-			if err != nil || !more || n < fetched {
-				return
-			}
+		if err != nil {
+			yield(nil, err)
 		}
 	}
 }
 
-// declare makes the cursor projector_events. A cursor is planned for its first rows unless it is told that all will be fetched.
-func declare(ctx context.Context, tx pgx.Tx, sql string, args []any) error {
-	_, err := tx.Exec(ctx, "select set_config('cursor_tuple_fraction', '1', true)")
+// fetch yields the rows of the cursor projector_events. It has so many fetches under way.
+func (r *Reader) fetch(ctx context.Context, tx pgx.Tx, underWay int, c *cursor, yield func(*Event, error) bool) (err error) {
+	p := tx.Conn().PgConn().StartPipeline(ctx)
+	defer func() { // it also drops what is left under way
+		if closed := p.Close(); err == nil && closed != nil {
+			err = fmt.Errorf("reading events: %w", closed)
+		}
+	}()
+	sql := fmt.Sprintf("fetch %d from projector_events", fetched)
+	ask := func() error {
+		p.SendQueryParams(sql, nil, nil, nil, []int16{pgx.BinaryFormatCode})
+		return p.Sync() // between two fetches the session is idle
+	}
+	for range underWay {
+		if err := ask(); err != nil {
+			return fmt.Errorf("reading events: %w", err)
+		}
+	}
+	for {
+		n, more, err := r.fetchedRows(p, c, yield)
+		if err != nil || !more || n < fetched {
+			return err
+		}
+		if err := ask(); err != nil {
+			return fmt.Errorf("reading events: %w", err)
+		}
+	}
+}
+
+// fetchedRows yields the rows of one fetch. It returns their number, and false if the loop was left.
+func (r *Reader) fetchedRows(p *pgconn.Pipeline, c *cursor, yield func(*Event, error) bool) (n int, more bool, err error) {
+	results, err := p.GetResults()
+	if err != nil {
+		return 0, true, fmt.Errorf("reading events: %w", err)
+	}
+	rows, ok := results.(*pgconn.ResultReader)
+	if !ok {
+		return 0, true, fmt.Errorf("reading events: the server has answered with %T", results)
+	}
+	for rows.NextRow() {
+		n++
+		if more, err := r.take(rows.Values(), c, yield); err != nil || !more {
+			return n, more, err
+		}
+	}
+	if _, err := rows.Close(); err != nil {
+		return n, true, fmt.Errorf("reading events: %w", err)
+	}
+	if _, err := p.GetResults(); err != nil { // of the sync
+		return n, true, fmt.Errorf("reading events: %w", err)
+	}
+	return n, true, nil
+}
+
+// declare makes the cursor projector_events, and returns how long a round trip takes, about. A cursor is planned for its first rows
+// unless it is told that all will be fetched.
+func declare(ctx context.Context, tx pgx.Tx, sql string, args []any) (roundTrip time.Duration, err error) {
+	began := time.Now()
+	_, err = tx.Exec(ctx, "select set_config('cursor_tuple_fraction', '1', true)")
+	roundTrip = time.Since(began)
 	if err == nil {
 		_, err = tx.Exec(ctx, "declare projector_events no scroll cursor for "+sql, args...)
 	}
 	if err != nil {
-		return fmt.Errorf("reading events: %w", err)
+		return 0, fmt.Errorf("reading events: %w", err)
 	}
-	return nil
+	return roundTrip, nil
 }
 
 // Chunks is Scan, of about size events at a time. They are the caller's to keep, and between chunks the connection is free.
@@ -197,14 +271,14 @@ func declare(ctx context.Context, tx pgx.Tx, sql string, args []any) error {
 func (r *Reader) Chunks(ctx context.Context, tx pgx.Tx, sel Selection, size int) iter.Seq2[[]projections.Raw, error] {
 	sql, args := r.eventsSQL(sel)
 	return func(yield func([]projections.Raw, error) bool) {
-		if err := declare(ctx, tx, sql, args); err != nil {
+		if _, err := declare(ctx, tx, sql, args); err != nil {
 			yield(nil, err)
 			return
 		}
 		c := &cursor{}
 		for full := true; full; {
 			chunk := make([]projections.Raw, 0, size)
-			_, _, err := r.rows(ctx, tx, fmt.Sprintf("fetch %d from projector_events", size), nil, c, func(e *Event, _ error) bool {
+			err := r.rows(ctx, tx, fmt.Sprintf("fetch %d from projector_events", size), nil, c, func(e *Event, _ error) bool {
 				chunk = append(chunk, e.Clone())
 				return true
 			})
@@ -229,31 +303,34 @@ type cursor struct {
 	event  Event
 }
 
-// rows yields the rows of a statement with the columns of eventsSQL. It returns their number, and false if the loop was
-// left.
-func (r *Reader) rows(ctx context.Context, tx pgx.Tx, sql string, args []any, c *cursor, yield func(*Event, error) bool) (n int, more bool, err error) {
+// rows yields the rows of a statement with the columns of eventsSQL, until the loop is left.
+func (r *Reader) rows(ctx context.Context, tx pgx.Tx, sql string, args []any, c *cursor, yield func(*Event, error) bool) error {
 	rows, err := tx.Query(ctx, sql, append([]any{pgx.QueryResultFormats{pgx.BinaryFormatCode}}, args...)...)
 	if err != nil {
-		return 0, true, fmt.Errorf("reading events: %w", err)
+		return fmt.Errorf("reading events: %w", err)
 	}
 	defer rows.Close()
-	e := &c.event
 	for rows.Next() {
-		n++
-		if err := r.scan(&e.Raw, rows.RawValues()); err != nil {
-			return n, true, err
-		}
-		for e.Part < len(c.bounds) && e.AggregateID.Compare(c.bounds[e.Part]) >= 0 {
-			e.Part++
-		}
-		if !yield(e, nil) {
-			return n, false, nil
+		if more, err := r.take(rows.RawValues(), c, yield); err != nil || !more {
+			return err
 		}
 	}
 	if err := rows.Err(); err != nil {
-		return n, true, fmt.Errorf("reading events: %w", err)
+		return fmt.Errorf("reading events: %w", err)
 	}
-	return n, true, nil
+	return nil
+}
+
+// take yields one row. It returns false if the loop was left.
+func (r *Reader) take(row [][]byte, c *cursor, yield func(*Event, error) bool) (more bool, err error) {
+	e := &c.event
+	if err := r.scan(&e.Raw, row); err != nil {
+		return true, err
+	}
+	for e.Part < len(c.bounds) && e.AggregateID.Compare(c.bounds[e.Part]) >= 0 {
+		e.Part++
+	}
+	return yield(e, nil), nil
 }
 
 // PostgreSQL's binary timestamps count microseconds from here.

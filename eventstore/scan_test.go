@@ -1,15 +1,19 @@
 package eventstore_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"iter"
+	"net"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/projections"
 )
 
@@ -38,19 +42,21 @@ func TestParts(t *testing.T) {
 			for _, p := range parts[1:] {
 				sel.Bounds = append(sel.Bounds, p.From)
 			}
+			var want []string
 			inTx(t, db, func(tx pgx.Tx) {
-				var want []string
 				for i, p := range parts {
 					want = append(want, list(t, i, r.Events(t.Context(), tx, eventstore.Selection{Range: p.Range}))...)
 				}
-				for name, read := range map[string]func(context.Context, pgx.Tx, eventstore.Selection) iter.Seq2[*eventstore.Event, error]{
-					"events": r.Events, "scan": r.Scan,
-				} {
+			})
+			for name, read := range map[string]func(context.Context, pgx.Tx, eventstore.Selection) iter.Seq2[*eventstore.Event, error]{
+				"events": r.Events, "scan": r.Scan, "scan of what is far away": farAway(r),
+			} {
+				inTx(t, db, func(tx pgx.Tx) {
 					if got := list(t, 0, read(t.Context(), tx, sel)); len(got) != 9000 || !slices.Equal(got, want) {
 						t.Errorf("%s: %d events differ from %d that ranges read", name, len(got), len(want))
 					}
-				}
-			})
+				})
+			}
 		})
 	}
 }
@@ -67,25 +73,135 @@ func list(t *testing.T, part int, events iter.Seq2[*eventstore.Event, error]) (a
 	return all
 }
 
-// Between two fetches of a Scan the connection is free for whoever has the patience to leave the loop.
+// farAway is Scan where the round trip is long.
+func farAway(r *eventstore.Reader) func(context.Context, pgx.Tx, eventstore.Selection) iter.Seq2[*eventstore.Event, error] {
+	return func(ctx context.Context, tx pgx.Tx, sel eventstore.Selection) iter.Seq2[*eventstore.Event, error] {
+		return r.ScanAhead(ctx, tx, sel, 3)
+	}
+}
+
+// When the loop over a Scan is left, the connection is free, whatever is still on its way.
 func TestScanIsLeft(t *testing.T) {
 	t.Parallel()
 	db := store(t, table("text"),
-		`insert into events (aggregate_id, sequence_number, event_type, data) select 'a', i, 'Moved', '{}' from generate_series(1, 5000) i`)
+		`insert into events (aggregate_id, sequence_number, event_type, data) select 'a', i, 'Moved', '{}' from generate_series(1, 12000) i`)
 	r := reader(t, db, eventstore.Mapping{})
-	inTx(t, db, func(tx pgx.Tx) {
-		for e, err := range r.Scan(t.Context(), tx, eventstore.Selection{}) {
-			if err != nil {
-				t.Fatal(err)
+	for _, scan := range []func(context.Context, pgx.Tx, eventstore.Selection) iter.Seq2[*eventstore.Event, error]{r.Scan, farAway(r)} {
+		inTx(t, db, func(tx pgx.Tx) {
+			for e, err := range scan(t.Context(), tx, eventstore.Selection{}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if e.Sequence == 3000 {
+					break
+				}
 			}
-			if e.Sequence == 3000 {
-				break
+			if n, err := r.Count(t.Context(), tx, eventstore.Selection{Aggregates: []projections.ID{projections.Text("a")}}); err != nil || n != 12000 {
+				t.Errorf("%d events, %v", n, err)
 			}
+		})
+	}
+}
+
+// An error in the middle comes after the events before it, once, and the transaction can be rolled back.
+func TestScanFails(t *testing.T) {
+	t.Parallel()
+	db := store(t, table("uuid"),
+		`insert into events (aggregate_id, sequence_number, event_type, data) select '00000000-0000-4000-8000-00000000000a', i, 'Moved', '{}' from generate_series(1, 9000) i`,
+		`create view broken as select * from events where 1 / (sequence_number - 5000) <> 2`)
+	r := reader(t, db, eventstore.Mapping{Relation: "broken"})
+	for _, scan := range []func(context.Context, pgx.Tx, eventstore.Selection) iter.Seq2[*eventstore.Event, error]{r.Scan, farAway(r)} {
+		err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(t.Context(), "set local enable_sort = off"); err != nil { // it would fail before the first event
+				return err
+			}
+			var failed error
+			events := 0
+			for e, err := range scan(t.Context(), tx, eventstore.Selection{}) {
+				switch {
+				case failed != nil:
+					t.Errorf("%v, %v after the error", e, err)
+				case err != nil:
+					failed = err
+				default:
+					events++
+				}
+			}
+			if events < 2*eventstore.Fetched || events >= 5000 {
+				t.Errorf("%d events before the error", events)
+			}
+			return failed
+		})
+		if !pg.IsDivisionByZero(err) {
+			t.Errorf("%v", err)
 		}
-		if n, err := r.Count(t.Context(), tx, eventstore.Selection{Aggregates: []projections.ID{projections.Text("a")}}); err != nil || n != 5000 {
-			t.Errorf("%d events, %v", n, err)
+		if err := db.Ping(t.Context()); err != nil {
+			t.Error(err)
 		}
-	})
+	}
+}
+
+// Where the round trip is long, a Scan asks for the next rows before the last have come.
+func TestScanAsksAhead(t *testing.T) {
+	t.Parallel()
+	db := store(t, table("text"),
+		`insert into events (aggregate_id, sequence_number, event_type, data) select 'a', i, 'Moved', '{}' from generate_series(1, 9000) i`)
+	r := reader(t, db, eventstore.Mapping{})
+	for _, ahead := range []int{0, 3} {
+		asked := 0
+		config := db.Config().ConnConfig.Copy()
+		dial := config.DialFunc
+		config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := dial(ctx, network, address)
+			return spy{c, func(sent []byte) { asked += bytes.Count(sent, []byte("fetch ")) }}, err
+		}
+		conn, err := pgx.ConnectConfig(t.Context(), config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
+			var n int
+			for _, err := range r.ScanAhead(t.Context(), tx, eventstore.Selection{}, ahead) {
+				if err != nil {
+					return err
+				}
+				if want := 1 + ahead + n/eventstore.Fetched; asked != want {
+					return fmt.Errorf("%d fetches were asked for before event %d came, want %d", asked, n, want)
+				}
+				n++
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("%d ahead: %v", ahead, err)
+		}
+		if err := conn.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// spy is told what is sent.
+type spy struct {
+	net.Conn
+	sent func([]byte)
+}
+
+func (s spy) Write(p []byte) (int, error) {
+	s.sent(p)
+	return s.Conn.Write(p)
+}
+
+// What is on its way is about what a server hands out in a round trip, and not without bounds.
+func TestAhead(t *testing.T) {
+	t.Parallel()
+	for roundTrip, want := range map[time.Duration]int{
+		50 * time.Microsecond: 0, time.Millisecond: 1, 10 * time.Millisecond: 3, 50 * time.Millisecond: 11, time.Second: 15,
+	} {
+		if got := eventstore.Ahead(roundTrip); got != want {
+			t.Errorf("%s: %d fetches ahead, want %d", roundTrip, got, want)
+		}
+	}
 }
 
 func TestLayout(t *testing.T) {

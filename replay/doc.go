@@ -15,6 +15,11 @@
 // Nothing depends on what a reader believes: only the claim makes a batch a worker's, and only the worker's commit makes it
 // done. Passes says how many statements read the store, which is what decides how often a large table is read from disk.
 //
+// Between the processes and a server there may be a network, and every statement that is waited for takes a round trip. None of
+// these is on a reader's way: while a batch is being claimed its first events are read, and where the events are in another
+// database than the tables, there are two workers for each reader, one of which takes the next batch while the other one
+// commits. Events come as eventstore.Reader.Scan says, and rows leave by COPY, which waits for nothing until its end.
+//
 // # The ledger
 //
 // Which events the tables hold is told by a cut and a set of positions: every event at or below the cut, and each whose

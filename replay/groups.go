@@ -115,7 +115,7 @@ func (c *catchUp) total(ctx context.Context) (n int64, err error) {
 func (c *catchUp) fromStandby(ctx context.Context, fn func(tx pgx.Tx, lacks eventstore.Selection) error) error {
 	t := trouble{}
 	for {
-		err := c.mark.read(ctx, func(tx pgx.Tx) error {
+		err := c.mark.read(ctx, stuck, func(tx pgx.Tx) error {
 			cut, err := c.job.cut(ctx, tx)
 			if err != nil {
 				return err

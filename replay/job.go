@@ -103,24 +103,17 @@ func (j *Job) eventsTx(ctx context.Context, tx pgx.Tx, fn func(events pgx.Tx) er
 	if _, elsewhere := j.events(); !elsewhere {
 		return fn(tx)
 	}
-	return j.reading(ctx, fn)
+	return j.reading(ctx, stuck, fn)
 }
 
-// reading runs fn in a transaction of its own in the database of the events. On a standby it is a snapshot of what was replayed there, and
-// ErrNoStandby if there may be more in it since the standby was promoted.
-func (j *Job) reading(ctx context.Context, fn func(tx pgx.Tx) error) error {
+// reading runs fn in a transaction of its own in the database of the events, which may be idle for so long; 0: without limit. On a standby
+// it is a snapshot of what was replayed there, and ErrNoStandby if there may be more in it since the standby was promoted.
+func (j *Job) reading(ctx context.Context, idle time.Duration, fn func(tx pgx.Tx) error) error {
 	db, _ := j.events()
-	run := transaction(pg.InTx)
-	if j.Source.OnStandby() {
-		run = pg.InSnapshot
+	if !j.Source.OnStandby() {
+		return pg.InTx(ctx, session(db, idle), pg.PointList, fn)
 	}
-	return run(ctx, db, pg.PointList, func(tx pgx.Tx) error {
-		if err := settings(ctx, tx); err != nil { // takes the snapshot
-			return err
-		}
-		if !j.Source.OnStandby() {
-			return fn(tx)
-		}
+	return pg.InSnapshot(ctx, session(db, idle), pg.PointList, func(tx pgx.Tx) error { // its settings take the snapshot
 		var recovers bool
 		if err := tx.QueryRow(ctx, "select pg_is_in_recovery()").Scan(&recovers); err != nil {
 			return fmt.Errorf("asking the standby whether it is one: %w", err)
@@ -201,12 +194,7 @@ func (j *Job) work() transaction {
 func (j *Job) retry(ctx context.Context, run transaction, point pg.Point, fn func(tx pgx.Tx) error) error {
 	t := trouble{}
 	for {
-		err := run(ctx, j.DB, point, func(tx pgx.Tx) error {
-			if err := settings(ctx, tx); err != nil {
-				return err
-			}
-			return fn(tx)
-		})
+		err := run(ctx, session(j.DB, stuck), point, fn)
 		if err == nil || !t.again(ctx, j, err) {
 			return err
 		}

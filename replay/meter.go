@@ -20,6 +20,9 @@ type meter struct {
 	own      struct{ events, rows atomic.Int64 } // of this process
 	times    struct{ read, wait, decode, apply, write, index atomic.Int64 }
 
+	committed atomic.Int64  // events of batches, that no look knows of yet
+	changed   chan struct{} // there is something to look for
+
 	mu   sync.Mutex
 	last Progress
 }
@@ -34,7 +37,9 @@ type Times struct {
 	Wait   time.Duration // workers: waiting for a reader
 }
 
-func newMeter(j *Job) *meter { return &meter{job: j, began: time.Now()} }
+func newMeter(j *Job) *meter {
+	return &meter{job: j, began: time.Now(), changed: make(chan struct{}, 1)}
+}
 
 // spent adds the time since then to a sum, and returns now.
 func (m *meter) spent(sum *atomic.Int64, since time.Time) (now time.Time) {
@@ -57,41 +62,60 @@ func (m *meter) read(events int64) {
 }
 
 // batchDone takes down that a batch was committed, whose events were read.
-func (m *meter) batchDone(ctx context.Context, b batch, events, rows int64) {
+func (m *meter) batchDone(b batch, events, rows int64) {
 	m.own.rows.Add(rows)
 	m.job.Log.Debug().Stringer("batch", b).Int64("events", events).Msg("batch done")
-	m.tell(ctx, events)
+	m.tell(events)
 }
 
 // laneMoved takes down that the lane has come further. Its events are those of the batches, if there are any.
-func (m *meter) laneMoved(ctx context.Context, done Applied) {
+func (m *meter) laneMoved(done Applied) {
 	if !m.job.HasBatches() {
 		m.own.events.Add(done.Events)
 	}
 	m.own.rows.Add(done.Rows)
-	m.tell(ctx, 0)
+	m.tell(0)
 }
 
-// tell looks after a commit, which is done all the same if that fails.
-func (m *meter) tell(ctx context.Context, committed int64) {
-	if err := m.look(ctx, committed); err != nil {
-		m.job.Log.Debug().Err(err).Msg("cannot tell the progress")
+// tell asks for a look after a commit of so many events. Whoever has committed does not wait for it.
+func (m *meter) tell(committed int64) {
+	m.committed.Add(committed)
+	select {
+	case m.changed <- struct{}{}:
+	default:
 	}
 }
 
-// look reads the batches after one with so many events was committed: they are no longer in flight. What is left of the
-// estimate is corrected by what the done batches really held.
-func (m *meter) look(ctx context.Context, committed int64) error {
-	p, err := m.job.Look(ctx, m.job.DB)
+// watch looks when it is asked to. A look that fails is made up for by the next one.
+func (m *meter) watch(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.changed:
+			if err := m.look(ctx); err != nil {
+				m.job.Log.Debug().Err(err).Msg("cannot tell the progress")
+			}
+		}
+	}
+}
+
+// look reads the batches: what was committed before is no longer in flight. What is left of the estimate is corrected by what the
+// done batches really held.
+func (m *meter) look(ctx context.Context) error {
+	committed := m.committed.Load()
+	p, replayed, err := m.job.lookAtBatches(ctx, m.job.DB)
+	if err == nil && m.job.hasLane() {
+		err = m.job.addLane(ctx, m.job.DB, &p, replayed)
+	}
 	if err != nil {
 		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.committed.Add(-committed)
 	m.inFlight.Add(-committed)
-	if p.EventsDone >= m.last.EventsDone && p.Phase >= m.last.Phase { // another worker's look may have been later
-		m.last = p
-	}
+	m.last = p
 	return nil
 }
 
@@ -113,7 +137,18 @@ func (m *meter) progress() Progress {
 
 // start reports progress until the returned function is called, which returns and reports the last one.
 func (m *meter) start(ctx context.Context) (stop func() Progress) {
-	return Report(ctx, m.job.Progress, m.progress)
+	watching, cancel := context.WithCancel(ctx)
+	var watcher sync.WaitGroup
+	watcher.Go(func() { m.watch(watching) })
+	report := Report(ctx, m.job.Progress, m.progress)
+	return func() Progress {
+		cancel()
+		watcher.Wait()
+		if err := m.look(ctx); err != nil {
+			m.job.Log.Debug().Err(err).Msg("cannot tell the progress")
+		}
+		return report()
+	}
 }
 
 // Report calls to with what read returns, every 100 ms, until the returned function is called, which reports once more and
@@ -157,9 +192,16 @@ func Every(ctx context.Context, interval time.Duration, fn func(ctx context.Cont
 
 // Look reads how far the batches are, over all processes. Batches that are being worked on count as pending.
 func (l Ledger) Look(ctx context.Context, q pg.Querier) (Progress, error) {
-	var p Progress
-	var replayed bool
-	err := q.QueryRow(ctx, l.sql(`
+	p, replayed, err := l.lookAtBatches(ctx, q)
+	if err == nil {
+		err = l.addLane(ctx, q, &p, replayed)
+	}
+	return p, err
+}
+
+// lookAtBatches also says whether there are batches that replay.
+func (l Ledger) lookAtBatches(ctx context.Context, q pg.Querier) (p Progress, replayed bool, err error) {
+	err = q.QueryRow(ctx, l.sql(`
 		with b as (
 			select *, min(phase) filter (where done_at is null) over () as now
 			from %SCHEMA%.projector_batches
@@ -175,14 +217,19 @@ func (l Ledger) Look(ctx context.Context, q pg.Querier) (Progress, error) {
 		from b`), l.Migration, int(PhaseDone)).
 		Scan(&p.Phase, &p.Batches, &p.BatchesDone, &p.Events, &p.EventsDone, &p.Rows, &replayed)
 	if err != nil {
-		return Progress{}, fmt.Errorf("reading the progress of migration %d: %w", l.Migration, err)
+		return Progress{}, false, fmt.Errorf("reading the progress of migration %d: %w", l.Migration, err)
 	}
+	return p, replayed, nil
+}
+
+// addLane reads how far the lane is, if there is one.
+func (l Ledger) addLane(ctx context.Context, q pg.Querier, p *Progress, replayed bool) (err error) {
 	if p.Lane, err = l.LookAtLane(ctx, q); err != nil || p.Lane == nil {
-		return p, err
+		return err
 	}
 	p.Rows += p.Lane.Rows
 	if !replayed { // else the lane's events are among those of the batches
 		p.Events, p.EventsDone = p.Lane.Events, p.Lane.Events
 	}
-	return p, nil
+	return nil
 }

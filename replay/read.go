@@ -36,12 +36,13 @@ type reader struct {
 	feeds  chan<- *feed // unbuffered: a batch is offered when a worker is free
 	meter  *meter
 
-	mark  *mark
-	feed  *feed
-	left  []batch // of the pass, offered to no worker yet
-	chunk *chunk
-	types map[string][]byte
-	began time.Time // of waiting for the server
+	mark   *mark
+	feed   *feed
+	answer *claim  // of the worker that has the feed; nil: not known yet
+	left   []batch // of the pass, offered to no worker yet
+	chunk  *chunk
+	types  map[string][]byte
+	began  time.Time // of waiting for the server
 }
 
 // run reads until all batches of the store are done, whoever does them.
@@ -99,7 +100,10 @@ func (r *reader) pass(ctx context.Context, run []batch) error {
 	if err := r.mark.await(ctx); err != nil { // before a worker holds a batch
 		return err
 	}
-	if cut, err = r.offer(ctx); err != nil {
+	if err := r.offer(ctx); err != nil {
+		return err
+	}
+	if cut, err = r.claimed(); err != nil {
 		return err
 	}
 	sel := eventstore.Selection{
@@ -109,19 +113,16 @@ func (r *reader) pass(ctx context.Context, run []batch) error {
 	for _, b := range run[1:] {
 		sel.Bounds = append(sel.Bounds, b.rng.From)
 	}
+	// A throttle can keep us from reading for long, and nobody waits for what we hold.
 	if r.mark != nil {
 		sel.UpTo = cut
-		return r.mark.read(ctx, func(tx pgx.Tx) error { return r.scan(ctx, tx, run, sel) })
+		return r.mark.read(ctx, 0, func(tx pgx.Tx) error { return r.scan(ctx, tx, run, sel) })
 	}
-	return r.job.reading(ctx, func(tx pgx.Tx) error { return r.scan(ctx, tx, run, sel) })
+	return r.job.reading(ctx, 0, func(tx pgx.Tx) error { return r.scan(ctx, tx, run, sel) })
 }
 
 // scan hands over what a run of batches has.
 func (r *reader) scan(ctx context.Context, tx pgx.Tx, run []batch, sel eventstore.Selection) error {
-	// A throttle can keep us from reading for long, and nobody waits for what we hold.
-	if err := idleTimeout(ctx, tx, 0); err != nil {
-		return err
-	}
 	r.began = time.Now()
 	for e, err := range r.job.Source.Scan(ctx, tx, sel) {
 		for err == nil && run[e.Part].number != r.feed.batch.number {
@@ -147,31 +148,42 @@ func (r *reader) advance(ctx context.Context) error {
 	if err := r.send(ctx); err != nil {
 		return err
 	}
+	if _, err := r.claimed(); err != nil {
+		return err
+	}
 	close(r.feed.chunks)
 	r.feed = nil
 	if r.job.Throttle.held() {
 		return errHeld
 	}
-	_, err := r.offer(ctx)
-	return err
+	return r.offer(ctx)
 }
 
-// offer gives the next batch to a worker and waits until it is claimed. If another process has it, it returns errMet.
-func (r *reader) offer(ctx context.Context) (cut int64, err error) {
+// offer gives the next batch to a worker. Claiming it takes the worker some round trips, in which its events are read already.
+func (r *reader) offer(ctx context.Context) error {
 	b := r.left[0]
 	f := &feed{batch: b, mark: r.mark, claim: make(chan claim, 1), chunks: make(chan *chunk, chunksAhead), done: make(chan struct{})}
 	select {
 	case r.feeds <- f:
 	case <-ctx.Done():
-		return 0, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	r.left = r.left[1:] // from here on, the worker releases it
-	c := <-f.claim
-	if !c.ours {
+	r.feed, r.answer = f, nil
+	return nil
+}
+
+// claimed waits until the batch that is being read is claimed, and returns the ledger's cut. If another process has it, it
+// returns errMet.
+func (r *reader) claimed() (cut int64, err error) {
+	if r.answer == nil {
+		c := <-r.feed.claim
+		r.answer = &c
+	}
+	if !r.answer.ours {
 		return 0, errMet
 	}
-	r.feed = f
-	return c.cut, nil
+	return r.answer.cut, nil
 }
 
 // add copies the event to the feed.
@@ -205,13 +217,25 @@ func (r *reader) send(ctx context.Context) error {
 	if err := r.job.Throttle.take(ctx, int64(len(c.events))); err != nil {
 		return err
 	}
-	select {
-	case r.feed.chunks <- c:
-		return nil
-	case <-r.feed.done:
-		c.free()
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	for {
+		var claim <-chan claim
+		if r.answer == nil {
+			claim = r.feed.claim
+		}
+		select {
+		case r.feed.chunks <- c:
+			return nil
+		case answer := <-claim:
+			r.answer = &answer
+			if !answer.ours {
+				c.free()
+				return errMet
+			}
+		case <-r.feed.done:
+			c.free()
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 }

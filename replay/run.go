@@ -18,7 +18,7 @@ import (
 // flight are rolled back and pending again, and what is done stays done.
 func (j *Job) Run(ctx context.Context) (Progress, error) {
 	m := newMeter(j)
-	if err := m.look(ctx, 0); err != nil {
+	if err := m.look(ctx); err != nil {
 		return Progress{}, err
 	}
 	stop := m.start(ctx)
@@ -44,7 +44,7 @@ func (j *Job) fill(ctx context.Context, m *meter) error {
 	}
 	if j.hasLane() {
 		group.SubmitErr(func() error {
-			_, err := j.advanceLane(group.Context(), 0, func(done Applied) { m.laneMoved(group.Context(), done) }, Building, Built)
+			_, err := j.advanceLane(group.Context(), 0, func(done Applied) { m.laneMoved(done) }, Building, Built)
 			return err
 		})
 	}
@@ -96,17 +96,25 @@ func (j *Job) replay(ctx context.Context, m *meter) error {
 
 // share says how many readers, of those that there is work for, and workers the connections of the pool are enough for. Each
 // holds one at a time at most, so with one for each they cannot wait for each other.
+//
+// Where the events are in another database, there may be a network on the way to the tables: while a worker waits for its last
+// statements and its commit, another one takes the reader's next batch. So there are two for each.
 func (j *Job) share(passes int) (readers, workers int, err error) {
 	connections := int(j.DB.Config().MaxConns)
 	if connections < 2 {
 		return 0, 0, fmt.Errorf("a replay reads on one connection and stores on another, and the pool has %d", connections)
 	}
-	// A worker that reads a group anew must not wait for the reader, which waits for a worker.
-	if db, elsewhere := j.events(); elsewhere && db.Config().MaxConns < 2 {
-		return 0, 0, fmt.Errorf("a replay needs 2 connections to the database of the events, and that pool has %d", db.Config().MaxConns)
+	db, elsewhere := j.events()
+	if !elsewhere {
+		workers = min(j.Parallelism(), connections-1)
+		return min(passes, workers, connections-workers), workers, nil
 	}
-	workers = min(j.Parallelism(), connections-1)
-	return min(passes, workers, connections-workers), workers, nil
+	// A worker that reads a group anew must not wait for the reader, which waits for a worker.
+	reading := int(db.Config().MaxConns)
+	if reading < 2 {
+		return 0, 0, fmt.Errorf("a replay needs 2 connections to the database of the events, and that pool has %d", reading)
+	}
+	return min(passes, j.Parallelism(), reading-1), min(2*j.Parallelism(), connections-1), nil
 }
 
 // parallel runs as many loops as the job has workers. The first that fails ends the others' context.
@@ -179,7 +187,7 @@ func (j *Job) finishTables(ctx context.Context, m *meter) error {
 			return err
 		}
 		uneven = false
-		m.batchDone(ctx, b, 0, rows)
+		m.batchDone(b, 0, rows)
 	}
 }
 

@@ -1,18 +1,16 @@
 package replay
 
 import (
-	"context"
-	"fmt"
 	"strconv"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/viewschema/projector/internal/pg"
 )
 
-// settings hold for a transaction of work, so that it ends soon after its worker is gone, however that happens; docs/scaling.md has the
-// times. On a Unix socket the TCP settings do nothing, and elsewhere than on Linux a server would complain of some. What was set for
+// session is a database for transactions of work, which may be idle for so long; 0: without limit. Their settings come with their
+// beginning, in one round trip, and have them end soon after their worker is gone, however that happens; docs/scaling.md has the times. On a Unix socket the TCP settings do nothing, and elsewhere than on Linux a server would complain of some. What was set for
 // the session to a shorter time stays.
 //
 //   - A worker that hangs between two statements loses its connection and with it its claim. While it works, it is never idle for long.
@@ -24,23 +22,18 @@ import (
 // Plans are made for the values at hand: a range that is one of many and one that is the whole store want different ones. Compiling a
 // plan never pays for ours. Rows that row security would hide from us are an error. In a rebuild nothing waits for a lock of
 // ours but workers of the same migration, which end by themselves; so there is no lock time-out.
-func settings(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, `
-		select set_config('idle_in_transaction_session_timeout', $1, true),
-			set_config('lock_timeout', '0', true),
-			`+pg.Unbounded+`,
-			set_config('plan_cache_mode', 'force_custom_plan', true),
-			set_config('jit', 'off', true),
-			set_config('row_security', 'off', true),
-			case when version() like '%linux%' and current_setting('client_connection_check_interval', true) = '0'
-				then set_config('client_connection_check_interval', '2s', true) end,
-			(select count(set_config(name, least(nullif(current_setting(name)::int, 0), most)::text, true))
-				from (values ('tcp_keepalives_idle', 10), ('tcp_keepalives_interval', 5), ('tcp_keepalives_count', 4)) as s (name, most)
-				where version() like '%linux%')`, strconv.FormatInt(stuck.Milliseconds(), 10))
-	if err != nil {
-		return fmt.Errorf("setting up the transaction: %w", err)
-	}
-	return nil
+func session(db *pgxpool.Pool, idle time.Duration) pg.Configured {
+	return pg.Configured{DB: db, Settings: idleLimit(idle) + `,
+		set_config('lock_timeout', '0', true),
+		` + pg.Unbounded + `,
+		set_config('plan_cache_mode', 'force_custom_plan', true),
+		set_config('jit', 'off', true),
+		set_config('row_security', 'off', true),
+		case when version() like '%linux%' and current_setting('client_connection_check_interval', true) = '0'
+			then set_config('client_connection_check_interval', '2s', true) end,
+		(select count(set_config(name, least(nullif(current_setting(name)::int, 0), most)::text, true))
+			from (values ('tcp_keepalives_idle', 10), ('tcp_keepalives_interval', 5), ('tcp_keepalives_count', 4)) as s (name, most)
+			where version() like '%linux%')`}
 }
 
 // claiming is the part of a select list with which a transaction begins to hold what others wait for; $2 is RunLock and $3 the run.
@@ -58,10 +51,9 @@ const RunLock = 0x776f726b // "work"
 // stuck is how long a worker that says nothing to the server keeps its transaction, although its host answers.
 const stuck = 5 * time.Minute
 
-// idleTimeout bounds how long the transaction may be idle; 0: without limit.
-func idleTimeout(ctx context.Context, tx pgx.Tx, limit time.Duration) error {
-	_, err := tx.Exec(ctx, "select set_config('idle_in_transaction_session_timeout', $1, true)", strconv.FormatInt(limit.Milliseconds(), 10))
-	return err
+// idleLimit sets, in a select, how long the transaction may be idle; 0: without limit.
+func idleLimit(limit time.Duration) string {
+	return "set_config('idle_in_transaction_session_timeout', '" + strconv.FormatInt(limit.Milliseconds(), 10) + "', true)"
 }
 
 // thisSession is the session's name in the bookkeeping, in SQL; $5 is the host of the worker.

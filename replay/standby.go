@@ -89,19 +89,16 @@ const (
 	tellBehind   = 10 * time.Second
 )
 
-// read runs fn in a snapshot of the standby that has the mark; it waits for one without limit, and without a transaction open. The
+// read runs fn in a snapshot of the standby that has the mark, in a transaction that may be idle for so long; 0: without limit. It waits for one without limit, and without a transaction open. The
 // address may lead to several standbys: each snapshot is looked at.
 //
 // Errors: ErrNoStandby, and a *ConflictError if recovery has canceled fn.
-func (m *mark) read(ctx context.Context, fn func(tx pgx.Tx) error) error {
+func (m *mark) read(ctx context.Context, idle time.Duration, fn func(tx pgx.Tx) error) error {
 	began := time.Now()
 	var told time.Time
 	conflicts := int64(math.MaxInt64) // not known yet
 	for pause := shortestLook; ; pause = min(2*pause, longestLook) {
-		err := pg.InSnapshot(ctx, m.job.Standby, pg.PointList, func(tx pgx.Tx) (err error) {
-			if err := settings(ctx, tx); err != nil {
-				return err
-			}
+		err := pg.InSnapshot(ctx, session(m.job.Standby, idle), pg.PointList, func(tx pgx.Tx) (err error) {
 			if conflicts, err = m.there(ctx, tx); err != nil {
 				return err
 			}
@@ -201,7 +198,7 @@ func (m *mark) await(ctx context.Context) error {
 	if m == nil {
 		return nil
 	}
-	return m.read(ctx, func(pgx.Tx) error { return nil })
+	return m.read(ctx, stuck, func(pgx.Tx) error { return nil })
 }
 
 // unread is that a batch could not be read from the standby. It is the reader that goes on, or not.
@@ -216,7 +213,7 @@ func (j *Job) settled(ctx context.Context, tx pgx.Tx, m *mark, fn func(events pg
 	if m == nil {
 		return j.eventsTx(ctx, tx, fn)
 	}
-	return m.read(ctx, fn)
+	return m.read(ctx, stuck, fn)
 }
 
 // ConflictError is that a standby has canceled what read from it, so as to go on with the replay of its primary's WAL.

@@ -62,10 +62,8 @@ func (w *worker) batch(ctx context.Context, f *feed) error {
 		}
 	}()
 	var read, rows int64
-	err := pg.InTx(ctx, w.job.DB, pg.PointBatch, func(tx pgx.Tx) error {
-		if err := settings(ctx, tx); err != nil {
-			return err
-		}
+	// The server may sort for long before it has the first event. We are not stuck while we wait for it.
+	err := pg.InTx(ctx, session(w.job.DB, 0), pg.PointBatch, func(tx pgx.Tx) error {
 		cut, err := w.job.enter(ctx, tx, Building, Built) // built: by another process, which found all batches done
 		if err != nil {
 			return err
@@ -95,17 +93,13 @@ func (w *worker) batch(ctx context.Context, f *feed) error {
 		w.meter.read(-read)
 		return err
 	}
-	w.meter.batchDone(ctx, f.batch, read, rows)
+	w.meter.batchDone(f.batch, read, rows)
 	return nil
 }
 
 // rebuild applies what the reader sends and records what is above the cut.
 func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, read *int64) (rows int64, err error) {
 	if err := w.run.Begin(ctx, tx, nil); err != nil {
-		return 0, err
-	}
-	// The server may sort for long before it has the first event. We are not stuck while we wait for it.
-	if err := idleTimeout(ctx, tx, 0); err != nil {
 		return 0, err
 	}
 	above := w.job.entries()
@@ -119,7 +113,7 @@ func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, rea
 		c, open := <-f.chunks
 		began = w.meter.spent(&w.meter.times.wait, began)
 		if first {
-			if err := idleTimeout(ctx, tx, stuck); err != nil {
+			if _, err := tx.Exec(ctx, "select "+idleLimit(stuck)); err != nil {
 				return 0, err
 			}
 		}

@@ -64,12 +64,11 @@ func (s *Schema) listBelongings(ctx context.Context, tx pgx.Tx, plan *Plan) (all
 // qualified runs fn with a search path on which no schema of a user is: so PostgreSQL prints names and definitions with the schemas of
 // all names. Afterwards tx has the search path that it had.
 func qualified(ctx context.Context, tx pgx.Tx, fn func() error) error {
-	var path string
-	if err := tx.QueryRow(ctx, "select current_setting('search_path')").Scan(&path); err != nil {
-		return fmt.Errorf("reading the search path: %w", err)
-	}
-	if err := searchPath(ctx, tx, "pg_catalog"); err != nil {
-		return err
+	var path, now string
+	// PostgreSQL computes a select list in its order.
+	err := tx.QueryRow(ctx, "select current_setting('search_path'), pg_catalog.set_config('search_path', 'pg_catalog', true)").Scan(&path, &now)
+	if err != nil {
+		return fmt.Errorf("setting the search path: %w", err)
 	}
 	if err := fn(); err != nil {
 		return err

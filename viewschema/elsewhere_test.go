@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -89,6 +91,35 @@ func TestEventsElsewhere(t *testing.T) {
 	offline(t, s)
 	stop()
 	t.Logf("%d events came after the cutover", verifyApart(t, views, events))
+}
+
+// While a worker commits a batch, which can take some round trips, another one already applies the reader's next batch.
+func TestBatchesOverlapElsewhere(t *testing.T) {
+	t.Parallel()
+	events, views := pgtest.Database(t, filledStore), pgtest.Database(t, nil)
+	s := apart(t, views, events, viewschema.Options{Workers: 1})
+	var batches atomic.Int32
+	second := make(chan struct{})
+	ctx := pg.WithFault(t.Context(), func(m pg.Moment, p pg.Point) {
+		if m != pg.Before || p != pg.PointBatch {
+			return
+		}
+		switch batches.Add(1) {
+		case 1:
+			select {
+			case <-second:
+			case <-time.After(time.Minute):
+				t.Error("no other batch was applied while one was about to commit")
+			}
+		case 2:
+			close(second)
+		}
+	})
+	if _, err := s.MigrateOnline(ctx); err != nil {
+		t.Fatal(err)
+	}
+	offline(t, s)
+	verifyApart(t, views, events)
 }
 
 // Between the last look at the lock in the other database and the commit nothing can be proven. What comes then is said.

@@ -199,7 +199,7 @@ func (s *Schema) begin(ctx context.Context, plan *Plan, source *eventstore.Reade
 		if err != nil {
 			return err
 		}
-		current, err := s.currentVersion(ctx, tx)
+		current, err := s.activeVersion(ctx, tx)
 		if err != nil {
 			return err
 		}

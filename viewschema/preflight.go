@@ -207,6 +207,12 @@ func (s *Schema) checkNames(ctx context.Context, q pg.Querier, plan *Plan) error
 		if err != nil {
 			return err
 		}
+		if !live {
+			if t.Kind == projector.KindAlter {
+				r.add("table %s is to be altered, but does not exist", pg.Table(s.def.Schema, t.Table))
+			}
+			continue
+		}
 		ours, err := s.recorded(ctx, q, t.Table)
 		if err != nil {
 			return err
@@ -216,12 +222,10 @@ func (s *Schema) checkNames(ctx context.Context, q pg.Querier, plan *Plan) error
 			return err
 		}
 		switch {
-		case live && !mine:
+		case !mine:
 			r.add("table %s belongs to a role that ours is not a member of, so ours may not rename it", pg.Table(s.def.Schema, t.Table))
-		case live && !ours:
+		case !ours:
 			r.add("table %s exists, but no migration has made it; rename or drop it first", pg.Table(s.def.Schema, t.Table))
-		case !live && t.Kind == projector.KindAlter:
-			r.add("table %s is to be altered, but does not exist", pg.Table(s.def.Schema, t.Table))
 		}
 	}
 	return r.orNil()

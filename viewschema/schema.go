@@ -113,12 +113,7 @@ func (s *Schema) Target() int { return s.def.Versions.Target() }
 // inTx runs fn in a transaction that waits at most 10 s for each lock: whoever comes after us waits behind us. Only the
 // cutover takes locks that an application is likely to hold, and it has a bound of its own.
 func (s *Schema) inTx(ctx context.Context, point pg.Point, fn func(tx pgx.Tx) error) error {
-	return pg.InTx(ctx, s.db, point, func(tx pgx.Tx) error {
-		if err := boundLocks(ctx, tx); err != nil {
-			return err
-		}
-		return fn(tx)
-	})
+	return pg.InTx(ctx, pg.Configured{DB: s.db, Settings: lockBounds}, point, fn)
 }
 
 // inBoth is inTx with a transaction in the database of the events, which is the same one, or one that holds what it holds
@@ -127,16 +122,15 @@ func (s *Schema) inBoth(ctx context.Context, point pg.Point, fn func(tx, events 
 	if !s.elsewhere() {
 		return s.inTx(ctx, point, func(tx pgx.Tx) error { return fn(tx, tx) })
 	}
-	return pg.InTx(ctx, s.events, pg.PointList, func(events pgx.Tx) error {
-		if err := boundLocks(ctx, events); err != nil {
-			return err
-		}
+	return pg.InTx(ctx, pg.Configured{DB: s.events, Settings: lockBounds}, pg.PointList, func(events pgx.Tx) error {
 		return s.inTx(ctx, point, func(tx pgx.Tx) error { return fn(tx, events) })
 	})
 }
 
+const lockBounds = "set_config('lock_timeout', '10s', true), set_config('idle_in_transaction_session_timeout', '60s', true)"
+
 func boundLocks(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, "select set_config('lock_timeout', '10s', true), set_config('idle_in_transaction_session_timeout', '60s', true)")
+	_, err := tx.Exec(ctx, "select "+lockBounds)
 	return err
 }
 
@@ -301,6 +295,11 @@ func (s *Schema) currentVersion(ctx context.Context, q pg.Querier) (version int,
 	if have, err := s.bookkeepingVersion(ctx, q); err != nil || have == 0 {
 		return 0, err
 	}
+	return s.activeVersion(ctx, q)
+}
+
+// activeVersion is currentVersion where there are bookkeeping tables.
+func (s *Schema) activeVersion(ctx context.Context, q pg.Querier) (version int, err error) {
 	err = q.QueryRow(ctx, s.sql("select to_version from %SCHEMA%.projector_migrations where state = 'active'")).Scan(&version)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, nil

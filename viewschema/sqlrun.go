@@ -13,8 +13,8 @@ import (
 // ends the transaction in a way that check did not see, the error says so; what it committed then is there to stay, which
 // is why check exists.
 func (s *Schema) runFile(ctx context.Context, tx pgx.Tx, f sqlFile, suffix string) error {
-	_, err := tx.Exec(ctx, "select set_config('search_path', pg_catalog.concat_ws(', ', $1::text, nullif(current_setting('search_path'), '')), true)",
-		pgx.Identifier{s.def.Schema}.Sanitize())
+	_, err := tx.Exec(ctx, "select set_config('search_path', pg_catalog.concat_ws(', ', "+pg.Literal(pgx.Identifier{s.def.Schema}.Sanitize())+
+		", nullif(current_setting('search_path'), '')), true)")
 	if err != nil {
 		return fmt.Errorf("setting the search path for %s: %w", f.name, err)
 	}

@@ -31,6 +31,7 @@ var settings = map[string]string{
 // bench is a run of the benchmark.
 type bench struct {
 	options
+	start  func(ctx context.Context) (*pglocal.Server, error)
 	server *pglocal.Server
 	made   map[string]bool     // databases
 	pairs  map[int]*comparison // by events
@@ -49,8 +50,10 @@ func measure(ctx context.Context, o options, env func(string) string, stdout, st
 		return err
 	}
 	b.say("starting a private PostgreSQL %s", binaries.Version)
-	b.server, err = pglocal.Start(ctx, binaries, pglocal.Options{Durable: true, Settings: settings, TempDir: env("TMPDIR")})
-	if err != nil {
+	b.start = func(ctx context.Context) (*pglocal.Server, error) {
+		return pglocal.Start(ctx, binaries, pglocal.Options{Durable: true, Settings: settings, TempDir: env("TMPDIR")})
+	}
+	if b.server, err = b.start(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.server.Stop()) }()

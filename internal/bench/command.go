@@ -50,9 +50,10 @@ type outcome struct {
 	Times   map[string]float64 `json:"times_seconds"`
 }
 
-// migrate runs one of the migrate commands.
-func (b *bench) migrate(ctx context.Context, w worker, database, command string) (outcome, error) {
-	out, o, err := b.command(ctx, w, database, "--json", "--no-progress", "--workers", strconv.Itoa(b.workers), "migrate", command)
+// migrate runs one of the migrate commands. More flags come before it.
+func (b *bench) migrate(ctx context.Context, w worker, url, command string, more ...string) (outcome, error) {
+	flags := append([]string{"--json", "--no-progress", "--workers", strconv.Itoa(b.workers)}, more...)
+	out, o, err := b.command(ctx, w, url, append(flags, "migrate", command)...)
 	if err != nil {
 		return o, err
 	}
@@ -63,14 +64,14 @@ func (b *bench) migrate(ctx context.Context, w worker, database, command string)
 	return o, nil
 }
 
-// command runs a command line as a process of its own.
-func (b *bench) command(ctx context.Context, w worker, database string, args ...string) (stdout string, o outcome, err error) {
+// command runs a command line as a process of its own, on a database.
+func (b *bench) command(ctx context.Context, w worker, url string, args ...string) (stdout string, o outcome, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", o, err
 	}
 	cmd := exec.CommandContext(ctx, self, args...)
-	cmd.Env = append(environment(), "DATABASE_URL="+b.server.URL(database), workerVariable+"="+string(w))
+	cmd.Env = append(environment(), "DATABASE_URL="+url, workerVariable+"="+string(w))
 	var out, errors bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errors
 	o.Own = ownPeak()
@@ -78,7 +79,7 @@ func (b *bench) command(ctx context.Context, w worker, database string, args ...
 	err = cmd.Run()
 	o.Wall = time.Since(began)
 	if err != nil {
-		return "", o, fmt.Errorf("%s on %s: %w\n%s", strings.Join(args, " "), database, err, &errors)
+		return "", o, fmt.Errorf("%s on %s: %w\n%s", strings.Join(args, " "), url, err, &errors)
 	}
 	o.CPU = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
@@ -135,12 +136,17 @@ func (b *bench) rebuild(ctx context.Context, w worker, database string, events i
 	if err := b.reset(ctx, database); err != nil {
 		return outcome{}, err
 	}
-	o, err := b.migrate(ctx, w, database, "online")
+	o, err := b.migrate(ctx, w, b.server.URL(database), "online")
 	if err == nil {
 		o.Phases, err = b.phases(ctx, database)
 	}
+	return o, o.complete(database, events, err)
+}
+
+// complete returns err, or that not all events were replayed.
+func (o *outcome) complete(database string, events int, err error) error {
 	if err == nil && (o.Events != int64(events) || o.Rows == 0) {
 		err = fmt.Errorf("migrate online on %s says %d events and %d rows; there are %d events", database, o.Events, o.Rows, events)
 	}
-	return o, err
+	return err
 }

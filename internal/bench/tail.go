@@ -65,7 +65,7 @@ func (b *bench) tail(ctx context.Context, database, command string, events int) 
 	if err := b.appendEvents(ctx, database, events); err != nil {
 		return outcome{}, err
 	}
-	o, err := b.migrate(ctx, asBank, database, command)
+	o, err := b.migrate(ctx, asBank, b.server.URL(database), command)
 	if err == nil && o.Events != int64(events) {
 		err = fmt.Errorf("migrate %s has applied %d events instead of %d", command, o.Events, events)
 	}

@@ -155,7 +155,7 @@ func (m walMeasurement) catchUps(ctx context.Context) error {
 		}
 		what := fmt.Sprintf("catch-up of %s events after a checkpoint, wal_compression=%s", number(c.events), c.compression)
 		err := m.written(ctx, what, c.events, func() (time.Duration, error) {
-			o, err := m.migrate(ctx, asBank, m.database, "catchup")
+			o, err := m.migrate(ctx, asBank, m.server.URL(m.database), "catchup")
 			return o.Wall, err
 		})
 		if err != nil {

@@ -70,6 +70,18 @@ type Beginner interface {
 	BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error)
 }
 
+// Configured begins transactions with settings of their own, which come in the round trip of their beginning.
+type Configured struct {
+	DB       Beginner
+	Settings string // a select list of set_config
+}
+
+// BeginTx is for transactions with an isolation level and nothing else.
+func (c Configured) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
+	o.BeginQuery = "begin isolation level " + string(o.IsoLevel) + "; select " + c.Settings
+	return c.DB.BeginTx(ctx, o)
+}
+
 // cleanUp bounds what still has to be said to the server after the caller's context has ended.
 const cleanUp = 5 * time.Second
 
