@@ -144,7 +144,7 @@ func (b *bench) inOrder(ctx context.Context, m *estimate.Measured) error {
 	if err != nil {
 		return err
 	}
-	o, err := b.migrate(ctx, asLane, database, "online")
+	o, err := b.migrate(ctx, asLane, b.server.URL(database), "online")
 	m.Lane = max(o.Wall.Seconds()-m.Start, o.Wall.Seconds()/2) / max(1, f.Estimate.Work.LaneEvents)
 	return err
 }
@@ -169,7 +169,7 @@ func (b *bench) weigh(ctx context.Context, o *observed, m *estimate.Measured) er
 	if err != nil {
 		return err
 	}
-	rebuilt, err := b.migrate(ctx, asBank, o.database, "online")
+	rebuilt, err := b.migrate(ctx, asBank, b.server.URL(o.database), "online")
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ func (b *bench) forecast(ctx context.Context, w worker, database string) (f fore
 	if err := b.reset(ctx, database); err != nil {
 		return f, err
 	}
-	out, _, err := b.command(ctx, w, database, "--json", fmt.Sprintf("--workers=%d", b.workers), "plan", "--estimate")
+	out, _, err := b.command(ctx, w, b.server.URL(database), "--json", fmt.Sprintf("--workers=%d", b.workers), "plan", "--estimate")
 	if err == nil {
 		err = json.Unmarshal([]byte(out), &f)
 	}
