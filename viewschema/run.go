@@ -167,7 +167,8 @@ func (r *run) end(ctx context.Context, result Result, err error) {
 				select jsonb_object_agg(name, seconds)
 				from (
 					select case phase when 1 then 'replay' when 2 then 'merge' when 4 then 'index' when 5 then 'analyze' end as name,
-						round(extract(epoch from max(done_at) - min(started_at))::numeric, 3) as seconds
+						-- who waits for the last batch of a phase has begun the transaction of the next one
+						round(extract(epoch from max(done_at) - greatest(min(started_at), lag(max(done_at)) over (order by phase)))::numeric, 3) as seconds
 					from %SCHEMA%.projector_batches
 					where migration_id = $2 and r.command = '`+commandOnline+`' and done_at is not null
 					group by phase
