@@ -57,7 +57,9 @@ func (s *Server) copyTo(ctx context.Context, data string, a account) error {
 }
 
 // configure adds lines to postgresql.conf; of two for one setting PostgreSQL takes the last.
-func configure(data, lines string) error { return appendTo(filepath.Join(data, "postgresql.conf"), lines) }
+func configure(data, lines string) error {
+	return appendTo(filepath.Join(data, "postgresql.conf"), lines)
+}
 
 func appendTo(name, lines string) error {
 	file, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
