@@ -113,12 +113,11 @@ func (r *reader) pass(ctx context.Context, run []batch) error {
 	for _, b := range run[1:] {
 		sel.Bounds = append(sel.Bounds, b.rng.From)
 	}
-	// A throttle can keep us from reading for long, and nobody waits for what we hold.
 	if r.mark != nil {
 		sel.UpTo = cut
-		return r.mark.read(ctx, 0, func(tx pgx.Tx) error { return r.scan(ctx, tx, run, sel) })
+		return r.mark.read(ctx, rests, func(tx pgx.Tx) error { return r.scan(ctx, tx, run, sel) })
 	}
-	return r.job.reading(ctx, 0, func(tx pgx.Tx) error { return r.scan(ctx, tx, run, sel) })
+	return r.job.reading(ctx, rests, func(tx pgx.Tx) error { return r.scan(ctx, tx, run, sel) })
 }
 
 // scan hands over what a run of batches has.

@@ -42,7 +42,7 @@ func session(db *pgxpool.Pool, idle time.Duration) pg.Configured {
 // reads does for as long as others store batches, or a throttle holds it back: settings leave that out, and nobody waits for such a one.
 const claiming = `
 	(select set_config('tcp_user_timeout', least(nullif(current_setting('tcp_user_timeout')::int, 0), 30000)::text, true) where version() like '%linux%'),
-	(select pg_advisory_xact_lock_shared($2, run) from (select $3::int as run) r where run > 0)`
+	(select pg_try_advisory_xact_lock_shared($2, run) from (select $3::int as run) r where run > 0)`
 
 // RunLock is the first key of an advisory lock that each transaction with a claim shares; the second is the run's id. Nobody waits for it:
 // it is there to be read in pg_locks, and tells status whose session it is.
@@ -50,6 +50,10 @@ const RunLock = 0x776f726b // "work"
 
 // stuck is how long a worker that says nothing to the server keeps its transaction, although its host answers.
 const stuck = 5 * time.Minute
+
+// rests is how long a reader may rest: while batches are stored, and a throttle holds it back. If that takes longer, its pass begins anew
+// where it was. A process that is stopped would keep vacuum from cleaning up for ever.
+const rests = time.Hour
 
 // idleLimit sets, in a select, how long the transaction may be idle; 0: without limit.
 func idleLimit(limit time.Duration) string {

@@ -33,7 +33,7 @@ func (s *Schema) checkCutover(ctx context.Context, tx pgx.Tx, plan *Plan) ([]bel
 		built = append(built, t.Built)
 	}
 	err = qualified(ctx, tx, func() error {
-		return errors.Join(s.refuseUnlogged(ctx, tx, r, built...), addDependents(ctx, tx, successions, r))
+		return errors.Join(s.ensureLogged(ctx, tx), s.refuseUnlogged(ctx, tx, r, built...), addDependents(ctx, tx, successions, r))
 	})
 	if err != nil {
 		return nil, err

@@ -3,7 +3,6 @@ package viewschema
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -46,11 +45,28 @@ func (r *run) beat(ctx context.Context) error {
 	}
 	now.behind, err = r.behind(ctx)
 	r.keepTo(now)
-	if now.throttle == nil || now.throttle.MinFreeDisk == 0 {
+	least := int64(0)
+	if now.throttle != nil {
+		least = now.throttle.MinFreeDisk
+	}
+	r.least.Store(least)
+	return err
+}
+
+// room is apart from beat: it may take long to ask for what is free, and who does is alive, and keeps to a pause.
+func (r *run) room(ctx context.Context) error {
+	least := r.least.Load()
+	if least == 0 {
+		return nil
+	}
+	_, err := r.checkSpace(ctx, least)
+	if mustStop(err) {
 		return err
 	}
-	_, full := r.checkSpace(ctx, now.throttle.MinFreeDisk)
-	return errors.Join(err, full)
+	if err != nil && ctx.Err() == nil {
+		r.opts.Log.Warn().Err(err).Msg("cannot find out how much disk is free")
+	}
+	return nil
 }
 
 // look reads what has to be kept to, and of the server, what that needs.

@@ -33,6 +33,7 @@ type run struct {
 
 	migration    atomic.Int64 // 0: not known yet
 	throttled    atomic.Bool  // it keeps to the migration's throttle; a cutover and an abort do not
+	least        atomic.Int64 // bytes that are to stay free on each volume
 	events, rows atomic.Int64
 
 	mu      sync.Mutex
@@ -54,6 +55,11 @@ const beatEvery = time.Second
 
 // record has work done as a run: begun, alive and ended as the bookkeeping tables say. The work's context ends when the run has to stop.
 func (s *Schema) record(ctx context.Context, command string, from, to int, work func(ctx context.Context, r *run) (Result, error)) (Result, error) {
+	if command != commandAbort {
+		if err := s.ensureLogged(ctx, s.db); err != nil {
+			return Result{}, err
+		}
+	}
 	own := *s
 	r := &run{Schema: &own, throttle: replay.NewThrottle()}
 	by := s.opts.Runner
@@ -66,9 +72,11 @@ func (s *Schema) record(ctx context.Context, command string, from, to int, work 
 	}
 	r.opts.Log = s.opts.Log.With().Int64("run", r.id).Logger()
 	var result Result
-	err = beside(ctx, r.tryBeat, func(ctx context.Context) (err error) {
-		result, err = work(ctx, r)
-		return err
+	err = beside(ctx, r.tryBeat, func(ctx context.Context) error {
+		return beside(ctx, r.room, func(ctx context.Context) (err error) {
+			result, err = work(ctx, r)
+			return err
+		})
 	})
 	r.end(ctx, result, err)
 	return result, err
@@ -117,10 +125,10 @@ func (r *run) of(ctx context.Context, m *migration) error {
 	if err != nil {
 		return err
 	}
-	if err := r.beat(ctx); !pg.IsConnectionLost(err) {
+	if err := r.beat(ctx); err != nil && !pg.IsConnectionLost(err) {
 		return err
 	}
-	return nil // the work waits for the server, and the next beat comes soon
+	return r.room(ctx) // the work waits for the server, and the next beat comes soon
 }
 
 // job is Schema.job, with sessions that are known to be the run's.

@@ -167,6 +167,25 @@ func (s *Schema) refuseUnlogged(ctx context.Context, q pg.Querier, r *refusal, t
 	return err
 }
 
+// ensureLogged refuses bookkeeping that somebody has made unlogged: without a batch, nothing is left to do, and without an id above the
+// cut, its event is applied again.
+func (s *Schema) ensureLogged(ctx context.Context, q pg.Querier) error {
+	list, err := pg.Collect(ctx, q, pgx.RowTo[string], `
+		select pg_catalog.format('%I.%I', n.nspname, c.relname)
+		from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+		where n.nspname = $1 and c.relkind = 'r' and c.relname like 'projector\_%' and c.relpersistence = 'u'
+		order by 1`, s.def.Schema)
+	if err != nil {
+		return fmt.Errorf("looking for unlogged bookkeeping: %w", err)
+	}
+	r := &refusal{}
+	for _, t := range list {
+		r.add("table %[1]s is unlogged: a crash of the server empties it, and events would be lost or applied again without an error; "+
+			"if the server has not crashed since it is so, type: alter table %[1]s set logged; if it has, type: migrate abort", t)
+	}
+	return r.orNil()
+}
+
 // checkStrays refuses what a file has made besides the table and what is dropped with it: an abort would leave it behind,
 // and the cutover would leave it with the name that it has now. tables are those that tx may have made.
 func (s *Schema) checkStrays(ctx context.Context, tx pgx.Tx, f sqlFile, tables []string, suffix string) error {

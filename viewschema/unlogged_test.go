@@ -45,7 +45,11 @@ func TestUnloggedTablesAreRefused(t *testing.T) {
 			}
 			mustExec(t, db, remedy)
 		}
-		refused("accounts_2", func() error { _, err := s.MigrateOffline(t.Context()); return err })
+		cutOver := func() error { _, err := s.MigrateOffline(t.Context()); return err }
+		refused("accounts_2", cutOver)
+		refused("projector_batches", func() error { _, err := s.MigrateOnline(t.Context()); return err })
+		refused("projector_replayed_ids", func() error { _, err := s.CatchUp(t.Context()); return err })
+		refused("projector_replayed_ids", cutOver)
 		offline(t, s)
 		first := open(t, db, v1.Definition)
 		refused("accounts_1", func() error { _, err := first.Rollback(t.Context()); return err })

@@ -46,6 +46,7 @@ func (w Worker) String() string {
 		if w.Seen != nil {
 			text += ", no sign of it since " + w.Seen.Format(time.TimeOnly)
 		}
+		text += fmt.Sprintf("; if it stays: select pg_terminate_backend(%d)", w.PID)
 	}
 	return text
 }
