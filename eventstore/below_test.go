@@ -74,7 +74,7 @@ func TestWritersOfTheTablesBelow(t *testing.T) {
 					t.Error("writers were held off, and one was at work")
 				}
 				if what == "insert" { // to read the highest position has to wait for the lock
-					_, err := r.Settle(t.Context(), db, eventstore.Wait{Limit: 100 * time.Millisecond})
+					_, err := r.Settle(t.Context(), db, eventstore.Wait{Limit: time.Second})
 					if !errors.Is(err, eventstore.ErrUnsettled) || !strings.Contains(err.Error(), pid) {
 						t.Errorf("the cut did not wait: %v", err)
 					}

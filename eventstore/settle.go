@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/viewschema/projector/internal/pg"
 )
@@ -30,7 +31,7 @@ type Wait struct {
 var ErrUnsettled = errors.New("transactions that may still bring events are open")
 
 // Settle waits until no transaction can bring an event at or below the highest position any more, and returns that
-// position. It holds nothing while it waits: no snapshot, no transaction, no lock. If the connection is lost, it starts
+// position. It holds nothing on the server while it waits but a session: no snapshot, no transaction, no lock. If the connection is lost, it starts
 // over: the server may have restarted, and virtual transaction ids then mean other transactions.
 //
 // There is nothing to wait for if positions are in commit order, or are transaction ids.
@@ -64,7 +65,16 @@ func (r *Reader) Settle(ctx context.Context, db pg.Querier, wait Wait) (Cut, err
 // connectTries bounds how often a lost connection starts a wait over: with growing pauses, about ten seconds.
 const connectTries = 10
 
+// settle asks one session from the beginning to the end: that of another server, which has taken over, would know nobody who is waited for.
 func (r *Reader) settle(ctx context.Context, db pg.Querier, blocked func(string)) (Cut, error) {
+	if pool, ok := db.(*pgxpool.Pool); ok {
+		conn, err := pool.Acquire(ctx)
+		if err != nil {
+			return Cut{}, err
+		}
+		defer conn.Release()
+		db = conn
+	}
 	if reason, err := r.copied(ctx, db); reason != "" || err != nil {
 		return Cut{Reason: reason}, err
 	}

@@ -32,10 +32,21 @@ type Pass struct {
 // any number of processes: an event that two of them find is applied by one.
 //
 // It waits for writers at most as long as wait says; if they stay, the events are applied all the same, and only the
-// ledger stays as long as it is.
-func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
+// ledger stays as long as it is. If another server takes over meanwhile that lacks what was settled, it settles anew.
+func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (p Pass, err error) {
 	began := time.Now()
-	p := Pass{}
+	t := trouble{}
+	for err = errMoved; errors.Is(err, errMoved); {
+		if err = j.catchUp(ctx, wait, &p); errors.Is(err, errMoved) && !t.again(ctx, j, err) {
+			break
+		}
+	}
+	p.Elapsed = time.Since(began)
+	return p, err
+}
+
+func (j *Job) catchUp(ctx context.Context, wait eventstore.Wait, p *Pass) error {
+	p.Settled = false
 	var before, highest int64
 	err := j.Retry(ctx, pg.PointList, func(tx pgx.Tx) (err error) {
 		if before, err = j.enter(ctx, tx, Built); err == nil {
@@ -44,7 +55,7 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 		return err
 	})
 	if err != nil {
-		return p, err
+		return err
 	}
 	// First: an event that commits after the listing below and at or below this cut cannot exist.
 	events, _ := j.events()
@@ -53,13 +64,20 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 	case errors.Is(err, eventstore.ErrUnsettled):
 		p.Open = err.Error()
 	case err != nil:
-		return p, err
+		return err
 	case (before > 0 || j.hasLane()) && cut.Reason != "":
-		return p, fmt.Errorf("the migration has a cut of %d, and now none can be settled: %s", before, cut.Reason)
+		return fmt.Errorf("the migration has a cut of %d, and now none can be settled: %s", before, cut.Reason)
 	case cut.Reason == "" && cut.Drawn < highest: // what comes now would be taken for what was replayed
-		return p, fmt.Errorf("the positions of the events went back under the migration: it has replayed %d, and the last one given out is %d; type: migrate abort", highest, cut.Drawn)
+		return fmt.Errorf("the positions of the events went back under the migration: it has replayed %d, and the last one given out is %d; type: migrate abort", highest, cut.Drawn)
 	default:
-		p.Settled = true
+		p.Settled, p.Open = true, ""
+	}
+	var m *mark
+	if p.Settled && cut.Position > before {
+		if m, err = j.newMark(ctx, cut.Position); err != nil {
+			return err
+		}
+		defer m.remove(ctx)
 	}
 	var tables []uint32
 	err = j.Retry(ctx, pg.PointList, func(tx pgx.Tx) (err error) {
@@ -67,34 +85,43 @@ func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (Pass, error) {
 		return err
 	})
 	if err != nil {
-		return p, err
+		return err
 	}
 	settled := time.Now()
 	for lost := int64(1); lost > 0; {
-		if err := j.applyLacking(ctx, &p, cut.Position); err != nil {
-			return p, err
+		if err := j.applyLacking(ctx, p, cut.Position); err != nil {
+			return err
 		}
 		if p.Settled { // the lane never goes past what is settled
-			done, err := j.advanceLane(ctx, cut.Position, func(Applied) {}, Built)
+			done, err := j.advanceLane(ctx, cut.Position, m, func(Applied) {}, Built)
 			if err != nil {
-				return p, err
+				return err
 			}
 			p.add(j, done)
 		}
 		p.Applying = time.Since(settled)
-		err := j.Retry(ctx, pg.PointCut, func(tx pgx.Tx) (err error) {
-			lost, err = j.moveCut(ctx, tx, &p, cut.Position, tables)
+		moved := false
+		err := j.Retry(ctx, pg.PointCut, func(tx pgx.Tx) error {
+			err := m.here(ctx, tx)
+			if moved = errors.Is(err, errMoved); moved {
+				return nil
+			}
+			if err == nil {
+				lost, err = j.moveCut(ctx, tx, p, cut.Position, tables)
+			}
 			return err
 		})
-		if err != nil {
-			return p, err
+		switch {
+		case err != nil:
+			return err
+		case moved:
+			return errMoved
 		}
 		if lost > 0 {
 			j.Log.Warn().Int64("events", lost).Msg("the server has lost what it had committed, as after a crash or a failover: applying it again")
 		}
 	}
-	p.Elapsed = time.Since(began)
-	return p, nil
+	return nil
 }
 
 // add counts what the lane has got. Its events are not counted twice.
@@ -121,7 +148,8 @@ func (j *Job) applyLacking(ctx context.Context, p *Pass, settled int64) error {
 
 // moveCut ends a pass. Groups commit without waiting for the disk, and a server that takes over after another may lack even
 // what was waited for. So the cut moves only over events that the ledger has, in a commit that is waited for, and with it
-// all commits before it. If events up to the cut are lost, it returns their number and leaves the cut. tables are those that held the events
+// all commits before it. Its server has the mark that was made when the cut was settled: one that lacks it would give out positions up to the
+// cut anew. If events up to the cut are lost, it returns their number and leaves the cut. tables are those that held the events
 // when the cut was settled.
 func (j *Job) moveCut(ctx context.Context, tx pgx.Tx, p *Pass, cut int64, tables []uint32) (lost int64, err error) {
 	old, err := j.Own(ctx, tx, Built)

@@ -28,7 +28,9 @@
 // the rows.
 //
 // CatchUp settles a new cut first, then applies what the ledger lacks in groups of whole aggregates, and at last moves the
-// cut and forgets the positions up to it. Settling after the pass would lose the events that were committed in between.
+// cut and forgets the positions up to it. Settling after the pass would lose the events that were committed in between. A server that
+// takes over during the pass may lack the last commits, and then gives out their positions anew: the cut moves only where a
+// mark is that was committed after it was settled.
 //
 // # Standbys
 //

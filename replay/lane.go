@@ -109,7 +109,7 @@ func (r orderedRun) apply(ctx context.Context, tx pgx.Tx, events []projections.R
 // advanceLane brings the lane to the limit, or, if that is 0, to the migration's cut. Other processes may do the same: the lock of
 // the lane's row makes one at a time go on, from where the one before it has come to. The limit has to be settled: a position that
 // is passed is never looked at again. A standby that cancels a slice is asked for a smaller one.
-func (j *Job) advanceLane(ctx context.Context, limit int64, told func(Applied), states ...State) (Applied, error) {
+func (j *Job) advanceLane(ctx context.Context, limit int64, settled *mark, told func(Applied), states ...State) (Applied, error) {
 	var sum Applied
 	if !j.hasLane() {
 		return sum, nil
@@ -151,7 +151,7 @@ func (j *Job) advanceLane(ctx context.Context, limit int64, told func(Applied), 
 			if m != nil {
 				upTo = min(upTo, m.cut) // a catch-up may have moved the migration's
 			}
-			if err := m.here(ctx, tx); err != nil {
+			if err := errors.Join(settled.here(ctx, tx), m.here(ctx, tx)); err != nil {
 				return err
 			}
 			done, arrived, err = j.laneSlice(ctx, tx, in, m, upTo, size)

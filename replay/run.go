@@ -44,7 +44,7 @@ func (j *Job) fill(ctx context.Context, m *meter) error {
 	}
 	if j.hasLane() {
 		group.SubmitErr(func() error {
-			_, err := j.advanceLane(group.Context(), 0, func(done Applied) { m.laneMoved(done) }, Building, Built)
+			_, err := j.advanceLane(group.Context(), 0, nil, func(done Applied) { m.laneMoved(done) }, Building, Built)
 			return err
 		})
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/viewschema/projector/internal/pg"
 )
 
-// mark is a commit on the primary, by which snapshots of its standbys are told apart: see doc.go. A nil one is for what is read from
-// the primary.
+// mark is a commit on the primary, by which snapshots of its standbys are told apart, and a server that has taken over without what was
+// settled: see doc.go. A nil one is for what is read from the primary.
 type mark struct {
 	job *Job
 	cut int64 // settled before the mark was made, and not 0
@@ -25,6 +25,11 @@ func (j *Job) mark(ctx context.Context, cut int64) (*mark, error) {
 	if j.Standby == nil || cut == 0 {
 		return nil, nil
 	}
+	return j.newMark(ctx, cut)
+}
+
+// newMark makes one, after a cut was settled, whether or not there is a standby.
+func (j *Job) newMark(ctx context.Context, cut int64) (*mark, error) {
 	m := &mark{job: j, cut: cut}
 	// A commit that does not wait for the disk may not be on its way to the standby for a while.
 	err := j.DB.QueryRow(ctx, j.sql(`
