@@ -10,8 +10,9 @@ import (
 )
 
 // session is a database for transactions of work, which may be idle for so long; 0: without limit. Their settings come with their
-// beginning, in one round trip, and have them end soon after their worker is gone, however that happens; docs/scaling.md has the times. On a Unix socket the TCP settings do nothing, and elsewhere than on Linux a server would complain of some. What was set for
-// the session to a shorter time stays.
+// beginning, in one round trip, and have them end soon after their worker is gone, however that happens; docs/scaling.md has the times.
+// On a Unix socket the TCP settings do nothing, and elsewhere than on Linux a server would complain of some. What was set of the TCP
+// settings to a shorter time stays.
 //
 //   - A worker that hangs between two statements loses its connection and with it its claim. While it works, it is never idle for long.
 //   - A host that is cut off says nothing any more. A server that waits for it, for the next statement or the rest of a COPY, asks with
