@@ -81,8 +81,10 @@ func (j *Job) catchUp(ctx context.Context, wait eventstore.Wait, p *Pass) error 
 	}
 	var tables []uint32
 	err = j.Retry(ctx, pg.PointList, func(tx pgx.Tx) (err error) {
-		tables, err = j.tablesNow(ctx, tx) // after the cut and before the events: what comes later is not known
-		return err
+		if tables, err = j.tablesNow(ctx, tx); err != nil { // after the cut and before the events: what comes later is not known
+			return err
+		}
+		return j.checkAttached(ctx, tx, tables, before)
 	})
 	if err != nil {
 		return err

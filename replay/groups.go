@@ -25,6 +25,7 @@ const groupSize = 3_000
 type catchUp struct {
 	job          *Job
 	mark         *mark // nil: events are read from the primary
+	made         *mark // after the snapshot was taken in which they are read from the primary
 	groups       chan group
 	held         bool // not all were read, since nothing new may be begun
 	events, rows atomic.Int64
@@ -34,6 +35,7 @@ type catchUp struct {
 type group struct {
 	aggregates []projections.ID
 	events     []projections.Raw
+	mark       *mark // a server that has it has the events
 }
 
 // applyGroups applies what the ledger lacks; if a standby is read, of that what is settled up to the cut, and 0 is for nothing. If it
@@ -66,6 +68,7 @@ func (j *Job) applySome(ctx context.Context, p *Pass, settled int64) (held bool,
 		return false, err
 	}
 	defer c.mark.remove(ctx)
+	defer func() { c.made.remove(ctx) }()
 	began := time.Now()
 	var total int64
 	if j.Progress != nil {
@@ -153,19 +156,25 @@ func (c *catchUp) read(ctx context.Context) error {
 // scan makes groups of events.
 func (c *catchUp) scan(ctx context.Context, tx pgx.Tx, lacks eventstore.Selection, size int) error {
 	var events []projections.Raw
+	m := c.mark
 	for e, err := range c.job.Source.Scan(ctx, tx, lacks) {
+		if err == nil && m == nil { // the snapshot is taken: a server that has what is committed now has these events
+			c.made.remove(ctx)
+			c.made, err = c.job.newMark(ctx, 0)
+			m = c.made
+		}
 		if err != nil {
 			return err
 		}
 		if n := len(events); n >= size && events[n-1].AggregateID != e.AggregateID {
-			if err := c.send(ctx, group{aggregatesOf(events), events}); err != nil {
+			if err := c.send(ctx, group{aggregatesOf(events), events, m}); err != nil {
 				return err
 			}
 			events = nil
 		}
 		events = append(events, e.Clone())
 	}
-	return c.send(ctx, group{aggregatesOf(events), events})
+	return c.send(ctx, group{aggregatesOf(events), events, m})
 }
 
 // list makes groups of aggregates, without their events.
@@ -235,7 +244,7 @@ func (c *catchUp) apply(ctx context.Context) error {
 				return err
 			}
 			fresh = false
-			if err := c.mark.here(ctx, tx); err != nil {
+			if err := g.mark.here(ctx, tx); err != nil {
 				return err
 			}
 			lacking := slices.DeleteFunc(g.events, func(e projections.Raw) bool { return e.Position <= cut })

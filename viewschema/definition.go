@@ -145,7 +145,7 @@ func (c *definition) loadFiles() (errs []error) {
 				continue
 			}
 			c.files[f.name] = f
-			errs = append(errs, f.checkCreates(table, p.Name), f.check(c.Versions.Target()))
+			errs = append(errs, f.checkCreates(table, p.Name, c.Versions.Target()), f.check(c.Versions.Target()))
 			f, err = readFile(c.Views, table+".indexes.sql")
 			if errors.Is(err, fs.ErrNotExist) {
 				continue

@@ -229,7 +229,7 @@ func (s *Schema) begin(ctx context.Context, plan *Plan, source *eventstore.Reade
 	return m, false, nil
 }
 
-// survey settles the first cut and cuts the store into the ranges of the batches, if there is anything to replay.
+// survey cuts the store into the ranges of the batches and settles the first cut, if there is anything to replay.
 func (s *Schema) survey(ctx context.Context, plan *Plan, source *eventstore.Reader) (cut eventstore.Cut, parts []eventstore.Part, err error) {
 	if len(plan.Projectors) == 0 {
 		return cut, nil, nil
@@ -243,29 +243,29 @@ func (s *Schema) survey(ctx context.Context, plan *Plan, source *eventstore.Read
 	if err := s.warnOfTypes(ctx, source, plan); err != nil {
 		return cut, nil, err
 	}
+	parallel := s.projections(plan, "").Parallel()
+	if len(parallel.Projectors()) > 0 {
+		err = s.sampling(ctx, func(tx pgx.Tx) error {
+			events, err := source.Estimate(ctx, tx)
+			if err != nil {
+				return err
+			}
+			layout, err := source.Layout(ctx, tx)
+			if err != nil {
+				return err
+			}
+			parts, err = source.Split(ctx, tx, replay.BatchSize(parallel, layout, events, s.opts.Workers))
+			return err
+		})
+		if err != nil {
+			return cut, nil, err
+		}
+	}
+	// Last: a server that takes over before the cut is recorded may lack events below it, and give their positions out again.
 	if cut, err = s.firstCut(ctx, source); err != nil {
 		return cut, nil, err
 	}
-	if err := s.checkOrders(plan, source, cut.Reason); err != nil {
-		return cut, nil, err
-	}
-	parallel := s.projections(plan, "").Parallel()
-	if len(parallel.Projectors()) == 0 {
-		return cut, nil, nil
-	}
-	err = s.sampling(ctx, func(tx pgx.Tx) error {
-		events, err := source.Estimate(ctx, tx)
-		if err != nil {
-			return err
-		}
-		layout, err := source.Layout(ctx, tx)
-		if err != nil {
-			return err
-		}
-		parts, err = source.Split(ctx, tx, replay.BatchSize(parallel, layout, events, s.opts.Workers))
-		return err
-	})
-	return cut, parts, err
+	return cut, parts, s.checkOrders(plan, source, cut.Reason)
 }
 
 // sampling runs fn in a transaction in the database of the events, whose statements may take as long as a large table needs. What it

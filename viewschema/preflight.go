@@ -193,9 +193,16 @@ func (s *Schema) checkNames(ctx context.Context, q pg.Querier, plan *Plan) error
 				continue
 			}
 			from, err := s.archivedBy(ctx, q, n)
+			if err != nil {
+				return err
+			}
+			var whole string // that it is a partition of
+			err = q.QueryRow(ctx, "select coalesce(min(inhparent::regclass::text), '') from pg_catalog.pg_inherits where inhrelid = $1::text::regclass", pg.Table(s.def.Schema, n)).Scan(&whole)
 			switch {
 			case err != nil:
-				return err
+				return fmt.Errorf("looking up what table %s is: %w", n, err)
+			case whole != "":
+				r.add("partition %s of %s has a name that the migration needs; give it another one, here and in its SQL file: alter table %[1]s rename to …", pg.Table(s.def.Schema, n), whole)
 			case from > 0:
 				r.add("table %s is the archived one of version %d, and the migration needs its name; to go live with that version again, type: rollback; "+
 					"to give it up: clean --older-than 0s", pg.Table(s.def.Schema, n), from)

@@ -33,7 +33,8 @@ func (s *Schema) rename(ctx context.Context, tx pgx.Tx, from, to string, renamed
 	for _, p := range parts {
 		name, of := newName(p.Name, from, to, renamed), tables[p.Of]
 		if _, chosen := renamed[p.Name]; !chosen && p.Kind != "table" { // after its partition, or else after the table
-			if own := partName(p.Name, of.Name, newName(of.Name, from, to, renamed)); own != p.Name {
+			is := newName(of.Name, from, to, renamed)
+			if own := partName(p.Name, of.Name, is); own != p.Name && strings.HasPrefix(own, is) { // cut off, it could be another partition's, too
 				name = own
 			}
 		}

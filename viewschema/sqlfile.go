@@ -104,7 +104,7 @@ func (f sqlFile) checkStatements() error {
 }
 
 // checkCreates finds a table file that creates another table than the projector's and its partitions, or none.
-func (f sqlFile) checkCreates(table, owner string) error {
+func (f sqlFile) checkCreates(table, owner string, target int) error {
 	var errs []error
 	found := false
 	for _, m := range createTable.FindAllStringSubmatchIndex(f.code, -1) {
@@ -113,6 +113,9 @@ func (f sqlFile) checkCreates(table, owner string) error {
 		switch {
 		case isPartition && !strings.Contains(n, suffixMark):
 			errs = append(errs, fmt.Errorf("%s: partition %s has no %s in its name, which the live table's partition has already", f.at(m[2]), n, suffixMark))
+		case isPartition && isVersionOf(table, strings.ReplaceAll(n, suffixMark, ""), target):
+			errs = append(errs, fmt.Errorf("%s: partition %s has a name that a version of table %s has while it is built or archived; put a letter before the number: %s_p…%s",
+				f.at(m[2]), n, table, table, suffixMark))
 		case isPartition: // of which table, PostgreSQL says
 		case n == table+suffixMark:
 			found = true
@@ -126,6 +129,13 @@ func (f sqlFile) checkCreates(table, owner string) error {
 		errs = append(errs, fmt.Errorf("%s: has no \"create table %s%s\"", f.name, table, suffixMark))
 	}
 	return errors.Join(errs...)
+}
+
+// isVersionOf says whether a name is that of a table in a version up to the target.
+func isVersionOf(table, name string, target int) bool {
+	rest, ok := strings.CutPrefix(name, table+"_")
+	version, err := strconv.Atoi(rest)
+	return ok && err == nil && version <= target
 }
 
 // names maps each name that the file makes with the suffix to the same name without.

@@ -27,6 +27,8 @@ func Locate(ctx context.Context, views, other *pgxpool.Pool) (events, standby *p
 		return other, nil, nil
 	case ours.started.Equal(theirs.started):
 		return nil, nil, nil
+	case ours.recovers:
+		return nil, nil, fmt.Errorf("%w: the server of the view tables is a standby, on which nothing can be written: name its primary in --database-url", ErrRefused)
 	case theirs.recovers:
 		return nil, other, nil
 	}

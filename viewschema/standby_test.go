@@ -210,6 +210,9 @@ func (r replicated) conflict(t *testing.T) {
 	r.replayed(t)
 }
 
+// declares begins the statement after which a session has the event table open, and has read nothing of it.
+const declares = "declare projector_events"
+
 // What the replay of WAL cancels is read again, in passes of fewer batches.
 func TestStandbyConflict(t *testing.T) {
 	t.Parallel()
@@ -231,16 +234,16 @@ func TestStandbyConflictOfSeveral(t *testing.T) {
 func throughConflicts(t *testing.T, setup pgtest.Setup, d viewschema.Definition, o viewschema.Options) (log string) {
 	t.Helper()
 	var r replicated
-	var fetches atomic.Int64
+	var reads atomic.Int64
 	w := &watcher{}
-	w.before = func(sql string) {
-		if strings.HasPrefix(sql, "fetch ") && fetches.Add(1) <= 3 {
+	w.after = func(sql string) {
+		if strings.HasPrefix(sql, declares) && reads.Add(1) <= 3 {
 			r.conflict(t)
 		}
 	}
 	r = newReplicatedAt(t, setup, d, o, map[string]string{"max_standby_streaming_delay": "0"}, &watcher{}, w)
 	online(t, r.Schema)
-	fetches.Store(0)
+	reads.Store(0)
 	mustExec(t, r.primary, openAccount)
 	if _, err := r.CatchUp(t.Context()); err != nil {
 		t.Error(err)
@@ -256,8 +259,8 @@ func TestStandbyConflictInCatchUp(t *testing.T) {
 	var r replicated
 	var catchingUp atomic.Bool
 	w := &watcher{}
-	w.before = func(sql string) {
-		if strings.HasPrefix(sql, "fetch ") && catchingUp.Load() {
+	w.after = func(sql string) {
+		if strings.HasPrefix(sql, declares) && catchingUp.Load() {
 			r.conflict(t)
 		}
 	}
@@ -300,8 +303,8 @@ func TestStandbyConflictForEver(t *testing.T) {
 	var r replicated
 	var batches atomic.Int64
 	always := &watcher{}
-	always.before = func(sql string) {
-		if strings.HasPrefix(sql, "fetch ") && batches.Add(1) > 1 {
+	always.after = func(sql string) {
+		if strings.HasPrefix(sql, declares) && batches.Add(1) > 1 {
 			r.conflict(t)
 		}
 	}

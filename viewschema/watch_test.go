@@ -18,6 +18,7 @@ import (
 // the cutover does, or do something itself between two of its statements. Either function may be nil.
 type watcher struct {
 	before func(sql string) // called before each statement; the statement waits for it
+	after  func(sql string) // called after each statement
 	logged func(line string)
 
 	mu    sync.Mutex
@@ -28,10 +29,14 @@ func (w *watcher) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.Tra
 	if w.before != nil {
 		w.before(data.SQL)
 	}
-	return ctx
+	return context.WithValue(ctx, w, data.SQL)
 }
 
-func (*watcher) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (w *watcher) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEndData) {
+	if sql, ok := ctx.Value(w).(string); ok && w.after != nil {
+		w.after(sql)
+	}
+}
 
 func (w *watcher) Write(line []byte) (int, error) {
 	w.mu.Lock()
