@@ -104,6 +104,7 @@ const (
 	lookWriters = "pg_locks"
 	activate    = "state = 'active'"
 	enter       = "for key share"
+	applyGroup  = "synchronous_commit = off"
 	emptyTable  = "delete from \"view_schema\".\"t"
 	fillTable   = "insert into \"view_schema\".\"t"
 )
@@ -458,37 +459,6 @@ func TestLostCommits(t *testing.T) {
 				t.Error("no group was committed")
 			}
 		})
-		t.Run("of what was settled", func(t *testing.T) { // the other server gives out its positions again
-			t.Parallel()
-			s := newStory(t, plain, in)
-			s.do(phaseBegin, true)
-			s.do(phaseRun, false)
-			for _, table := range in.made() {
-				s.exec("create table before_pass_" + table + " as table view_schema." + table + "_1")
-			}
-			s.exec("create table before_pass as select max(position) as position from events")
-			s.add("a", "c")
-			taken := false
-			s.ctx = pg.WithFault(s.ctx, func(m pg.Moment, p pg.Point) {
-				switch {
-				case m == pg.After && p == pg.PointGroup && !taken:
-					taken = true
-					s.exec("delete from view_schema.projector_replayed_ids; delete from view_schema.projector_marks")
-					for _, table := range in.made() {
-						s.exec(strings.ReplaceAll("delete from view_schema.TABLE_1; insert into view_schema.TABLE_1 table before_pass_TABLE", "TABLE", table))
-					}
-					s.exec("delete from events using before_pass b where events.position > b.position")
-					s.exec("select setval('positions', position) from before_pass")
-				case m == pg.After && p == pg.PointCut && taken:
-					s.add("d")
-				}
-			})
-			s.do(phaseCatchUp, true)
-			s.do(phaseCutover, false)
-			if !taken {
-				t.Error("no group was committed")
-			}
-		})
 		t.Run("of a rebuild", func(t *testing.T) {
 			t.Parallel()
 			s := newStory(t, plain, in)
@@ -502,4 +472,44 @@ func TestLostCommits(t *testing.T) {
 			s.do(phaseCutover, false)
 		})
 	})
+}
+
+// It may lack events, too, and gives their positions out again. Seen to lose them without the mark in moveCut, and in the lane.
+func TestLostEvents(t *testing.T) {
+	t.Parallel()
+	for _, in := range []tables{inGo, inSQL, inBoth, beside} {
+		t.Run(string(in), func(t *testing.T) {
+			t.Parallel()
+			s := newStory(t, plain, in)
+			s.do(phaseBegin, true)
+			s.do(phaseRun, false)
+			for _, table := range in.made() {
+				s.exec("create table before_pass_" + table + " as table view_schema." + table + "_1")
+			}
+			s.add("a", "c")
+			once := true
+			s.ctx = pg.WithFault(s.ctx, func(m pg.Moment, p pg.Point) {
+				if m == pg.After && p == pg.PointGroup && once {
+					once = false
+					s.exec("delete from events where position > 2; select setval('positions', 2); delete from projector_marks; delete from projector_replayed_ids")
+					for _, table := range in.made() {
+						s.exec(strings.ReplaceAll("delete from view_schema.TABLE_1; insert into view_schema.TABLE_1 table before_pass_TABLE", "TABLE", table))
+					}
+				}
+			})
+			s.do(phaseCatchUp, true)
+			s.add("a", "d")
+			if in != inSQL { // reads nothing beforehand
+				s.do(phaseCatchUp, true, at(applyGroup, 1, func() {
+					s.exec("delete from events where position > 2; select setval('positions', 2); delete from projector_marks")
+				}))
+				s.add("b", "d")
+			}
+			s.do(phaseCatchUp, true)
+			s.do(phaseCutover, false)
+			if once {
+				t.Error("no group was committed")
+			}
+		})
+	}
 }
