@@ -43,6 +43,10 @@ var errRehearsed = errors.New("rehearsed")
 // fails; and beside a catch-up that has much to do, each try would. Whoever works takes a lock on this table first, see enter; LOCK
 // waits for it in turn, and neither it nor SET takes a snapshot: https://www.postgresql.org/docs/current/sql-lock.html.
 func (l Ledger) alone(ctx context.Context, db pg.Beginner, point pg.Point, fn func(tx pgx.Tx) error) error {
+	settings := ""
+	if c, ok := db.(pg.Configured); ok { // with its beginning they would take the snapshot
+		db, settings = c.DB, c.Settings
+	}
 	return pg.InSnapshot(ctx, db, point, func(tx pgx.Tx) error {
 		// From PostgreSQL 17 on there is one more time-out, and to ask for it would take a snapshot.
 		if savepoint, err := tx.Begin(ctx); err != nil {
@@ -62,6 +66,11 @@ func (l Ledger) alone(ctx context.Context, db pg.Beginner, point pg.Point, fn fu
 		} {
 			if _, err := tx.Exec(ctx, l.sql(sql)); err != nil {
 				return fmt.Errorf("waiting for the work on the migration to pause: %w", err)
+			}
+		}
+		if settings != "" {
+			if _, err := tx.Exec(ctx, "select "+settings); err != nil {
+				return fmt.Errorf("setting up the transaction: %w", err)
 			}
 		}
 		return fn(tx)
