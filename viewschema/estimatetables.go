@@ -92,11 +92,8 @@ func (f *forecast) sizes(ctx context.Context, tables []string) (map[string]estim
 			(select count(*) from pg_catalog.pg_index i where i.indrelid = c.oid), sum(pg_indexes_size(p.oid))::float8
 		from pg_catalog.pg_class c
 		join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-		cross join lateral (
-			select c.oid where c.relkind = 'r'
-			union all
-			select relid from pg_partition_tree(c.oid) where isleaf and c.relkind = 'p') t
-		join pg_catalog.pg_class p on p.oid = t.oid
+		cross join lateral (`+pg.Partitions("c.oid")+`) tree
+		join pg_catalog.pg_class p on p.oid = tree.id and p.relkind = 'r'
 		where n.nspname = $1 and c.relname = any ($2)
 		group by c.oid, c.relname
 		having bool_and(p.reltuples >= 0)`, f.def.Schema, tables)
