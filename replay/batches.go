@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/viewschema/projector/eventstore"
+	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/projections"
 )
 
@@ -127,7 +128,7 @@ func (j *Job) claim(ctx context.Context, tx pgx.Tx, b batch) (ours bool, err err
 	tag, err := tx.Exec(ctx, j.sql(`
 		select from %SCHEMA%.projector_batches
 		where migration_id = $1 and number = $2 and done_at is null
-		for update skip locked`), j.Migration, b.number)
+		for update skip locked`), pg.Once, j.Migration, b.number)
 	if err != nil {
 		return false, fmt.Errorf("claiming %s: %w", b, err)
 	}
@@ -144,7 +145,7 @@ func (j *Job) claimNext(ctx context.Context, tx pgx.Tx) (b batch, ok bool, err e
 		}
 		var left bool
 		err = tx.QueryRow(ctx, j.sql("select exists (select from %SCHEMA%.projector_batches where migration_id = $1 and done_at is null)"),
-			j.Migration).Scan(&left)
+			pg.Once, j.Migration).Scan(&left)
 		if err != nil {
 			return b, false, fmt.Errorf("looking for batches: %w", err)
 		}
@@ -167,7 +168,7 @@ func (j *Job) lockNext(ctx context.Context, tx pgx.Tx, mode string) (b batch, ok
 		  and phase = (select min(phase) from %SCHEMA%.projector_batches where migration_id = $1 and done_at is null)
 		order by number
 		limit 1
-		for update of b `)+mode, j.Migration)
+		for update of b `)+mode, pg.Once, j.Migration)
 	if err == nil {
 		b, err = pgx.CollectExactlyOneRow(rows, j.batch)
 	}
@@ -186,7 +187,7 @@ func (j *Job) finish(ctx context.Context, tx pgx.Tx, b batch, events, rows int64
 		update %SCHEMA%.projector_batches
 		set events = $3, rows = $4, started_at = now(), done_at = clock_timestamp(),
 			worker = `+thisSession+`
-		where migration_id = $1 and number = $2`), j.Migration, b.number, events, rows, j.Host)
+		where migration_id = $1 and number = $2`), pg.Once, j.Migration, b.number, events, rows, j.Host)
 	if err != nil {
 		return fmt.Errorf("marking %s as done: %w", b, err)
 	}

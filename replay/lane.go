@@ -293,7 +293,7 @@ func (l Ledger) LookAtLane(ctx context.Context, q pg.Querier) (*Lane, error) {
 	err := q.QueryRow(ctx, l.sql(`
 		select l.position, m.cut, l.events, l.rows
 		from %SCHEMA%.projector_lanes l join %SCHEMA%.projector_migrations m on m.id = l.migration_id
-		where m.id = $1`), l.Migration).Scan(&lane.Position, &lane.Cut, &lane.Events, &lane.Rows)
+		where m.id = $1`), pg.Once, l.Migration).Scan(&lane.Position, &lane.Cut, &lane.Events, &lane.Rows)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows), pg.IsUndefined(err): // the bookkeeping of an older Projector has no lanes
 		return nil, nil

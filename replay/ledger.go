@@ -53,7 +53,7 @@ func (l Ledger) Own(ctx context.Context, tx pgx.Tx, want ...State) (cut int64, e
 // lock begins to hold what others wait for; see claiming.
 func (l Ledger) lock(ctx context.Context, tx pgx.Tx, mode string, want ...State) (cut int64, err error) {
 	var state State
-	err = tx.QueryRow(ctx, l.sql("select state, cut, "+claiming+" from %SCHEMA%.projector_migrations where id = $1 ")+mode, l.Migration, RunLock, l.Run).
+	err = tx.QueryRow(ctx, l.sql("select state, cut, "+claiming+" from %SCHEMA%.projector_migrations where id = $1 ")+mode, pg.Once, l.Migration, RunLock, l.Run).
 		Scan(&state, &cut, nil, nil)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
@@ -68,7 +68,7 @@ func (l Ledger) lock(ctx context.Context, tx pgx.Tx, mode string, want ...State)
 
 // cut reads the cut, which may move at any time.
 func (l Ledger) cut(ctx context.Context, q pg.Querier) (cut int64, err error) {
-	err = q.QueryRow(ctx, l.sql("select cut from %SCHEMA%.projector_migrations where id = $1"), l.Migration).Scan(&cut)
+	err = q.QueryRow(ctx, l.sql("select cut from %SCHEMA%.projector_migrations where id = $1"), pg.Once, l.Migration).Scan(&cut)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return 0, l.gone()

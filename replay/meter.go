@@ -214,7 +214,7 @@ func (l Ledger) lookAtBatches(ctx context.Context, q pg.Querier) (p Progress, re
 			coalesce(sum(events), 0)::bigint,
 			coalesce(sum(rows), 0)::bigint,
 			coalesce(bool_or(phase = 1), false)
-		from b`), l.Migration, int(PhaseDone)).
+		from b`), pg.Once, l.Migration, int(PhaseDone)).
 		Scan(&p.Phase, &p.Batches, &p.BatchesDone, &p.Events, &p.EventsDone, &p.Rows, &replayed)
 	if err != nil {
 		return Progress{}, false, fmt.Errorf("reading the progress of migration %d: %w", l.Migration, err)

@@ -86,7 +86,7 @@ func (j *Job) allLeftOut(ctx context.Context, tx pgx.Tx) (leftOut, error) {
 
 func (j *Job) readLeftOut(ctx context.Context, tx pgx.Tx, which string, args ...any) (leftOut, error) {
 	rows, err := tx.Query(ctx, j.sql("select aggregate_id from %SCHEMA%.projector_parked_events where migration_id = $1 "+which+" for share"),
-		append([]any{j.Migration}, args...)...)
+		append([]any{pg.Once, j.Migration}, args...)...)
 	if err != nil {
 		return nil, fmt.Errorf("reading the parked aggregates: %w", err)
 	}

@@ -176,7 +176,7 @@ func (j *Job) pending(ctx context.Context) (list []batch, err error) {
 			select `+batchColumns+`
 			from %SCHEMA%.projector_batches b
 			where migration_id = $1 and phase = $2 and done_at is null
-			order by number`), j.Migration, int(PhaseReplay))
+			order by number`), pg.Once, j.Migration, int(PhaseReplay))
 		switch {
 		case err == nil:
 			return list, nil

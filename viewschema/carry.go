@@ -49,7 +49,7 @@ func (s *Schema) listBelongings(ctx context.Context, tx pgx.Tx, plan *Plan) (all
 			live, built, archived = append(live, p.relation()), append(built, p.builtRelation()), append(archived, p.archivedRelation())
 		}
 	}
-	found, err := pg.Collect(ctx, tx, pgx.RowToStructByPos[belonging], belongingsQuery, live, built, archived, plan.back, leaving, !plan.unindexed)
+	found, err := pg.Collect(ctx, tx, pgx.RowToStructByPos[belonging], belongingsQuery, pg.Once, live, built, archived, plan.back, leaving, !plan.unindexed)
 	if err != nil {
 		return nil, fmt.Errorf("listing what belongs to the live tables: %w", err)
 	}
@@ -66,7 +66,7 @@ func (s *Schema) listBelongings(ctx context.Context, tx pgx.Tx, plan *Plan) (all
 func qualified(ctx context.Context, tx pgx.Tx, fn func() error) error {
 	var path, now string
 	// PostgreSQL computes a select list in its order.
-	err := tx.QueryRow(ctx, "select current_setting('search_path'), pg_catalog.set_config('search_path', 'pg_catalog', true)").Scan(&path, &now)
+	err := tx.QueryRow(ctx, "select current_setting('search_path'), pg_catalog.set_config('search_path', 'pg_catalog', true)", pg.Once).Scan(&path, &now)
 	if err != nil {
 		return fmt.Errorf("setting the search path: %w", err)
 	}
@@ -77,7 +77,7 @@ func qualified(ctx context.Context, tx pgx.Tx, fn func() error) error {
 }
 
 func searchPath(ctx context.Context, tx pgx.Tx, path string) error {
-	if _, err := tx.Exec(ctx, "select pg_catalog.set_config('search_path', $1, true)", path); err != nil {
+	if _, err := tx.Exec(ctx, "select pg_catalog.set_config('search_path', $1, true)", pg.Once, path); err != nil {
 		return fmt.Errorf("setting the search path: %w", err)
 	}
 	return nil

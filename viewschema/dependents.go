@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/viewschema/projector/internal/pg"
 )
 
 // checkCutover refuses a cutover that would leave something behind on the archived table: what depends on a table is bound
@@ -50,7 +52,7 @@ func addDependents(ctx context.Context, tx pgx.Tx, successions []succession, r *
 			replayed = append(replayed, p.given())
 		}
 	}
-	rows, err := tx.Query(ctx, dependents, live, archived, replayed, tables)
+	rows, err := tx.Query(ctx, dependents, pg.Once, live, archived, replayed, tables)
 	if err != nil {
 		return fmt.Errorf("looking for what depends on the live tables: %w", err)
 	}

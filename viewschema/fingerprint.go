@@ -47,7 +47,7 @@ func (s *Schema) fingerprint(ctx context.Context, q pg.Querier) (fingerprint, er
 		// There the timeline does matter: what it leads to may lack events that were replayed before.
 		var timeline string
 		if f["event database"], err = identity(ctx, s.events); err == nil {
-			err = s.events.QueryRow(ctx, timelineQuery).Scan(&timeline)
+			err = s.events.QueryRow(ctx, timelineQuery, pg.Once).Scan(&timeline)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("identifying the database of the events: %w", err)
@@ -80,7 +80,7 @@ func identity(ctx context.Context, q pg.Querier) (name string, err error) {
 	err = q.QueryRow(ctx, `
 		select pg_catalog.format('system %s, oid %s', s.system_identifier, d.oid)
 		from pg_catalog.pg_control_system() s, pg_catalog.pg_database d
-		where d.datname = current_database()`).Scan(&name)
+		where d.datname = current_database()`, pg.Once).Scan(&name)
 	if err != nil {
 		return "", fmt.Errorf("identifying the database: %w", err)
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/viewschema/projector/internal/pg"
 )
 
 // hold is what a run has learned of the server, and whether that makes it hold back.
@@ -35,7 +37,7 @@ func (r *run) beat(ctx context.Context) error {
 	_, err := r.db.Exec(ctx, r.sql(`
 		update %SCHEMA%.projector_runs
 		set seen_at = clock_timestamp(), migration_id = nullif($2::bigint, 0), events = $3, rows = $4, holding = $5
-		where id = $1`), r.id, migration, r.events.Load(), r.rows.Load(), r.hold.reason)
+		where id = $1`), pg.Once, r.id, migration, r.events.Load(), r.rows.Load(), r.hold.reason)
 	if err != nil || !r.throttled.Load() {
 		return err
 	}

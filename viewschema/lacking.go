@@ -28,7 +28,7 @@ func (s *Schema) listLacking(ctx context.Context, tx pgx.Tx, plan *Plan, built b
 		}
 	}
 	for _, t := range plan.replayed() {
-		found, err := pg.Collect(ctx, tx, pgx.RowTo[string], lackingQuery, pg.Table(s.def.Schema, t.Table), pg.Table(s.def.Schema, t.Built), t.Table, t.Built,
+		found, err := pg.Collect(ctx, tx, pgx.RowTo[string], lackingQuery, pg.Once, pg.Table(s.def.Schema, t.Table), pg.Table(s.def.Schema, t.Built), t.Table, t.Built,
 			!plan.unindexed, built, leaving)
 		if err != nil {
 			return nil, fmt.Errorf("comparing %s with the new table: %w", t.Table, err)
@@ -43,7 +43,7 @@ func (s *Schema) listLacking(ctx context.Context, tx pgx.Tx, plan *Plan, built b
 	if len(leaving) == 0 {
 		return notes, nil
 	}
-	others, err := pg.Collect(ctx, tx, pgx.RowTo[string], othersQuery, s.def.Schema, leaving)
+	others, err := pg.Collect(ctx, tx, pgx.RowTo[string], othersQuery, pg.Once, s.def.Schema, leaving)
 	if err != nil {
 		return nil, fmt.Errorf("looking for those whom the cutover concerns: %w", err)
 	}

@@ -52,7 +52,7 @@ func (s *Schema) underWay(ctx context.Context, q pg.Querier) (*migration, error)
 				order by made.name),
 			(select count(*) from %SCHEMA%.projector_batches b where b.migration_id = m.id and b.done_at is null)
 		from %SCHEMA%.projector_migrations m
-		where m.state in ('building', 'built', 'aborting')`), s.def.Schema).
+		where m.state in ('building', 'built', 'aborting')`), pg.Once, s.def.Schema).
 		Scan(&m.Migration, &m.from, &m.to, &m.state, &m.fingerprint, &m.rollback, &m.current, &m.missing, &m.pending)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):

@@ -158,7 +158,7 @@ func (s *Schema) tell(ctx context.Context, job *replay.Job, r *Result) error {
 		}
 		r.Events, r.Rows = p.EventsDone, p.Rows
 		var state replay.State
-		err = tx.QueryRow(ctx, s.sql("select state, cut, cut_reason from %SCHEMA%.projector_migrations where id = $1"), job.Migration).
+		err = tx.QueryRow(ctx, s.sql("select state, cut, cut_reason from %SCHEMA%.projector_migrations where id = $1"), pg.Once, job.Migration).
 			Scan(&state, &r.Cut, &r.CutReason)
 		switch {
 		case errors.Is(err, pgx.ErrNoRows), err == nil && state == replay.Aborting: // after our last batch
@@ -343,7 +343,7 @@ func (s *Schema) indexed(plan *Plan) []string {
 
 // exists says whether the view schema has a relation of that name.
 func (s *Schema) exists(ctx context.Context, q pg.Querier, name string) (exists bool, err error) {
-	err = q.QueryRow(ctx, "select to_regclass($1) is not null", pg.Table(s.def.Schema, name)).Scan(&exists)
+	err = q.QueryRow(ctx, "select to_regclass($1) is not null", pg.Once, pg.Table(s.def.Schema, name)).Scan(&exists)
 	if err != nil {
 		return false, fmt.Errorf("looking for table %s: %w", name, err)
 	}
@@ -362,7 +362,7 @@ func (s *Schema) built(ctx context.Context, job *replay.Job) error {
 			where id = $1
 			  and state = 'building'
 			  and not exists (select from %SCHEMA%.projector_batches b where b.migration_id = m.id and b.done_at is null)
-			  and not exists (select from %SCHEMA%.projector_lanes l where l.migration_id = m.id and l.position < m.cut)`), job.Migration)
+			  and not exists (select from %SCHEMA%.projector_lanes l where l.migration_id = m.id and l.position < m.cut)`), pg.Once, job.Migration)
 		return err
 	})
 	if err != nil {

@@ -115,7 +115,7 @@ func (s *Schema) RetryParked(ctx context.Context, aggregates ...string) ([]Retri
 
 // countParked counts the aggregates that a migration leaves out.
 func (s *Schema) countParked(ctx context.Context, q pg.Querier, m replay.Ledger) (n int, err error) {
-	err = q.QueryRow(ctx, s.sql("select count(*) from %SCHEMA%.projector_parked_events where migration_id = $1"), m.Migration).Scan(&n)
+	err = q.QueryRow(ctx, s.sql("select count(*) from %SCHEMA%.projector_parked_events where migration_id = $1"), pg.Once, m.Migration).Scan(&n)
 	if err != nil && !pg.IsUndefined(err) { // of bookkeeping that is older than parking
 		return 0, fmt.Errorf("counting the parked aggregates: %w", err)
 	}

@@ -86,7 +86,7 @@ func (s *Schema) parts(ctx context.Context, tx pgx.Tx, table string) ([]part, er
 		union all
 		select 'table', c.relname::text, n.nspname::text, c.oid
 		from tree join pg_catalog.pg_class c on c.oid = id join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-		order by 1, 3, 2`, pg.Table(s.def.Schema, table))
+		order by 1, 3, 2`, pg.Once, pg.Table(s.def.Schema, table))
 	if err != nil {
 		return nil, fmt.Errorf("listing what is named after %s: %w", table, err)
 	}
@@ -229,7 +229,7 @@ func (s *Schema) carryRights(ctx context.Context, tx pgx.Tx, successions []succe
 
 // runEach runs the statements that a query yields. what says what for, in errors.
 func runEach(ctx context.Context, tx pgx.Tx, what, query string, args ...any) error {
-	statements, err := pg.Collect(ctx, tx, pgx.RowTo[string], query, args...)
+	statements, err := pg.Collect(ctx, tx, pgx.RowTo[string], query, append([]any{pg.Once}, args...)...)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}

@@ -66,7 +66,7 @@ func (s *Schema) record(ctx context.Context, command string, from, to int, work 
 	err := s.db.QueryRow(ctx, s.sql(`
 		insert into %SCHEMA%.projector_runs (command, from_version, to_version, program, host, os_user, pid)
 		values ($1, $2, $3, $4, $5, $6, $7)
-		returning id`), command, from, to, by.Program, by.Host, by.User, by.PID).Scan(&r.id)
+		returning id`), pg.Once, command, from, to, by.Program, by.Host, by.User, by.PID).Scan(&r.id)
 	if err != nil {
 		return Result{}, fmt.Errorf("recording that %s begins: %w", command, err)
 	}
@@ -181,7 +181,7 @@ func (r *run) end(ctx context.Context, result Result, err error) {
 					where migration_id = $2 and r.command = '`+commandOnline+`' and done_at is not null
 					group by phase
 				) p), '{}')
-		where id = $1`), r.id, r.migration.Load(), outcome, text, public, batch, r.events.Load(), r.rows.Load(), result.HeldOff)
+		where id = $1`), pg.Once, r.id, r.migration.Load(), outcome, text, public, batch, r.events.Load(), r.rows.Load(), result.HeldOff)
 	if failed != nil {
 		r.opts.Log.Warn().Err(failed).Msg("cannot record how the run has ended")
 	}

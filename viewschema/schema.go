@@ -271,11 +271,11 @@ func (s *Schema) createSchema(ctx context.Context, tx pgx.Tx) error {
 // bookkeepingVersion returns the number of the last file that was applied, 0 if there is none.
 func (s *Schema) bookkeepingVersion(ctx context.Context, q pg.Querier) (number int, err error) {
 	var exists bool
-	err = q.QueryRow(ctx, "select to_regclass($1) is not null", pg.Table(s.def.Schema, "projector_bookkeeping")).Scan(&exists)
+	err = q.QueryRow(ctx, "select to_regclass($1) is not null", pg.Once, pg.Table(s.def.Schema, "projector_bookkeeping")).Scan(&exists)
 	if err != nil || !exists {
 		return 0, err
 	}
-	if err := q.QueryRow(ctx, s.sql("select coalesce(max(number), 0) from %SCHEMA%.projector_bookkeeping")).Scan(&number); err != nil {
+	if err := q.QueryRow(ctx, s.sql("select coalesce(max(number), 0) from %SCHEMA%.projector_bookkeeping"), pg.Once).Scan(&number); err != nil {
 		return 0, err
 	}
 	files, err := s.bookkeepingFiles()
@@ -300,7 +300,7 @@ func (s *Schema) currentVersion(ctx context.Context, q pg.Querier) (version int,
 
 // activeVersion is currentVersion where there are bookkeeping tables.
 func (s *Schema) activeVersion(ctx context.Context, q pg.Querier) (version int, err error) {
-	err = q.QueryRow(ctx, s.sql("select to_version from %SCHEMA%.projector_migrations where state = 'active'")).Scan(&version)
+	err = q.QueryRow(ctx, s.sql("select to_version from %SCHEMA%.projector_migrations where state = 'active'"), pg.Once).Scan(&version)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, nil
 	}

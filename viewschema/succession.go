@@ -113,7 +113,7 @@ func (s *Schema) partitions(ctx context.Context, q pg.Querier, tables []string) 
 		join pg_catalog.pg_inherits i on i.inhrelid = c.oid
 		join pg_catalog.pg_class p on p.oid = i.inhparent
 		join pg_catalog.pg_namespace pn on pn.oid = p.relnamespace
-		order by 1, 2, 3`, s.def.Schema, tables)
+		order by 1, 2, 3`, pg.Once, s.def.Schema, tables)
 	if err != nil {
 		return nil, fmt.Errorf("listing the partitions of the view tables: %w", err)
 	}
@@ -152,7 +152,7 @@ func addTaken(ctx context.Context, q pg.Querier, successions []succession, r *re
 		}
 	}
 	taken, err := pg.Collect(ctx, q, pgx.RowTo[string], "select r from pg_catalog.unnest($1::text[]) r where to_regclass(r) is not null order by 1",
-		slices.Collect(maps.Keys(wanted)))
+		pg.Once, slices.Collect(maps.Keys(wanted)))
 	if err != nil {
 		return fmt.Errorf("looking for the names of the partitions: %w", err)
 	}
@@ -179,7 +179,7 @@ func (s *Schema) lackingPartitions(ctx context.Context, tx pgx.Tx, plan *Plan, b
 		if built {
 			create = pg.Table(p.schema, newName(p.name, p.of.Table, p.of.Built, nil))
 		}
-		found, err := pg.Collect(ctx, tx, pgx.RowTo[string], lackingPartition, p.relation(), successions[parent].builtRelation(), p.of.Table, create)
+		found, err := pg.Collect(ctx, tx, pgx.RowTo[string], lackingPartition, pg.Once, p.relation(), successions[parent].builtRelation(), p.of.Table, create)
 		if err != nil {
 			return nil, fmt.Errorf("comparing the partitions of %s with those of the new table: %w", p.of.Table, err)
 		}

@@ -46,7 +46,7 @@ func (s *Schema) makeTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migra
 func (s *Schema) recordTable(ctx context.Context, tx pgx.Tx, migration int64, t TableChange) error {
 	_, err := tx.Exec(ctx, s.sql(`
 		insert into %SCHEMA%.projector_tables (migration_id, table_name, change, projector, built_name)
-		values ($1, $2, $3, nullif($4, ''), nullif($5, ''))`), migration, t.Table, t.Kind, t.Projector, t.Built)
+		values ($1, $2, $3, nullif($4, ''), nullif($5, ''))`), pg.Once, migration, t.Table, t.Kind, t.Projector, t.Built)
 	if err != nil {
 		return fmt.Errorf("recording table %s: %w", t.Table, err)
 	}
@@ -78,7 +78,7 @@ func (s *Schema) shield(ctx context.Context, tx pgx.Tx, plan *Plan) error {
 // hideRows has row security hide the rows of a table if it hides those of the live one: some may read every table of the server.
 func hideRows(ctx context.Context, tx pgx.Tx, live, table string) error {
 	var secured bool
-	err := tx.QueryRow(ctx, "select coalesce((select relrowsecurity from pg_catalog.pg_class where oid = to_regclass($1)), false)", live).Scan(&secured)
+	err := tx.QueryRow(ctx, "select coalesce((select relrowsecurity from pg_catalog.pg_class where oid = to_regclass($1)), false)", pg.Once, live).Scan(&secured)
 	if err == nil && secured {
 		_, err = tx.Exec(ctx, "alter table "+table+" enable row level security")
 	}
@@ -150,7 +150,7 @@ func (s *Schema) unlogged(ctx context.Context, q pg.Querier, tables ...string) (
 		join pg_catalog.pg_class c on c.oid = o.id
 		join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		where c.relpersistence = 'u'
-		order by 1`, qualified)
+		order by 1`, pg.Once, qualified)
 	if err != nil {
 		return nil, fmt.Errorf("looking for unlogged tables: %w", err)
 	}
@@ -174,7 +174,7 @@ func (s *Schema) ensureLogged(ctx context.Context, q pg.Querier) error {
 		select pg_catalog.format('%I.%I', n.nspname, c.relname)
 		from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 		where n.nspname = $1 and c.relkind = 'r' and c.relname like 'projector\_%' and c.relpersistence = 'u'
-		order by 1`, s.def.Schema)
+		order by 1`, pg.Once, s.def.Schema)
 	if err != nil {
 		return fmt.Errorf("looking for unlogged bookkeeping: %w", err)
 	}
@@ -216,7 +216,7 @@ func (s *Schema) checkStrays(ctx context.Context, tx pgx.Tx, f sqlFile, tables [
 		  and case when age(d.xmin) <= 0 then pg_xact_status((pg_current_xact_id()::text::int8 - age(d.xmin))::text::xid8) = 'in progress' end
 		  and not exists (select from ours o where o.classid = d.classid and o.objid = d.objid)
 		  `+shards+`
-		order by 1`, made)
+		order by 1`, pg.Once, made)
 	if err != nil {
 		return fmt.Errorf("looking for what %s has made: %w", f.name, err)
 	}

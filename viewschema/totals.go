@@ -35,7 +35,7 @@ func (s *Schema) makeSideTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *m
 			return fmt.Errorf("making the side table of %s: %w", t.Title, err)
 		}
 		_, err := tx.Exec(ctx, s.sql("update %SCHEMA%.projector_tables set partial_name = $3 where migration_id = $1 and table_name = $2"),
-			m.Migration, t.Table, t.Partial)
+			pg.Once, m.Migration, t.Table, t.Partial)
 		if err != nil {
 			return fmt.Errorf("recording table %s: %w", t.Partial, err)
 		}
@@ -59,7 +59,7 @@ func (s *Schema) merge(ctx context.Context, tx pgx.Tx, m *migration, t projectio
 		return 0, fmt.Errorf("dropping table %s: %w", t.Partial, err)
 	}
 	_, err = tx.Exec(ctx, s.sql("update %SCHEMA%.projector_tables set partial_name = null where migration_id = $1 and table_name = $2"),
-		m.Migration, t.Table)
+		pg.Once, m.Migration, t.Table)
 	return tag.RowsAffected(), err
 }
 

@@ -31,6 +31,11 @@ func Collect[T any](ctx context.Context, q Querier, of pgx.RowToFunc[T], sql str
 	return pgx.CollectRows(rows, of)
 }
 
+// Once comes before the arguments of a statement that a session sends once, or rarely: it is not prepared, which takes a round trip of
+// its own. Arguments go as text, by their Go types: a map has none. Results come as text, so none may be a time or an interval, which
+// are written as the session's settings say.
+const Once = pgx.QueryExecModeExec
+
 // Table returns the quoted and qualified name of a relation.
 func Table(schema, name string) string {
 	return pgx.Identifier{schema, name}.Sanitize()
