@@ -28,17 +28,17 @@ type belonging struct {
 // policy, it shows nothing to anybody but the owner. A rollback brings it back only if the table has it that is live by then.
 func (s *Schema) belongings(ctx context.Context, tx pgx.Tx, plan *Plan) (all []belonging, err error) {
 	err = qualified(ctx, tx, func() error {
-		all, err = s.listBelongings(ctx, tx, plan)
+		successions, err := s.successions(ctx, tx, plan)
+		if err == nil {
+			all, err = listBelongings(ctx, tx, plan, successions)
+		}
 		return err
 	})
 	return all, err
 }
 
-func (s *Schema) listBelongings(ctx context.Context, tx pgx.Tx, plan *Plan) (all []belonging, err error) {
-	successions, err := s.successions(ctx, tx, plan)
-	if err != nil {
-		return nil, err
-	}
+// listBelongings wants names and definitions qualified.
+func listBelongings(ctx context.Context, tx pgx.Tx, plan *Plan, successions []succession) (all []belonging, err error) {
 	var live, built, archived, leaving []string
 	for _, p := range successions {
 		if !p.live {

@@ -12,29 +12,28 @@ import (
 
 // checkCutover refuses a cutover that would leave something behind on the archived table: what depends on a table is bound
 // to the table, not to its name, and stays with it when it is renamed. It returns what can be made anew for the new table.
-func (s *Schema) checkCutover(ctx context.Context, tx pgx.Tx, plan *Plan) ([]belonging, error) {
-	all, err := s.belongings(ctx, tx, plan)
-	if err != nil {
-		return nil, err
-	}
+func (s *Schema) checkCutover(ctx context.Context, tx pgx.Tx, plan *Plan) (all []belonging, err error) {
 	r := &refusal{}
-	for _, b := range all {
-		if b.Problem != "" {
-			r.add("%s would stay behind with the archived table: %s; drop it before the cutover and create it again after", b.What, b.Problem)
-		}
-	}
-	successions, err := s.successions(ctx, tx, plan)
-	if err != nil {
-		return nil, err
-	}
-	if err := addTaken(ctx, tx, successions, r); err != nil {
-		return nil, err
-	}
 	var built []string
 	for _, t := range plan.replayed() {
 		built = append(built, t.Built)
 	}
 	err = qualified(ctx, tx, func() error {
+		successions, err := s.successions(ctx, tx, plan)
+		if err != nil {
+			return err
+		}
+		if all, err = listBelongings(ctx, tx, plan, successions); err != nil {
+			return err
+		}
+		for _, b := range all {
+			if b.Problem != "" {
+				r.add("%s would stay behind with the archived table: %s; drop it before the cutover and create it again after", b.What, b.Problem)
+			}
+		}
+		if err := addTaken(ctx, tx, successions, r); err != nil {
+			return err
+		}
 		return errors.Join(s.ensureLogged(ctx, tx), s.refuseUnlogged(ctx, tx, r, built...), addDependents(ctx, tx, successions, r))
 	})
 	if err != nil {

@@ -21,21 +21,28 @@ func (s *Schema) lacking(ctx context.Context, tx pgx.Tx, plan *Plan, built bool)
 }
 
 func (s *Schema) listLacking(ctx context.Context, tx pgx.Tx, plan *Plan, built bool) (notes []string, err error) {
+	successions, err := s.successions(ctx, tx, plan)
+	if err != nil {
+		return nil, err
+	}
 	var leaving []string
 	for _, t := range plan.Tables {
 		if t.Kind != projector.KindAlter {
 			leaving = append(leaving, pg.Table(s.def.Schema, t.Table))
 		}
 	}
-	for _, t := range plan.replayed() {
-		found, err := pg.Collect(ctx, tx, pgx.RowTo[string], lackingQuery, pg.Once, pg.Table(s.def.Schema, t.Table), pg.Table(s.def.Schema, t.Built), t.Table, t.Built,
+	for _, p := range successions {
+		if !p.root() || !p.live || !p.made {
+			continue
+		}
+		found, err := pg.Collect(ctx, tx, pgx.RowTo[string], lackingQuery, pg.Once, p.relation(), p.builtRelation(), p.name, p.built,
 			!plan.unindexed, built, leaving)
 		if err != nil {
-			return nil, fmt.Errorf("comparing %s with the new table: %w", t.Table, err)
+			return nil, fmt.Errorf("comparing %s with the new table: %w", p.name, err)
 		}
 		notes = append(notes, found...)
 	}
-	missing, err := s.lackingPartitions(ctx, tx, plan, built)
+	missing, err := s.lackingPartitions(ctx, tx, successions, built)
 	if err != nil {
 		return nil, err
 	}

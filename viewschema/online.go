@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -341,13 +342,21 @@ func (s *Schema) indexed(plan *Plan) []string {
 	return list
 }
 
-// exists says whether the view schema has a relation of that name.
-func (s *Schema) exists(ctx context.Context, q pg.Querier, name string) (exists bool, err error) {
-	err = q.QueryRow(ctx, "select to_regclass($1) is not null", pg.Once, pg.Table(s.def.Schema, name)).Scan(&exists)
+// existing lists which of these names relations of the view schema have.
+func (s *Schema) existing(ctx context.Context, q pg.Querier, names ...string) ([]string, error) {
+	list, err := pg.Collect(ctx, q, pgx.RowTo[string], `
+		select name from pg_catalog.unnest($2::text[]) name where to_regclass(pg_catalog.format('%I.%I', $1::text, name)) is not null`,
+		pg.Once, s.def.Schema, names)
 	if err != nil {
-		return false, fmt.Errorf("looking for table %s: %w", name, err)
+		return nil, fmt.Errorf("looking for the tables %s: %w", strings.Join(names, ", "), err)
 	}
-	return exists, nil
+	return list, nil
+}
+
+// exists says whether the view schema has a relation of that name.
+func (s *Schema) exists(ctx context.Context, q pg.Querier, name string) (bool, error) {
+	found, err := s.existing(ctx, q, name)
+	return len(found) > 0, err
 }
 
 // built marks the migration as built, once all batches are done and the lane has come to the cut. Another process may have done so.

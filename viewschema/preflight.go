@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -36,15 +37,13 @@ func (s *Schema) Plan(ctx context.Context) (*Plan, error) {
 	if err := s.hazards(ctx, plan); err != nil {
 		return nil, err
 	}
+	live, err := s.existing(ctx, s.db, names(plan.Tables)...)
 	for i := range plan.Tables { // of a new table, nothing is archived
-		t := &plan.Tables[i]
-		if live, err := s.exists(ctx, s.db, t.Table); err != nil {
-			return nil, err
-		} else if !live {
+		if t := &plan.Tables[i]; !slices.Contains(live, t.Table) {
 			t.Archived = ""
 		}
 	}
-	return plan, nil
+	return plan, err
 }
 
 // look fills in what the event store tells.
@@ -180,16 +179,18 @@ func (r *refusal) orNil() error {
 func (s *Schema) checkNames(ctx context.Context, q pg.Querier, plan *Plan) error {
 	r := &refusal{}
 	totals := s.totals(plan)
+	wanted := func(t TableChange) []string { return []string{t.Built, totals[t.Table].Partial, t.Archived} }
+	var all []string
 	for _, t := range plan.Tables {
-		for _, n := range []string{t.Built, totals[t.Table].Partial, t.Archived} {
-			if n == "" {
-				continue
-			}
-			taken, err := s.exists(ctx, q, n)
-			if err != nil {
-				return err
-			}
-			if !taken {
+		all = append(append(all, t.Table), wanted(t)...)
+	}
+	exist, err := s.existing(ctx, q, all...)
+	if err != nil {
+		return err
+	}
+	for _, t := range plan.Tables {
+		for _, n := range wanted(t) {
+			if !slices.Contains(exist, n) {
 				continue
 			}
 			from, err := s.archivedBy(ctx, q, n)
@@ -210,11 +211,7 @@ func (s *Schema) checkNames(ctx context.Context, q pg.Querier, plan *Plan) error
 				r.add("table %s exists, and the migration needs its name; drop it if nobody uses it", pg.Table(s.def.Schema, n))
 			}
 		}
-		live, err := s.exists(ctx, q, t.Table)
-		if err != nil {
-			return err
-		}
-		if !live {
+		if !slices.Contains(exist, t.Table) {
 			if t.Kind == projector.KindAlter {
 				r.add("table %s is to be altered, but does not exist", pg.Table(s.def.Schema, t.Table))
 			}

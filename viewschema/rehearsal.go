@@ -101,16 +101,8 @@ func (s *Schema) rehearseFit(ctx context.Context, tx pgx.Tx, plan *Plan) error {
 // rehearse makes the new tables with their indexes in tx, if they will take the place of others. A file that PostgreSQL refuses is a
 // hazard. If a lock cannot be had, for a foreign key of the new table, it makes none.
 func (s *Schema) rehearse(ctx context.Context, tx pgx.Tx, plan *Plan) error {
-	replaces := false
-	for _, t := range plan.replayed() {
-		live, err := s.exists(ctx, tx, t.Table)
-		if err != nil {
-			return err
-		}
-		replaces = replaces || live
-	}
-	if !replaces {
-		return nil
+	if live, err := s.existing(ctx, tx, names(plan.replayed())...); err != nil || len(live) == 0 {
+		return err
 	}
 	savepoint, err := tx.Begin(ctx)
 	if err != nil {

@@ -69,16 +69,8 @@ func (s *Schema) successions(ctx context.Context, q pg.Querier, plan *Plan) (lis
 		if t.Kind == projector.KindAlter {
 			continue
 		}
-		live, err := s.exists(ctx, q, t.Table)
-		if err != nil {
-			return nil, err
-		}
-		made := false
-		if t.Built != "" {
-			if made, err = s.exists(ctx, q, t.Built); err != nil {
-				return nil, err
-			}
-		}
+		_, live := parts[t.Table]
+		_, made := parts[t.Built]
 		list = append(list, succession{of: t, schema: s.def.Schema, name: t.Table, live: live, made: made, built: t.Built, archived: t.Archived})
 		first := len(list)
 		for _, p := range parts[t.Table] {
@@ -102,26 +94,28 @@ func (s *Schema) successions(ctx context.Context, q pg.Querier, plan *Plan) (lis
 // tablePartition is a partition, at whatever level, of a table of the view schema, Root.
 type tablePartition struct{ Root, Schema, Name, ParentSchema, Parent string }
 
-// partitions lists the partitions of tables, which need not exist, by table.
+// partitions lists the partitions of those tables that exist, by table.
 func (s *Schema) partitions(ctx context.Context, q pg.Querier, tables []string) (map[string][]tablePartition, error) {
 	list, err := pg.Collect(ctx, q, pgx.RowToStructByPos[tablePartition], `
-		select r.name, n.nspname::text, c.relname::text, pn.nspname::text, p.relname::text
+		select r.name, n.nspname::text, c.relname::text, coalesce(pn.nspname::text, ''), coalesce(p.relname::text, '')
 		from pg_catalog.unnest($2::text[]) r (name)
 		cross join lateral (`+pg.Partitions("to_regclass(pg_catalog.format('%I.%I', $1::text, r.name))")+`) tree
 		join pg_catalog.pg_class c on c.oid = tree.id
 		join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-		join pg_catalog.pg_inherits i on i.inhrelid = c.oid
-		join pg_catalog.pg_class p on p.oid = i.inhparent
-		join pg_catalog.pg_namespace pn on pn.oid = p.relnamespace
+		left join pg_catalog.pg_inherits i on i.inhrelid = c.oid
+		left join pg_catalog.pg_class p on p.oid = i.inhparent
+		left join pg_catalog.pg_namespace pn on pn.oid = p.relnamespace
 		order by 1, 2, 3`, pg.Once, s.def.Schema, tables)
 	if err != nil {
 		return nil, fmt.Errorf("listing the partitions of the view tables: %w", err)
 	}
 	byTable := map[string][]tablePartition{}
 	for _, p := range list {
-		if p.Schema != s.def.Schema || p.Name != p.Root { // a table that is a part of something else by itself
-			byTable[p.Root] = append(byTable[p.Root], p)
+		family := byTable[p.Root]
+		if p.Schema != s.def.Schema || p.Name != p.Root { // else it is the table, which may be a part of something else by itself
+			family = append(family, p)
 		}
+		byTable[p.Root] = family
 	}
 	return byTable, nil
 }
@@ -165,11 +159,7 @@ func addTaken(ctx context.Context, q pg.Querier, successions []succession, r *re
 // lackingPartitions tells which partitions of the live tables the new ones will be without: those that were added to a table since its file
 // was written. Where the new table is partitioned in another way, or has one with the same bounds, there is nothing to tell. Nor is there of
 // a partition whose own partitioned table is lacking. built says whether the new tables are filled.
-func (s *Schema) lackingPartitions(ctx context.Context, tx pgx.Tx, plan *Plan, built bool) (notes []string, err error) {
-	successions, err := s.successions(ctx, tx, plan)
-	if err != nil {
-		return nil, err
-	}
+func (s *Schema) lackingPartitions(ctx context.Context, tx pgx.Tx, successions []succession, built bool) (notes []string, err error) {
 	for _, p := range successions {
 		parent := slices.IndexFunc(successions, func(o succession) bool { return o.relation() == p.parent && o.built != "" })
 		if p.given() || !p.live || parent < 0 || p.of.Kind != projector.KindReplay {

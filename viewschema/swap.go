@@ -208,15 +208,12 @@ func (c *cutover) lockAll(ctx context.Context, tx pgx.Tx, until time.Time) (err 
 			}
 		}
 	}
-	for _, t := range c.plan.Tables {
-		exists, err := c.exists(ctx, savepoint, t.Table)
-		if err != nil {
-			return err
-		}
-		if !exists {
-			continue
-		}
-		if err := lock("table "+t.Table, "lock table "+pg.Table(c.def.Schema, t.Table)+" in access exclusive mode"); err != nil {
+	live, err := c.existing(ctx, savepoint, names(c.plan.Tables)...)
+	if err != nil {
+		return err
+	}
+	for _, t := range live {
+		if err := lock("table "+t, "lock table "+pg.Table(c.def.Schema, t)+" in access exclusive mode"); err != nil {
 			return err
 		}
 	}
