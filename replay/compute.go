@@ -16,7 +16,7 @@ import (
 
 // compute has PostgreSQL do all the work of the store's batches: for sets of SQL tables alone, whose events need no reader.
 func (j *Job) compute(ctx context.Context, m *meter) error {
-	passes, err := j.newPasses(ctx)
+	passes, err := j.newPasses(ctx, m.left())
 	if err != nil {
 		return err
 	}

@@ -119,6 +119,13 @@ func (m *meter) look(ctx context.Context) error {
 	return nil
 }
 
+// left is about how many events are in batches that are not done.
+func (m *meter) left() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.last.Events - m.last.EventsDone
+}
+
 func (m *meter) progress() Progress {
 	m.mu.Lock()
 	p := m.last

@@ -25,20 +25,12 @@ type passes struct {
 	changed  chan struct{} // closed when a reservation ends
 }
 
-func (j *Job) newPasses(ctx context.Context) (*passes, error) {
+func (j *Job) newPasses(ctx context.Context, left int64) (*passes, error) {
 	db, _ := j.events()
 	layout, err := j.Source.Layout(ctx, db)
-	if err != nil {
-		return nil, err
-	}
-	var events int64
-	pending, err := j.pending(ctx)
-	for _, b := range pending {
-		events += b.estimate
-	}
 	count := Passes(layout, j.Parallelism())
 	return &passes{
-		job: j, count: count, size: max(1, events/int64(count)), reserved: map[int]bool{}, taken: map[int]bool{}, changed: make(chan struct{}),
+		job: j, count: count, size: max(1, left/int64(count)), reserved: map[int]bool{}, taken: map[int]bool{}, changed: make(chan struct{}),
 	}, err
 }
 

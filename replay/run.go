@@ -60,7 +60,7 @@ func (j *Job) replay(ctx context.Context, m *meter) error {
 	if err := j.warnUnsettled(ctx); err != nil {
 		return err
 	}
-	passes, err := j.newPasses(ctx)
+	passes, err := j.newPasses(ctx, m.left())
 	if err != nil {
 		return err
 	}
