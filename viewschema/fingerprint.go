@@ -77,15 +77,16 @@ func declaredTypes(set *projections.Set) string {
 
 // identity names a database as no other can be named.
 func identity(ctx context.Context, q pg.Querier) (name string, err error) {
-	err = q.QueryRow(ctx, `
-		select pg_catalog.format('system %s, oid %s', s.system_identifier, d.oid)
-		from pg_catalog.pg_control_system() s, pg_catalog.pg_database d
-		where d.datname = current_database()`, pg.Once).Scan(&name)
-	if err != nil {
+	if err = q.QueryRow(ctx, identityQuery, pg.Once).Scan(&name); err != nil {
 		return "", fmt.Errorf("identifying the database: %w", err)
 	}
 	return name, nil
 }
+
+const identityQuery = `
+	select pg_catalog.format('system %s, oid %s', s.system_identifier, d.oid)
+	from pg_catalog.pg_control_system() s, pg_catalog.pg_database d
+	where d.datname = current_database()`
 
 // timelineQuery asks for the timeline that the server writes, or, if it is a standby, follows.
 const timelineQuery = `

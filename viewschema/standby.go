@@ -25,7 +25,7 @@ func Locate(ctx context.Context, views, other *pgxpool.Pool) (events, standby *p
 		return nil, nil, fmt.Errorf("looking at the database of the events: %w", err)
 	case ours.identity != theirs.identity:
 		return other, nil, nil
-	case ours.started.Equal(theirs.started):
+	case ours.started == theirs.started:
 		return nil, nil, nil
 	case ours.recovers:
 		return nil, nil, fmt.Errorf("%w: the server of the view tables is a standby, on which nothing can be written: name its primary in --database-url", ErrRefused)
@@ -40,15 +40,13 @@ func Locate(ctx context.Context, views, other *pgxpool.Pool) (events, standby *p
 type where struct {
 	identity string
 	timeline string
-	started  time.Time // the server, by its clock
+	started  string // the server, in seconds by its clock
 	recovers bool
 }
 
 func whereIs(ctx context.Context, q pg.Querier) (w where, err error) {
-	if w.identity, err = identity(ctx, q); err != nil {
-		return w, err
-	}
-	err = q.QueryRow(ctx, "select ("+timelineQuery+"), pg_postmaster_start_time(), pg_is_in_recovery()").Scan(&w.timeline, &w.started, &w.recovers)
+	err = q.QueryRow(ctx, "select ("+identityQuery+"), ("+timelineQuery+"), extract(epoch from pg_postmaster_start_time())::text, pg_is_in_recovery()", pg.Once).
+		Scan(&w.identity, &w.timeline, &w.started, &w.recovers)
 	return w, err
 }
 
