@@ -56,18 +56,19 @@ func (s *Schema) CreateTables(ctx context.Context) (Result, error) {
 		if err := s.createTables(ctx, tx, tablesOf(s.def.Projectors...), ""); err != nil {
 			return err
 		}
+		var changes []TableChange
 		for _, p := range s.def.Projectors {
 			for _, t := range p.Tables {
-				change := TableChange{Table: t.TableName(), Kind: projector.KindReplay, Projector: p.Name}
-				if err := s.recordTable(ctx, tx, m.Migration, change); err != nil {
-					return err
-				}
+				changes = append(changes, TableChange{Table: t.TableName(), Kind: projector.KindReplay, Projector: p.Name})
 				if f, ok := s.def.files[t.TableName()+".indexes.sql"]; ok {
 					if err := s.runFile(ctx, tx, f, ""); err != nil {
 						return err
 					}
 				}
 			}
+		}
+		if err := s.recordTables(ctx, tx, m.Migration, changes); err != nil {
+			return err
 		}
 		if err := fits(ctx, tx, s.def.set.In(s.def.Schema, ""), source); err != nil {
 			return err

@@ -188,6 +188,14 @@ func (s *Schema) checkNames(ctx context.Context, q pg.Querier, plan *Plan) error
 	if err != nil {
 		return err
 	}
+	recorded, err := s.recorded(ctx, q, exist)
+	if err != nil {
+		return err
+	}
+	owned, err := s.owned(ctx, q, exist)
+	if err != nil {
+		return err
+	}
 	for _, t := range plan.Tables {
 		for _, n := range wanted(t) {
 			if !slices.Contains(exist, n) {
@@ -217,18 +225,10 @@ func (s *Schema) checkNames(ctx context.Context, q pg.Querier, plan *Plan) error
 			}
 			continue
 		}
-		ours, err := s.recorded(ctx, q, t.Table)
-		if err != nil {
-			return err
-		}
-		mine, err := s.owned(ctx, q, t.Table)
-		if err != nil {
-			return err
-		}
 		switch {
-		case !mine:
+		case !slices.Contains(owned, t.Table):
 			r.add("table %s belongs to a role that ours is not a member of, so ours may not rename it", pg.Table(s.def.Schema, t.Table))
-		case !ours:
+		case !slices.Contains(recorded, t.Table):
 			r.add("table %s exists, but no migration has made it; rename or drop it first", pg.Table(s.def.Schema, t.Table))
 		}
 	}
@@ -250,31 +250,39 @@ func (s *Schema) archivedBy(ctx context.Context, q pg.Querier, name string) (ver
 	return version, nil
 }
 
-// owned says whether our role may do what the owner of a table and its partitions may.
-func (s *Schema) owned(ctx context.Context, q pg.Querier, table string) (mine bool, err error) {
-	err = q.QueryRow(ctx, `
-		select coalesce(bool_and(pg_has_role(relowner, 'usage')), false)
-		from (`+pg.Partitions("to_regclass($1)")+`) tree join pg_catalog.pg_class c on c.oid = tree.id`, pg.Table(s.def.Schema, table)).Scan(&mine)
-	if err != nil {
-		return false, fmt.Errorf("looking up the owner of table %s: %w", table, err)
+// owned lists those tables with which, and with whose partitions, our role may do what the owner may.
+func (s *Schema) owned(ctx context.Context, q pg.Querier, tables []string) (list []string, err error) {
+	if len(tables) == 0 {
+		return nil, nil
 	}
-	return mine, nil
+	list, err = pg.Collect(ctx, q, pgx.RowTo[string], `
+		select r.name
+		from pg_catalog.unnest($2::text[]) r (name)
+		cross join lateral (`+pg.Partitions("to_regclass(pg_catalog.format('%I.%I', $1::text, r.name))")+`) tree
+		join pg_catalog.pg_class c on c.oid = tree.id
+		group by r.name
+		having bool_and(pg_has_role(c.relowner, 'usage'))`, pg.Once, s.def.Schema, tables)
+	if err != nil {
+		return nil, fmt.Errorf("looking up the owners of the tables %s: %w", strings.Join(tables, ", "), err)
+	}
+	return list, nil
 }
 
-// recorded says whether a migration that was cut over has made the live table.
-func (s *Schema) recorded(ctx context.Context, q pg.Querier, table string) (ours bool, err error) {
+// recorded lists those live tables that migrations have made which were cut over.
+func (s *Schema) recorded(ctx context.Context, q pg.Querier, tables []string) (list []string, err error) {
+	if len(tables) == 0 {
+		return nil, nil
+	}
 	if have, err := s.bookkeepingVersion(ctx, q); err != nil || have == 0 {
-		return false, err
+		return nil, err
 	}
-	err = q.QueryRow(ctx, s.sql(`
-		select exists (
-			select
-			from %SCHEMA%.projector_tables t
-			join %SCHEMA%.projector_migrations m on m.id = t.migration_id
-			where t.table_name = $1 and t.change = 'replay' and m.state in ('active', 'archived')
-		)`), table).Scan(&ours)
+	list, err = pg.Collect(ctx, q, pgx.RowTo[string], s.sql(`
+		select distinct t.table_name
+		from %SCHEMA%.projector_tables t
+		join %SCHEMA%.projector_migrations m on m.id = t.migration_id
+		where t.table_name = any ($1) and t.change = 'replay' and m.state in ('active', 'archived')`), pg.Once, tables)
 	if err != nil {
-		return false, fmt.Errorf("looking up who made table %s: %w", table, err)
+		return nil, fmt.Errorf("looking up who made the tables %s: %w", strings.Join(tables, ", "), err)
 	}
-	return ours, nil
+	return list, nil
 }

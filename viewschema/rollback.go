@@ -95,21 +95,20 @@ func (s *Schema) takeBack(ctx context.Context) error {
 		if err := s.moveLedger(ctx, tx, last.Migration, id); err != nil {
 			return err
 		}
+		var changes []TableChange
 		for _, t := range last.tables {
 			change := TableChange{Table: t.name, Kind: projector.KindReplay, Projector: s.ownerOf(t.name), Built: t.archived}
 			if t.archived == "" {
 				change.Kind = projector.KindDrop
 			}
-			if err := s.recordTable(ctx, tx, id, change); err != nil {
-				return err
-			}
+			changes = append(changes, change)
 			if t.archived != "" {
 				if err := s.revokeAll(ctx, tx, t.archived); err != nil {
 					return err
 				}
 			}
 		}
-		return nil
+		return s.recordTables(ctx, tx, id, changes)
 	})
 	if _, constraint, ok := pg.UniqueViolation(err); ok && constraint == "projector_one_migration" {
 		return fmt.Errorf("%w: it was begun just now; type: status", ErrOtherMigration)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -17,10 +18,8 @@ import (
 // makeTables creates and records the tables that the plan replays, records those that it changes otherwise, and has the
 // projections check that their models and queries fit.
 func (s *Schema) makeTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migration, source *eventstore.Reader) error {
-	for _, t := range plan.Tables {
-		if err := s.recordTable(ctx, tx, m.Migration, t); err != nil {
-			return err
-		}
+	if err := s.recordTables(ctx, tx, m.Migration, plan.Tables); err != nil {
+		return err
 	}
 	suffix := versionSuffix(plan.To)
 	if err := s.createTables(ctx, tx, names(plan.replayed()), suffix); err != nil {
@@ -42,13 +41,20 @@ func (s *Schema) makeTables(ctx context.Context, tx pgx.Tx, plan *Plan, m *migra
 	return fits(ctx, tx, s.projections(plan, suffix), source)
 }
 
-// recordTable notes what a migration does with a table.
-func (s *Schema) recordTable(ctx context.Context, tx pgx.Tx, migration int64, t TableChange) error {
+// recordTables notes what a migration does with tables.
+func (s *Schema) recordTables(ctx context.Context, tx pgx.Tx, migration int64, tables []TableChange) error {
+	var kinds, projectors, built []string
+	for _, t := range tables {
+		kinds, projectors, built = append(kinds, string(t.Kind)), append(projectors, t.Projector), append(built, t.Built)
+	}
 	_, err := tx.Exec(ctx, s.sql(`
 		insert into %SCHEMA%.projector_tables (migration_id, table_name, change, projector, built_name)
-		values ($1, $2, $3, nullif($4, ''), nullif($5, ''))`), pg.Once, migration, t.Table, t.Kind, t.Projector, t.Built)
+		select $1::bigint, name, change, nullif(projector, ''), nullif(built, '')
+		from rows from (pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[]), pg_catalog.unnest($5::text[]))
+			as t (name, change, projector, built)`),
+		pg.Once, migration, names(tables), kinds, projectors, built)
 	if err != nil {
-		return fmt.Errorf("recording table %s: %w", t.Table, err)
+		return fmt.Errorf("recording the tables %s: %w", strings.Join(names(tables), ", "), err)
 	}
 	return nil
 }
@@ -102,7 +108,9 @@ func fits(ctx context.Context, tx pgx.Tx, set *projections.Set, source *eventsto
 
 // createTables runs the tables' files.
 func (s *Schema) createTables(ctx context.Context, tx pgx.Tx, tables []string, suffix string) error {
-	for _, table := range tables {
+	made := make([]string, len(tables))
+	for i, table := range tables {
+		made[i] = table + suffix
 		f := s.def.files[table+".sql"]
 		if err := s.runFile(ctx, tx, f, suffix); err != nil {
 			if !pg.IsConnectionLost(err) && ctx.Err() == nil && !errors.Is(err, ErrDefinition) {
@@ -110,23 +118,24 @@ func (s *Schema) createTables(ctx context.Context, tx pgx.Tx, tables []string, s
 			}
 			return err
 		}
-		exists, err := s.exists(ctx, tx, table+suffix)
-		if err != nil {
-			return err
-		}
-		if !exists {
-			return fmt.Errorf("%w: %s ran, but there is no table %s afterwards; leave schema names out of it", ErrDefinition, f.name, pg.Table(s.def.Schema, table+suffix))
-		}
-		if unlogged, err := s.unlogged(ctx, tx, table+suffix); err != nil {
-			return err
-		} else if len(unlogged) > 0 {
-			return fmt.Errorf("%w: %s makes %s unlogged: a crash of the server empties it, and %s", ErrDefinition, f.name, strings.Join(unlogged, ", "), notAgain)
-		}
 		if err := s.checkStrays(ctx, tx, f, tables, suffix); err != nil {
 			return err
 		}
 	}
-	return nil
+	exist, err := s.existing(ctx, tx, made...)
+	if err != nil {
+		return err
+	}
+	for i, table := range made {
+		if !slices.Contains(exist, table) {
+			return fmt.Errorf("%w: %s.sql ran, but there is no table %s afterwards", ErrDefinition, tables[i], pg.Table(s.def.Schema, table))
+		}
+	}
+	unlogged, err := s.unlogged(ctx, tx, made...)
+	if err == nil && len(unlogged) > 0 {
+		err = fmt.Errorf("%w: the SQL files make %s unlogged: a crash of the server empties it, and %s", ErrDefinition, strings.Join(unlogged, ", "), notAgain)
+	}
+	return err
 }
 
 // notAgain is why view tables may not be unlogged.
@@ -193,15 +202,28 @@ func (s *Schema) checkStrays(ctx context.Context, tx pgx.Tx, f sqlFile, tables [
 	for i, t := range tables {
 		made[i] = pg.Table(s.def.Schema, t+suffix)
 	}
-	shards := ""
-	if citus, err := pg.HasCitus(ctx, tx); err != nil {
-		return err
-	} else if citus { // those on this node are dropped with their table
-		shards = "and not (d.classid = 'pg_class'::regclass and pg_catalog.relation_is_a_known_shard(d.objid::regclass))"
+	strays, err := findStrays(ctx, tx, made, "")
+	if err == nil && len(strays) > 0 {
+		var citus bool
+		if citus, err = pg.HasCitus(ctx, tx); citus { // shards on this node are dropped with their table
+			strays, err = findStrays(ctx, tx, made, "and not (d.classid = 'pg_class'::regclass and pg_catalog.relation_is_a_known_shard(d.objid::regclass))")
+		}
 	}
+	if err != nil {
+		return fmt.Errorf("looking for what %s has made: %w", f.name, err)
+	}
+	if len(strays) > 0 {
+		return fmt.Errorf("%w: %s makes %s, which is not dropped with its table; leave schema names out of it, or create that beforehand, outside of the view schema's files",
+			ErrDefinition, f.name, strings.Join(strays, ", "))
+	}
+	return nil
+}
+
+// findStrays lists what tx has made that is not dropped with one of the tables.
+func findStrays(ctx context.Context, tx pgx.Tx, tables []string, condition string) ([]string, error) {
 	// Everything that lives in a schema depends on it, unless it is a part of something else that does. What we see although
 	// its transaction is in progress is ours; a savepoint has an id of its own, above the transaction's, which has age 0.
-	strays, err := pg.Collect(ctx, tx, pgx.RowTo[string], `
+	return pg.Collect(ctx, tx, pgx.RowTo[string], `
 		with recursive ours (classid, objid) as (
 			select 'pg_class'::regclass::oid, to_regclass(t)::oid from pg_catalog.unnest($1::text[]) t
 			union
@@ -215,14 +237,6 @@ func (s *Schema) checkStrays(ctx context.Context, tx pgx.Tx, f sqlFile, tables [
 		  and d.deptype = 'n'
 		  and case when age(d.xmin) <= 0 then pg_xact_status((pg_current_xact_id()::text::int8 - age(d.xmin))::text::xid8) = 'in progress' end
 		  and not exists (select from ours o where o.classid = d.classid and o.objid = d.objid)
-		  `+shards+`
-		order by 1`, pg.Once, made)
-	if err != nil {
-		return fmt.Errorf("looking for what %s has made: %w", f.name, err)
-	}
-	if len(strays) > 0 {
-		return fmt.Errorf("%w: %s makes %s, which is not dropped with its table; create it beforehand, outside of the view schema's files",
-			ErrDefinition, f.name, strings.Join(strays, ", "))
-	}
-	return nil
+		  `+condition+`
+		order by 1`, pg.Once, tables)
 }
