@@ -42,40 +42,37 @@ func BatchSize(set *projections.Set, l eventstore.Layout, events int64, workers 
 // merged, the tables' indexes and statistics. If there are ordered projectors, it writes their lane. It is part of the transaction
 // that makes the tables.
 func (j *Job) Prepare(ctx context.Context, tx pgx.Tx, parts []eventstore.Part, merged, indexed, tables []string) error {
-	insert := &pgx.Batch{}
-	number := 0
-	add := func(phase Phase, from, to, table *string, estimate int64) {
-		number++
-		insert.Queue(j.sql(`
-			insert into %SCHEMA%.projector_batches (migration_id, number, phase, from_id, to_id, table_name, estimate)
-			values ($1, $2, $3, $4, $5, $6, $7)`), j.Migration, number, int(phase), from, to, table, estimate)
+	var phases, estimates []int64
+	var from, to, names []string
+	add := func(phase Phase, lower, upper, table string, estimate int64) {
+		phases, estimates = append(phases, int64(phase)), append(estimates, estimate)
+		from, to, names = append(from, lower), append(to, upper), append(names, table)
 	}
 	for _, p := range parts {
-		add(PhaseReplay, bound(p.From.String()), bound(p.To.String()), nil, p.Events)
+		add(PhaseReplay, p.From.String(), p.To.String(), "", p.Events)
 	}
 	for _, t := range merged {
-		add(PhaseMerge, nil, nil, &t, 0)
+		add(PhaseMerge, "", "", t, 0)
 	}
 	for _, t := range indexed {
-		add(PhaseIndex, nil, nil, &t, 0)
+		add(PhaseIndex, "", "", t, 0)
 	}
 	for _, t := range tables {
-		add(PhaseAnalyze, nil, nil, &t, 0)
+		add(PhaseAnalyze, "", "", t, 0)
 	}
-	if j.hasLane() {
-		insert.Queue(j.sql("insert into %SCHEMA%.projector_lanes (migration_id) values ($1)"), j.Migration)
+	_, err := tx.Exec(ctx, j.sql(`
+		insert into %SCHEMA%.projector_batches (migration_id, number, phase, from_id, to_id, table_name, estimate)
+		select $1::bigint, number, phase, nullif(from_id, ''), nullif(to_id, ''), nullif(table_name, ''), estimate
+		from rows from (pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::text[]), pg_catalog.unnest($4::text[]), pg_catalog.unnest($5::text[]),
+			pg_catalog.unnest($6::bigint[])) with ordinality as b (phase, from_id, to_id, table_name, estimate, number)`),
+		pg.Once, j.Migration, phases, from, to, names, estimates)
+	if err == nil && j.hasLane() {
+		_, err = tx.Exec(ctx, j.sql("insert into %SCHEMA%.projector_lanes (migration_id) values ($1)"), pg.Once, j.Migration)
 	}
-	if err := tx.SendBatch(ctx, insert).Close(); err != nil {
+	if err != nil {
 		return fmt.Errorf("writing the batches: %w", err)
 	}
 	return nil
-}
-
-func bound(id string) *string {
-	if id == "" {
-		return nil
-	}
-	return &id
 }
 
 // batch is one that this worker has claimed.

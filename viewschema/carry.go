@@ -49,6 +49,9 @@ func listBelongings(ctx context.Context, tx pgx.Tx, plan *Plan, successions []su
 			live, built, archived = append(live, p.relation()), append(built, p.builtRelation()), append(archived, p.archivedRelation())
 		}
 	}
+	if len(leaving) == 0 {
+		return nil, nil
+	}
 	found, err := pg.Collect(ctx, tx, pgx.RowToStructByPos[belonging], belongingsQuery, pg.Once, live, built, archived, plan.back, leaving, !plan.unindexed)
 	if err != nil {
 		return nil, fmt.Errorf("listing what belongs to the live tables: %w", err)
@@ -66,7 +69,7 @@ func listBelongings(ctx context.Context, tx pgx.Tx, plan *Plan, successions []su
 func qualified(ctx context.Context, tx pgx.Tx, fn func() error) error {
 	var path, now string
 	// PostgreSQL computes a select list in its order.
-	err := tx.QueryRow(ctx, "select current_setting('search_path'), pg_catalog.set_config('search_path', 'pg_catalog', true)", pg.Once).Scan(&path, &now)
+	err := tx.QueryRow(ctx, "select current_setting('search_path'), "+qualifying, pg.Once).Scan(&path, &now)
 	if err != nil {
 		return fmt.Errorf("setting the search path: %w", err)
 	}
@@ -75,6 +78,9 @@ func qualified(ctx context.Context, tx pgx.Tx, fn func() error) error {
 	}
 	return searchPath(ctx, tx, path)
 }
+
+// qualifying sets that search path, in SQL.
+const qualifying = "pg_catalog.set_config('search_path', 'pg_catalog', true)"
 
 func searchPath(ctx context.Context, tx pgx.Tx, path string) error {
 	if _, err := tx.Exec(ctx, "select pg_catalog.set_config('search_path', $1, true)", pg.Once, path); err != nil {

@@ -13,33 +13,41 @@ import (
 // checkCutover refuses a cutover that would leave something behind on the archived table: what depends on a table is bound
 // to the table, not to its name, and stays with it when it is renamed. It returns what can be made anew for the new table.
 func (s *Schema) checkCutover(ctx context.Context, tx pgx.Tx, plan *Plan) (all []belonging, err error) {
-	r := &refusal{}
-	var built []string
-	for _, t := range plan.replayed() {
-		built = append(built, t.Built)
-	}
-	err = qualified(ctx, tx, func() error {
-		successions, err := s.successions(ctx, tx, plan)
-		if err != nil {
-			return err
-		}
-		if all, err = listBelongings(ctx, tx, plan, successions); err != nil {
-			return err
-		}
-		for _, b := range all {
-			if b.Problem != "" {
-				r.add("%s would stay behind with the archived table: %s; drop it before the cutover and create it again after", b.What, b.Problem)
-			}
-		}
-		if err := addTaken(ctx, tx, successions, r); err != nil {
-			return err
-		}
-		return errors.Join(s.ensureLogged(ctx, tx), s.refuseUnlogged(ctx, tx, r, built...), addDependents(ctx, tx, successions, r))
+	var refused error
+	err = qualified(ctx, tx, func() (err error) {
+		all, refused, err = s.examineCutover(ctx, tx, plan)
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return all, r.orNil()
+	return all, refused
+}
+
+// examineCutover is checkCutover with the search path of qualified, and a refusal apart from what went wrong.
+func (s *Schema) examineCutover(ctx context.Context, tx pgx.Tx, plan *Plan) (all []belonging, refused, err error) {
+	successions, err := s.successions(ctx, tx, plan)
+	if err != nil {
+		return nil, nil, err
+	}
+	if all, err = listBelongings(ctx, tx, plan, successions); err != nil {
+		return nil, nil, err
+	}
+	r := &refusal{}
+	for _, b := range all {
+		if b.Problem != "" {
+			r.add("%s would stay behind with the archived table: %s; drop it before the cutover and create it again after", b.What, b.Problem)
+		}
+	}
+	var built []string
+	for _, t := range plan.replayed() {
+		built = append(built, t.Built)
+	}
+	if err := addTaken(ctx, tx, successions, r); err != nil {
+		return nil, nil, err
+	}
+	err = errors.Join(s.ensureLogged(ctx, tx), s.refuseUnlogged(ctx, tx, r, built...), addDependents(ctx, tx, successions, r))
+	return all, r.orNil(), err
 }
 
 func addDependents(ctx context.Context, tx pgx.Tx, successions []succession, r *refusal) error {
@@ -50,6 +58,9 @@ func addDependents(ctx context.Context, tx pgx.Tx, successions []succession, r *
 			live, archived, tables = append(live, p.relation()), append(archived, p.archived), append(tables, p.of.Table)
 			replayed = append(replayed, p.given())
 		}
+	}
+	if len(live) == 0 {
+		return nil
 	}
 	rows, err := tx.Query(ctx, dependents, pg.Once, live, archived, replayed, tables)
 	if err != nil {

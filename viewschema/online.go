@@ -159,16 +159,17 @@ func (s *Schema) tell(ctx context.Context, job *replay.Job, r *Result) error {
 		}
 		r.Events, r.Rows = p.EventsDone, p.Rows
 		var state replay.State
-		err = tx.QueryRow(ctx, s.sql("select state, cut, cut_reason from %SCHEMA%.projector_migrations where id = $1"), pg.Once, job.Migration).
-			Scan(&state, &r.Cut, &r.CutReason)
+		err = tx.QueryRow(ctx, s.sql(`
+			select state, cut, cut_reason, (select count(*) from %SCHEMA%.projector_parked_events where migration_id = id)
+			from %SCHEMA%.projector_migrations where id = $1`), pg.Once, job.Migration).
+			Scan(&state, &r.Cut, &r.CutReason, &r.Parked)
 		switch {
 		case errors.Is(err, pgx.ErrNoRows), err == nil && state == replay.Aborting: // after our last batch
 			return fmt.Errorf("%w: migration %d was aborted", ErrState, job.Migration)
 		case err != nil:
 			return fmt.Errorf("reading the cut of migration %d: %w", job.Migration, err)
 		}
-		r.Parked, err = s.countParked(ctx, tx, job.Ledger)
-		return err
+		return nil
 	})
 }
 

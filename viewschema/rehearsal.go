@@ -46,9 +46,9 @@ func (s *Schema) hanging(ctx context.Context, plan *Plan) error {
 	return err
 }
 
-// ahead runs what warns of the cutover. A lost connection is no reason to fail: the plan tells the same.
+// ahead runs what warns of the cutover, with the search path of qualified. A lost connection is no reason to fail: the plan tells the same.
 func (s *Schema) ahead(ctx context.Context, warn func(tx pgx.Tx) error) error {
-	if err := pg.InTx(ctx, s.db, pg.PointList, warn); !pg.IsConnectionLost(err) {
+	if err := pg.InTx(ctx, pg.Configured{DB: s.db, Settings: qualifying}, pg.PointList, warn); !pg.IsConnectionLost(err) {
 		return err
 	}
 	return nil
@@ -57,7 +57,10 @@ func (s *Schema) ahead(ctx context.Context, warn func(tx pgx.Tx) error) error {
 // foresee warns, of tables that were made just now, of what will block their cutover: there is time to see to it.
 func (s *Schema) foresee(ctx context.Context, plan *Plan) error {
 	return s.ahead(ctx, func(tx pgx.Tx) error {
-		_, err := s.checkCutover(ctx, tx, plan)
+		_, blocks, err := s.examineCutover(ctx, tx, plan)
+		if err == nil {
+			err = blocks
+		}
 		refused, ok := errors.AsType[*refusal](err)
 		if !ok {
 			return err
@@ -72,7 +75,7 @@ func (s *Schema) foresee(ctx context.Context, plan *Plan) error {
 // warnOfLacking warns of what tables that are built will be without, while there is time to see to it.
 func (s *Schema) warnOfLacking(ctx context.Context, plan *Plan) error {
 	return s.ahead(ctx, func(tx pgx.Tx) error {
-		notes, err := s.lacking(ctx, tx, plan, true)
+		notes, err := s.listLacking(ctx, tx, plan, true)
 		for _, text := range notes {
 			s.opts.Log.Warn().Msg(text)
 		}

@@ -145,6 +145,9 @@ func addTaken(ctx context.Context, q pg.Querier, successions []succession, r *re
 			wanted[p.archivedRelation()] = "the archived partition " + p.name
 		}
 	}
+	if len(wanted) == 0 {
+		return nil
+	}
 	taken, err := pg.Collect(ctx, q, pgx.RowTo[string], "select r from pg_catalog.unnest($1::text[]) r where to_regclass(r) is not null order by 1",
 		pg.Once, slices.Collect(maps.Keys(wanted)))
 	if err != nil {
