@@ -108,9 +108,7 @@ func fits(ctx context.Context, tx pgx.Tx, set *projections.Set, source *eventsto
 
 // createTables runs the tables' files.
 func (s *Schema) createTables(ctx context.Context, tx pgx.Tx, tables []string, suffix string) error {
-	made := make([]string, len(tables))
-	for i, table := range tables {
-		made[i] = table + suffix
+	for _, table := range tables {
 		f := s.def.files[table+".sql"]
 		if err := s.runFile(ctx, tx, f, suffix); err != nil {
 			if !pg.IsConnectionLost(err) && ctx.Err() == nil && !errors.Is(err, ErrDefinition) {
@@ -119,23 +117,43 @@ func (s *Schema) createTables(ctx context.Context, tx pgx.Tx, tables []string, s
 			return err
 		}
 		if err := s.checkStrays(ctx, tx, f, tables, suffix); err != nil {
+			if missing := s.checkMade(ctx, tx, suffix, table); missing != nil { // it may be in another schema
+				return missing
+			}
 			return err
 		}
 	}
+	if err := s.checkMade(ctx, tx, suffix, tables...); err != nil {
+		return err
+	}
+	unlogged, err := s.unlogged(ctx, tx, suffixed(tables, suffix)...)
+	if err == nil && len(unlogged) > 0 {
+		err = fmt.Errorf("%w: the SQL files make %s unlogged: a crash of the server empties it, and %s", ErrDefinition, strings.Join(unlogged, ", "), notAgain)
+	}
+	return err
+}
+
+func suffixed(tables []string, suffix string) []string {
+	list := make([]string, len(tables))
+	for i, t := range tables {
+		list[i] = t + suffix
+	}
+	return list
+}
+
+// checkMade looks whether the tables are there that their files were to make.
+func (s *Schema) checkMade(ctx context.Context, tx pgx.Tx, suffix string, tables ...string) error {
+	made := suffixed(tables, suffix)
 	exist, err := s.existing(ctx, tx, made...)
 	if err != nil {
 		return err
 	}
 	for i, table := range made {
 		if !slices.Contains(exist, table) {
-			return fmt.Errorf("%w: %s.sql ran, but there is no table %s afterwards", ErrDefinition, tables[i], pg.Table(s.def.Schema, table))
+			return fmt.Errorf("%w: %s.sql ran, but there is no table %s afterwards; leave schema names out of it", ErrDefinition, tables[i], pg.Table(s.def.Schema, table))
 		}
 	}
-	unlogged, err := s.unlogged(ctx, tx, made...)
-	if err == nil && len(unlogged) > 0 {
-		err = fmt.Errorf("%w: the SQL files make %s unlogged: a crash of the server empties it, and %s", ErrDefinition, strings.Join(unlogged, ", "), notAgain)
-	}
-	return err
+	return nil
 }
 
 // notAgain is why view tables may not be unlogged.
@@ -213,7 +231,7 @@ func (s *Schema) checkStrays(ctx context.Context, tx pgx.Tx, f sqlFile, tables [
 		return fmt.Errorf("looking for what %s has made: %w", f.name, err)
 	}
 	if len(strays) > 0 {
-		return fmt.Errorf("%w: %s makes %s, which is not dropped with its table; leave schema names out of it, or create that beforehand, outside of the view schema's files",
+		return fmt.Errorf("%w: %s makes %s, which is not dropped with its table; create it beforehand, outside of the view schema's files",
 			ErrDefinition, f.name, strings.Join(strays, ", "))
 	}
 	return nil
