@@ -295,7 +295,7 @@ func (r *Reader) collation(ctx context.Context, q pg.Querier) (string, error) {
 					and coalesce(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c') = 'c' -- PostgreSQL 14 has no other
 				where a.attrelid = $1 and a.attname = $2), false),
 			current_setting('client_encoding') <> current_setting('server_encoding')`,
-		r.oid, r.mapping.AggregateID).Scan(&bytewise, &converted)
+		pg.Once, r.oid, r.mapping.AggregateID).Scan(&bytewise, &converted)
 	if err != nil {
 		return "", fmt.Errorf("looking up the collation of %s.%s: %w", r.relation, r.mapping.AggregateID, err)
 	}
@@ -318,7 +318,7 @@ func columnTypes(ctx context.Context, q pg.Querier, relation uint32) (map[string
 		from pg_catalog.pg_attribute a
 		join pg_catalog.pg_type t on t.oid = a.atttypid
 		left join pg_catalog.pg_collation c on c.oid = a.attcollation
-		where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped`, relation, ambiguous)
+		where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped`, pg.Once, relation, ambiguous)
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ func (r *Reader) Layout(ctx context.Context, q pg.Querier) (Layout, error) {
 				join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 				join pg_catalog.pg_stats s on s.schemaname = n.nspname and s.tablename = c.relname
 				where s.attname = $2 and not s.inherited and s.correlation is not null
-			), 0)::float8`, r.base.table, r.mapping.AggregateID).Scan(&l.Bytes, &l.Cache, &l.Indexed, &l.Correlation)
+			), 0)::float8`, pg.Once, r.base.table, r.mapping.AggregateID).Scan(&l.Bytes, &l.Cache, &l.Indexed, &l.Correlation)
 	l.Indexed = l.Indexed && r.collate == ""
 	if err == nil && r.distributed {
 		_, l.Bytes, err = r.clusterSize(ctx, q)

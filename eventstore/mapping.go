@@ -185,7 +185,7 @@ func (r *Reader) find(ctx context.Context, q pg.Querier) error {
 		select c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), c.relkind::text, pg_is_in_recovery()
 		from pg_catalog.pg_class c
 		join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-		where c.oid = to_regclass($1)`, name).Scan(&r.oid, &r.relation, &kind, &r.standby)
+		where c.oid = to_regclass($1)`, pg.Once, name).Scan(&r.oid, &r.relation, &kind, &r.standby)
 	if errors.Is(err, pgx.ErrNoRows) {
 		database, path, err := whereabouts(ctx, q)
 		if err != nil {

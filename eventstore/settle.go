@@ -123,7 +123,7 @@ func (r *Reader) ends(ctx context.Context, db pg.Querier) (lowest, highest int64
 		return fmt.Sprintf("(select %[1]s from %[2]s where %[1]s is not null%[3]s order by %[1]s %[4]s limit 1)::int8",
 			r.position, from, where, order)
 	}
-	err = db.QueryRow(ctx, fmt.Sprintf("select coalesce(%s, 1), coalesce(%s, 0)", end("asc"), end("desc"))).Scan(&lowest, &highest)
+	err = db.QueryRow(ctx, fmt.Sprintf("select coalesce(%s, 1), coalesce(%s, 0)", end("asc"), end("desc")), pg.Once).Scan(&lowest, &highest)
 	if err != nil {
 		return 0, 0, fmt.Errorf("reading the positions of %s: %w", r.relation, err)
 	}
@@ -150,7 +150,7 @@ func (r *Reader) copied(ctx context.Context, db pg.Querier) (reason string, err 
 			select
 			from pg_catalog.pg_subscription_rel
 			where srrelid in (`+pg.Tree("$1")+`))`,
-		cmp.Or(r.base.table, r.oid)).Scan(&subscribed)
+		pg.Once, cmp.Or(r.base.table, r.oid)).Scan(&subscribed)
 	if err != nil {
 		return "", fmt.Errorf("looking up subscriptions to %s: %w", r.relation, err)
 	}
@@ -257,7 +257,7 @@ func (r *Reader) distrust(ctx context.Context, db pg.Querier, highest int64) (se
 			limit 1
 		) owned on true
 		left join pg_catalog.pg_sequence s on s.seqrelid = owned.sequence
-		where a.attrelid = $1 and a.attname = $2`, r.base.table, r.base.position).
+		where a.attrelid = $1 and a.attname = $2`, pg.Once, r.base.table, r.base.position).
 		Scan(&sequence, &increment, &cache, &readable, &name, &role, &standby)
 	if err != nil {
 		return 0, 0, "", fmt.Errorf("looking up the sequence of %s.%s: %w", r.relation, r.mapping.Position, err)
@@ -276,7 +276,7 @@ func (r *Reader) distrust(ctx context.Context, db pg.Querier, highest int64) (se
 	if other, err := r.otherDefault(ctx, db, sequence); err != nil || other != "" {
 		return 0, 0, other, err
 	}
-	err = db.QueryRow(ctx, "select coalesce(pg_catalog.pg_sequence_last_value($1), 0)", sequence).Scan(&last)
+	err = db.QueryRow(ctx, "select coalesce(pg_catalog.pg_sequence_last_value($1), 0)", pg.Once, sequence).Scan(&last)
 	if err != nil {
 		return 0, 0, "", fmt.Errorf("reading the sequence of %s: %w", position, err)
 	}
@@ -310,7 +310,7 @@ func (r *Reader) otherDefault(ctx context.Context, db pg.Querier, sequence uint3
 				from pg_catalog.pg_depend own
 				join pg_catalog.pg_sequence s on s.seqrelid = own.objid
 				where own.classid = 'pg_class'::regclass and own.refclassid = 'pg_class'::regclass and own.refobjid = a.attrelid
-				  and own.refobjsubid = a.attnum and own.deptype = 'i'))`, r.base.table, r.base.position, sequence).Scan(&reason)
+				  and own.refobjsubid = a.attnum and own.deptype = 'i'))`, pg.Once, r.base.table, r.base.position, sequence).Scan(&reason)
 	if err != nil {
 		return "", fmt.Errorf("looking up the defaults below %s: %w", r.relation, err)
 	}

@@ -39,7 +39,7 @@ func (r *Reader) planned(ctx context.Context, q pg.Querier) (int64, error) {
 	where, args := r.where(Selection{})
 	var plan []byte
 	sql := fmt.Sprintf("explain (format json) select 1 from %s where %s", r.from(""), where)
-	if err := q.QueryRow(ctx, sql, args...).Scan(&plan); err != nil {
+	if err := q.QueryRow(ctx, sql, append([]any{pg.Once}, args...)...).Scan(&plan); err != nil {
 		return 0, fmt.Errorf("estimating the number of events: %w", err)
 	}
 	var nodes []struct {

@@ -14,7 +14,7 @@ func (r *Reader) Tables(ctx context.Context, q pg.Querier) ([]uint32, error) {
 	tables, err := pg.Collect(ctx, q, pgx.RowTo[uint32], `
 		select c.oid
 		from (`+pg.Tree("$1")+`) tree join pg_catalog.pg_class c on c.oid = tree.id and c.relkind <> 'p'
-		order by 1`, r.base.table)
+		order by 1`, pg.Once, r.base.table)
 	if err != nil {
 		return nil, fmt.Errorf("listing the tables of %s: %w", r.relation, err)
 	}

@@ -27,7 +27,7 @@ func (r *Reader) Types(ctx context.Context, q pg.Querier, all bool) (list []Type
 	}
 	where, args := r.where(Selection{})
 	sql := fmt.Sprintf("select %s::text, count(*) from %s where %s group by 1 order by 1", r.typ, r.from(sample), where)
-	list, err = pg.Collect(ctx, q, pgx.RowToStructByPos[TypeCount], sql, args...)
+	list, err = pg.Collect(ctx, q, pgx.RowToStructByPos[TypeCount], sql, append([]any{pg.Once}, args...)...)
 	if err != nil {
 		return nil, false, fmt.Errorf("listing event types: %w", err)
 	}

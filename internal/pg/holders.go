@@ -45,7 +45,7 @@ func Holders(ctx context.Context, q Querier, relations []uint32, modes ...string
 			  and relation in (`+Tree("pg_catalog.unnest($1::oid[])")+`)
 		) l
 		left join pg_catalog.pg_stat_activity a on a.pid = l.pid
-		order by a.xact_start nulls first`, relations, modes)
+		order by a.xact_start nulls first`, Once, relations, modes)
 	if err != nil {
 		return nil, fmt.Errorf("looking for who holds locks: %w", err)
 	}
