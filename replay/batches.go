@@ -122,14 +122,47 @@ func (j *Job) batch(row pgx.CollectableRow) (b batch, err error) {
 
 // claim locks the batch for the rest of the transaction. It returns false if somebody else has it, or if it is done.
 func (j *Job) claim(ctx context.Context, tx pgx.Tx, b batch) (ours bool, err error) {
-	tag, err := tx.Exec(ctx, j.sql(`
-		select from %SCHEMA%.projector_batches
-		where migration_id = $1 and number = $2 and done_at is null
-		for update skip locked`), pg.Once, j.Migration, b.number)
+	rows, err := tx.Query(ctx, j.claimQuery(), pg.Once, j.Migration, b.number)
 	if err != nil {
 		return false, fmt.Errorf("claiming %s: %w", b, err)
 	}
-	return tag.RowsAffected() == 1, nil
+	return b.claimed(rows)
+}
+
+// claimQuery yields a row if it can lock the batch.
+func (j *Job) claimQuery() string {
+	return j.sql(`
+		select from %SCHEMA%.projector_batches
+		where migration_id = $1 and number = $2 and done_at is null
+		for update skip locked`)
+}
+
+func (b batch) claimed(rows pgx.Rows) (ours bool, err error) {
+	rows.Close()
+	if err := rows.Err(); err != nil {
+		return false, fmt.Errorf("claiming %s: %w", b, err)
+	}
+	return rows.CommandTag().RowsAffected() == 1, nil
+}
+
+// begin enters, claims the batch and reads which aggregates are left out, all in one round trip: a reader waits for it. If somebody else has
+// the batch, or it is done, it is not ours.
+func (j *Job) begin(ctx context.Context, tx pgx.Tx, b batch) (cut int64, ours bool, left leftOut, err error) {
+	all := &pgx.Batch{}
+	all.Queue(j.lockQuery("for key share"), j.Migration, RunLock, j.Ledger.Run).QueryRow(func(row pgx.Row) (err error) {
+		cut, err = j.locked(row, Building, Built) // built: by another process, which found all batches done
+		return err
+	})
+	all.Queue(j.claimQuery(), j.Migration, b.number).Query(func(rows pgx.Rows) (err error) {
+		ours, err = b.claimed(rows)
+		return err
+	})
+	all.Queue(j.leftOutQuery(""), j.Migration).Query(func(rows pgx.Rows) (err error) {
+		left, err = j.collectLeftOut(rows)
+		return err
+	})
+	err = tx.SendBatch(ctx, all).Close()
+	return cut, ours, left, err
 }
 
 // claimNext locks a batch of the first phase that is not complete, for the rest of the transaction. It returns false if

@@ -50,11 +50,19 @@ func (l Ledger) Own(ctx context.Context, tx pgx.Tx, want ...State) (cut int64, e
 	return l.lock(ctx, tx, "for update", want...)
 }
 
-// lock begins to hold what others wait for; see claiming.
 func (l Ledger) lock(ctx context.Context, tx pgx.Tx, mode string, want ...State) (cut int64, err error) {
+	return l.locked(tx.QueryRow(ctx, l.lockQuery(mode), pg.Once, l.Migration, RunLock, l.Run), want...)
+}
+
+// lockQuery begins to hold what others wait for; see claiming.
+func (l Ledger) lockQuery(mode string) string {
+	return l.sql("select state, cut, "+claiming+" from %SCHEMA%.projector_migrations where id = $1 ") + mode
+}
+
+// locked reads the row of lockQuery.
+func (l Ledger) locked(row pgx.Row, want ...State) (cut int64, err error) {
 	var state State
-	err = tx.QueryRow(ctx, l.sql("select state, cut, "+claiming+" from %SCHEMA%.projector_migrations where id = $1 ")+mode, pg.Once, l.Migration, RunLock, l.Run).
-		Scan(&state, &cut, nil, nil)
+	err = row.Scan(&state, &cut, nil, nil)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return 0, l.gone()

@@ -76,23 +76,22 @@ func (j *Job) leftOut(ctx context.Context, tx pgx.Tx, aggregates []projections.I
 	for i, id := range aggregates {
 		ids[i] = id.String()
 	}
-	return j.readLeftOut(ctx, tx, "and aggregate_id = any ($2)", ids)
-}
-
-// allLeftOut is leftOut for all aggregates.
-func (j *Job) allLeftOut(ctx context.Context, tx pgx.Tx) (leftOut, error) {
-	return j.readLeftOut(ctx, tx, "")
-}
-
-func (j *Job) readLeftOut(ctx context.Context, tx pgx.Tx, which string, args ...any) (leftOut, error) {
-	rows, err := tx.Query(ctx, j.sql("select aggregate_id from %SCHEMA%.projector_parked_events where migration_id = $1 "+which+" for share"),
-		append([]any{pg.Once, j.Migration}, args...)...)
+	rows, err := tx.Query(ctx, j.leftOutQuery("and aggregate_id = any ($2)"), pg.Once, j.Migration, ids)
 	if err != nil {
 		return nil, fmt.Errorf("reading the parked aggregates: %w", err)
 	}
+	return j.collectLeftOut(rows)
+}
+
+// leftOutQuery yields the ids of those of which a condition holds.
+func (j *Job) leftOutQuery(condition string) string {
+	return j.sql("select aggregate_id from %SCHEMA%.projector_parked_events where migration_id = $1 " + condition + " for share")
+}
+
+func (j *Job) collectLeftOut(rows pgx.Rows) (leftOut, error) {
 	left := leftOut{}
 	var text string
-	_, err = pgx.ForEachRow(rows, []any{&text}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&text}, func() error {
 		id, err := j.aggregate(text)
 		left[id] = true
 		return err

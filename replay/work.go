@@ -64,11 +64,7 @@ func (w *worker) batch(ctx context.Context, f *feed) error {
 	var read, rows int64
 	// The server may sort for long before it has the first event. We are not stuck while we wait for it.
 	err := pg.InTx(ctx, session(w.job.DB, 0), pg.PointBatch, func(tx pgx.Tx) error {
-		cut, err := w.job.enter(ctx, tx, Building, Built) // built: by another process, which found all batches done
-		if err != nil {
-			return err
-		}
-		ours, err := w.job.claim(ctx, tx, f.batch)
+		cut, ours, left, err := w.job.begin(ctx, tx, f.batch)
 		if err != nil {
 			return err
 		}
@@ -81,7 +77,7 @@ func (w *worker) batch(ctx context.Context, f *feed) error {
 		}
 		claimed = true
 		f.claim <- claim{ours: true, cut: cut}
-		if rows, err = w.rebuild(ctx, tx, f, cut, &read); err != nil {
+		if rows, err = w.rebuild(ctx, tx, f, cut, left, &read); err != nil {
 			return f.batch.failed("replaying", w.job.Version, err)
 		}
 		return nil
@@ -98,15 +94,11 @@ func (w *worker) batch(ctx context.Context, f *feed) error {
 }
 
 // rebuild applies what the reader sends and records what is above the cut.
-func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, read *int64) (rows int64, err error) {
+func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, left leftOut, read *int64) (rows int64, err error) {
 	if err := w.run.Begin(ctx, tx, nil); err != nil {
 		return 0, err
 	}
 	above := w.job.entries()
-	left, err := w.job.allLeftOut(ctx, tx)
-	if err != nil {
-		return 0, err
-	}
 	var failed poison
 	for first := true; ; first = false {
 		began := time.Now()
