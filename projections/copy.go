@@ -62,6 +62,9 @@ func (b *copyBuffer) copyTo(ctx context.Context, conn *pgx.Conn, sql string) (in
 		return 0, nil
 	}
 	tag, err := conn.PgConn().CopyFrom(ctx, &copyReader{rest: copyHeader, chunks: b.chunks[:b.last+1]}, sql)
+	if conn.IsClosed() { // CopyFrom has not waited for its goroutine then, which may still read the chunks
+		*b = copyBuffer{}
+	}
 	return tag.RowsAffected(), err
 }
 

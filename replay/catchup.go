@@ -35,12 +35,7 @@ type Pass struct {
 // ledger stays as long as it is. If another server takes over meanwhile that lacks what was settled, it settles anew.
 func (j *Job) CatchUp(ctx context.Context, wait eventstore.Wait) (p Pass, err error) {
 	began := time.Now()
-	t := trouble{}
-	for err = errMoved; errors.Is(err, errMoved); {
-		if err = j.catchUp(ctx, wait, &p); errors.Is(err, errMoved) && !t.again(ctx, j, err) {
-			break
-		}
-	}
+	err = j.unmoved(func() error { return j.catchUp(ctx, wait, &p) })
 	p.Elapsed = time.Since(began)
 	return p, err
 }
@@ -74,7 +69,11 @@ func (j *Job) catchUp(ctx context.Context, wait eventstore.Wait, p *Pass) error 
 	}
 	var m *mark
 	if p.Settled && cut.Position > before {
-		if m, err = j.newMark(ctx, cut.Position); err != nil {
+		err = j.trying(ctx, func() (err error) {
+			m, err = j.newMark(ctx, cut.Position)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 		defer m.remove(ctx)
@@ -102,22 +101,14 @@ func (j *Job) catchUp(ctx context.Context, wait eventstore.Wait, p *Pass) error 
 			p.add(j, done)
 		}
 		p.Applying = time.Since(settled)
-		moved := false
-		err := j.Retry(ctx, pg.PointCut, func(tx pgx.Tx) error {
-			err := m.here(ctx, tx)
-			if moved = errors.Is(err, errMoved); moved {
-				return nil
-			}
-			if err == nil {
+		err := j.Retry(ctx, pg.PointCut, func(tx pgx.Tx) (err error) {
+			if err = m.here(ctx, tx); err == nil {
 				lost, err = j.moveCut(ctx, tx, p, cut.Position, tables)
 			}
 			return err
 		})
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case moved:
-			return errMoved
 		}
 		if lost > 0 {
 			j.Log.Warn().Int64("events", lost).Msg("the server has lost what it had committed, as after a crash or a failover: applying it again")

@@ -64,7 +64,11 @@ func (j *Job) applySome(ctx context.Context, p *Pass, settled int64) (held bool,
 		return false, err
 	}
 	c := &catchUp{job: j, groups: make(chan group)}
-	if c.mark, err = j.mark(ctx, settled); err != nil {
+	err = j.trying(ctx, func() (err error) {
+		c.mark, err = j.mark(ctx, settled)
+		return err
+	})
+	if err != nil {
 		return false, err
 	}
 	defer c.mark.remove(ctx)
@@ -116,19 +120,15 @@ func (c *catchUp) total(ctx context.Context) (n int64, err error) {
 // fromStandby runs fn in a snapshot of the standby, with what the ledger lacks there of what is settled. The ledger of the snapshot is
 // older than the one on the primary: what another pass has recorded since is found again, and refused when it is recorded.
 func (c *catchUp) fromStandby(ctx context.Context, fn func(tx pgx.Tx, lacks eventstore.Selection) error) error {
-	t := trouble{}
-	for {
-		err := c.mark.read(ctx, stuck, func(tx pgx.Tx) error {
+	return c.job.trying(ctx, func() error {
+		return c.mark.read(ctx, stuck, func(tx pgx.Tx) error {
 			cut, err := c.job.cut(ctx, tx)
 			if err != nil {
 				return err
 			}
 			return fn(tx, eventstore.Selection{After: cut, UpTo: c.mark.cut, Except: c.job.replayed()})
 		})
-		if err == nil || !t.again(ctx, c.job, err) {
-			return err
-		}
-	}
+	})
 }
 
 // read reads again from the beginning after a lost connection: what is applied by then is not lacking any more.
@@ -228,7 +228,7 @@ func (c *catchUp) apply(ctx context.Context) error {
 		if !open {
 			return nil
 		}
-		fresh := true
+		fresh := g.events != nil
 		var done Pass
 		group := func(tx pgx.Tx) error {
 			cut, err := j.enter(ctx, tx, Built)
@@ -239,14 +239,16 @@ func (c *catchUp) apply(ctx context.Context) error {
 			if _, err := tx.Exec(ctx, "set local synchronous_commit = off"); err != nil {
 				return err
 			}
-			if !fresh || g.events == nil {
+			if fresh {
+				if fresh, err = g.mark.on(ctx, tx); err != nil {
+					return err
+				}
+			}
+			if !fresh {
 				done, err = j.apply(ctx, tx, t, cut, g.aggregates)
 				return err
 			}
 			fresh = false
-			if err := g.mark.here(ctx, tx); err != nil {
-				return err
-			}
 			lacking := slices.DeleteFunc(g.events, func(e projections.Raw) bool { return e.Position <= cut })
 			done, err = j.applyEvents(ctx, tx, t, lacking)
 			return err

@@ -2,7 +2,6 @@ package replay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -163,7 +162,7 @@ func (t *trouble) again(ctx context.Context, j *Job, err error) bool {
 			}
 			return false
 		}
-	case pg.IsRetryable(err) || isRecorded(err) || canceled(err) || errors.Is(err, errMoved):
+	case pg.IsRetryable(err) || isRecorded(err) || canceled(err):
 		if t.failed++; t.failed == tries {
 			return false
 		}
@@ -192,10 +191,14 @@ func (j *Job) work() transaction {
 }
 
 func (j *Job) retry(ctx context.Context, run transaction, point pg.Point, fn func(tx pgx.Tx) error) error {
+	return j.trying(ctx, func() error { return run(ctx, session(j.DB, stuck), point, fn) })
+}
+
+// trying calls fn until it returns no error, or one after which there is no point in calling it again.
+func (j *Job) trying(ctx context.Context, fn func() error) error {
 	t := trouble{}
 	for {
-		err := run(ctx, session(j.DB, stuck), point, fn)
-		if err == nil || !t.again(ctx, j, err) {
+		if err := fn(); err == nil || !t.again(ctx, j, err) {
 			return err
 		}
 	}

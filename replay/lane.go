@@ -117,22 +117,21 @@ func (j *Job) advanceLane(ctx context.Context, limit int64, settled *mark, told 
 	size := cmp.Or(j.groupSize, laneSlice)
 	// Without an index on the positions, each statement sorts all that is left: then there is one.
 	events, _ := j.events()
-	lost := trouble{}
-	indexed, err := j.Source.Indexed(ctx, events)
-	for err != nil && lost.again(ctx, j, err) {
-		indexed, err = j.Source.Indexed(ctx, events)
-	}
-	switch {
-	case err != nil:
-		return sum, err
-	case !indexed:
-		size = 0
-	}
-	m, err := j.laneMark(ctx, limit)
+	var indexed bool
+	var m *mark
+	err := j.trying(ctx, func() (err error) {
+		if indexed, err = j.Source.Indexed(ctx, events); err == nil {
+			m, err = j.laneMark(ctx, limit)
+		}
+		return err
+	})
 	if err != nil {
 		return sum, err
 	}
 	defer m.remove(ctx)
+	if !indexed {
+		size = 0
+	}
 	in := NewInOrder(j.Projections, j.Source)
 	for {
 		if err := j.Throttle.wait(ctx); err != nil {

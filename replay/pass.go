@@ -170,20 +170,18 @@ func (p *passes) release(batches ...batch) {
 
 // pending lists the batches of the store that are not done, in the order of ids.
 func (j *Job) pending(ctx context.Context) (list []batch, err error) {
-	t := trouble{}
-	for {
+	err = j.trying(ctx, func() (err error) {
 		list, err = pg.Collect(ctx, j.DB, j.batch, j.sql(`
 			select `+batchColumns+`
 			from %SCHEMA%.projector_batches b
 			where migration_id = $1 and phase = $2 and done_at is null
 			order by number`), j.Migration, int(PhaseReplay))
-		switch {
-		case err == nil:
-			return list, nil
-		case !t.again(ctx, j, err):
-			return nil, fmt.Errorf("looking for batches: %w", err)
-		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("looking for batches: %w", err)
 	}
+	return list, nil
 }
 
 // await returns when nobody works on the batch any more.

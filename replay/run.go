@@ -44,8 +44,10 @@ func (j *Job) fill(ctx context.Context, m *meter) error {
 	}
 	if j.hasLane() {
 		group.SubmitErr(func() error {
-			_, err := j.advanceLane(group.Context(), 0, nil, func(done Applied) { m.laneMoved(done) }, Building, Built)
-			return err
+			return j.unmoved(func() error {
+				_, err := j.advanceLane(group.Context(), 0, nil, m.laneMoved, Building, Built)
+				return err
+			})
 		})
 	}
 	return wait(ctx, group)

@@ -16,7 +16,7 @@ import (
 // settled: see doc.go. A nil one is for what is read from the primary.
 type mark struct {
 	job *Job
-	cut int64 // settled before the mark was made, and not 0
+	cut int64 // settled before the mark was made; 0: it is not known
 	id  string
 }
 
@@ -28,7 +28,7 @@ func (j *Job) mark(ctx context.Context, cut int64) (*mark, error) {
 	return j.newMark(ctx, cut)
 }
 
-// newMark makes one, after a cut was settled, whether or not there is a standby.
+// newMark makes one, whether or not there is a standby.
 func (j *Job) newMark(ctx context.Context, cut int64) (*mark, error) {
 	m := &mark{job: j, cut: cut}
 	// A commit that does not wait for the disk may not be on its way to the standby for a while.
@@ -36,7 +36,7 @@ func (j *Job) newMark(ctx context.Context, cut int64) (*mark, error) {
 		with made as (insert into %SCHEMA%.projector_marks (migration_id) values ($1) returning id)
 		select id::text from made, set_config('synchronous_commit', 'local', true)`), j.Migration).Scan(&m.id)
 	if err != nil {
-		return nil, fmt.Errorf("marking what the standby has to have: %w", err)
+		return nil, fmt.Errorf("making a mark for what is read: %w", err)
 	}
 	return m, nil
 }
@@ -65,23 +65,42 @@ func (m *mark) remove(ctx context.Context) {
 	}
 }
 
-// errMoved is that a transaction is about to store what was read from a standby of a server with another history.
+// exists is SQL for whether a snapshot has the mark $1.
+const exists = "exists (select from %SCHEMA%.projector_marks where id = $1)"
+
+// on says whether a server has the mark.
+func (m *mark) on(ctx context.Context, q pg.Querier) (has bool, err error) {
+	if m == nil {
+		return true, nil
+	}
+	err = q.QueryRow(ctx, m.job.sql("select "+exists), m.id).Scan(&has)
+	if err != nil && !pg.IsUndefined(err) { // a standby may not have the table yet
+		return false, fmt.Errorf("looking for a mark: %w", err)
+	}
+	return has, nil
+}
+
+// errMoved is that a transaction is about to store what was read from, or settled on, a server with another history.
 var errMoved = errors.New("another server has taken over since the events were read")
 
-// here has the transaction that stores what was read fail with errMoved, and so be tried again, if its server has not the mark.
+// here is on, with errMoved if the server has not the mark.
 func (m *mark) here(ctx context.Context, tx pgx.Tx) error {
-	if m == nil {
-		return nil
+	has, err := m.on(ctx, tx)
+	if err == nil && !has {
+		err = errMoved
 	}
-	var has bool
-	err := tx.QueryRow(ctx, m.job.sql("select exists (select from %SCHEMA%.projector_marks where id = $1)"), m.id).Scan(&has)
-	switch {
-	case err != nil:
-		return fmt.Errorf("looking for the mark: %w", err)
-	case !has:
-		return errMoved
+	return err
+}
+
+// unmoved calls fn again when it fails with errMoved: fn makes its marks itself.
+func (j *Job) unmoved(fn func() error) (err error) {
+	for range tries {
+		if err = fn(); !errors.Is(err, errMoved) {
+			break
+		}
+		j.Log.Warn().Err(err).Msg("beginning again")
 	}
-	return nil
+	return err
 }
 
 // errBehind is that a snapshot of the standby has not the mark.
@@ -94,8 +113,8 @@ const (
 	tellBehind   = 10 * time.Second
 )
 
-// read runs fn in a snapshot of the standby that has the mark, in a transaction that may be idle for so long; 0: without limit. It waits for one without limit, and without a transaction open. The
-// address may lead to several standbys: each snapshot is looked at.
+// read runs fn in a snapshot of the standby that has the mark, in a transaction that may be idle for so long; 0: without limit. It
+// waits for one without limit, and without a transaction open. The address may lead to several standbys: each snapshot is looked at.
 //
 // Errors: ErrNoStandby, and a *ConflictError if recovery has canceled fn.
 func (m *mark) read(ctx context.Context, idle time.Duration, fn func(tx pgx.Tx) error) error {
@@ -149,7 +168,7 @@ func (m *mark) canceled(ctx context.Context, before int64) bool {
 // there looks whether the snapshot of the transaction, whose server has to be in recovery after it was taken, has the mark.
 func (m *mark) there(ctx context.Context, tx pgx.Tx) (conflicts int64, err error) {
 	var recovers, has bool
-	err = tx.QueryRow(ctx, m.job.sql("select "+conflictsCount+", pg_is_in_recovery(), exists (select from %SCHEMA%.projector_marks where id = $1)"), m.id).
+	err = tx.QueryRow(ctx, m.job.sql("select "+conflictsCount+", pg_is_in_recovery(), "+exists), m.id).
 		Scan(&conflicts, &recovers, &has)
 	switch {
 	case pg.IsUndefined(err): // it has not even the table yet
@@ -171,7 +190,7 @@ func (m *mark) there(ctx context.Context, tx pgx.Tx) (conflicts int64, err error
 // not have it, that WAL was another server's.
 func (m *mark) explain(ctx context.Context, waited time.Duration) error {
 	var written, replayed int64
-	err := m.job.DB.QueryRow(ctx, "select (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::int8").Scan(&written)
+	err := m.job.DB.QueryRow(ctx, "select "+pg.FlushedWAL).Scan(&written)
 	if err != nil {
 		return fmt.Errorf("asking the primary for its position in the WAL: %w", err)
 	}
@@ -180,19 +199,15 @@ func (m *mark) explain(ctx context.Context, waited time.Duration) error {
 		return fmt.Errorf("asking the standby for its position in the WAL: %w", err)
 	}
 	defer conn.Release()
-	if err := conn.QueryRow(ctx, "select (coalesce(pg_last_wal_replay_lsn(), '0/0') - '0/0'::pg_lsn)::int8").Scan(&replayed); err != nil {
+	if err := conn.QueryRow(ctx, "select "+pg.ReplayedWAL).Scan(&replayed); err != nil {
 		return fmt.Errorf("asking the standby for its position in the WAL: %w", err)
 	}
 	if replayed >= written { // it may have come there just now
-		var has bool
-		err := conn.QueryRow(ctx, m.job.sql("select exists (select from %SCHEMA%.projector_marks where id = $1)"), m.id).Scan(&has)
-		if err != nil && !pg.IsUndefined(err) {
-			return fmt.Errorf("looking for the mark on the standby: %w", err)
+		has, err := m.on(ctx, conn)
+		if err == nil && !has {
+			err = ErrNoStandby
 		}
-		if !has {
-			return ErrNoStandby
-		}
-		return nil
+		return err
 	}
 	m.job.Log.Warn().Int64("bytes_behind", written-replayed).Dur("waited", waited).Msg("waiting for the standby that events are read from")
 	return nil

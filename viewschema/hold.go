@@ -27,7 +27,7 @@ type server struct {
 	behind   time.Duration // the standby that events are read from
 }
 
-// beat says that the run is alive and keeps to what it is told. See mustStop for its errors.
+// beat says that the run is alive and keeps to what it is told.
 func (r *run) beat(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -54,20 +54,7 @@ func (r *run) beat(ctx context.Context) error {
 }
 
 // room is apart from beat: it may take long to ask for what is free, and who does is alive, and keeps to a pause.
-func (r *run) room(ctx context.Context) error {
-	least := r.least.Load()
-	if least == 0 {
-		return nil
-	}
-	_, err := r.checkSpace(ctx, least)
-	if mustStop(err) {
-		return err
-	}
-	if err != nil && ctx.Err() == nil {
-		r.opts.Log.Warn().Err(err).Msg("cannot find out how much disk is free")
-	}
-	return nil
-}
+func (r *run) room(ctx context.Context) error { return r.keepFree(ctx, r.least.Load()) }
 
 // look reads what has to be kept to, and of the server, what that needs.
 func (r *run) look(ctx context.Context, migration int64) (now server, err error) {

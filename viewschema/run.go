@@ -72,12 +72,12 @@ func (s *Schema) record(ctx context.Context, command string, from, to int, work 
 	}
 	r.opts.Log = s.opts.Log.With().Int64("run", r.id).Logger()
 	var result Result
-	err = beside(ctx, r.tryBeat, func(ctx context.Context) error {
-		return beside(ctx, r.room, func(ctx context.Context) (err error) {
-			result, err = work(ctx, r)
-			return err
-		})
+	stop := replay.Every(ctx, beatEvery, r.tryBeat)
+	err = beside(ctx, r.room, func(ctx context.Context) (err error) {
+		result, err = work(ctx, r)
+		return err
 	})
+	stop()
 	r.end(ctx, result, err)
 	return result, err
 }
@@ -100,17 +100,11 @@ func beside(ctx context.Context, check, work func(ctx context.Context) error) er
 	return err
 }
 
-// tryBeat leaves all as it is if the server cannot be asked: the work itself will find out what is the matter with it. An error means
-// that the run must not go on.
-func (r *run) tryBeat(ctx context.Context) error {
-	err := r.beat(ctx)
-	if mustStop(err) {
-		return err
-	}
-	if err != nil && ctx.Err() == nil {
+// tryBeat leaves all as it is if the server cannot be asked: the work itself will find out what is the matter with it.
+func (r *run) tryBeat(ctx context.Context) {
+	if err := r.beat(ctx); err != nil && ctx.Err() == nil {
 		r.opts.Log.Debug().Err(err).Msg("cannot tell that the run is alive")
 	}
-	return nil
 }
 
 // of tells the run which migration it works on. What the options want to be kept to is recorded then, and kept to from the
@@ -125,10 +119,10 @@ func (r *run) of(ctx context.Context, m *migration) error {
 	if err != nil {
 		return err
 	}
-	if err := r.beat(ctx); err != nil && !pg.IsConnectionLost(err) {
+	if err := r.beat(ctx); err != nil && !pg.IsConnectionLost(err) { // after which the work waits for the server
 		return err
 	}
-	return r.room(ctx) // the work waits for the server, and the next beat comes soon
+	return r.room(ctx)
 }
 
 // job is Schema.job, with sessions that are known to be the run's.

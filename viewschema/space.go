@@ -174,8 +174,21 @@ func (s *Schema) checkSpace(ctx context.Context, least int64) ([]volume, error) 
 	return list, nil
 }
 
-// mustStop says whether an error of checkSpace means that nothing more may be written. Others say that the server could not be asked.
-func mustStop(err error) bool { return errors.Is(err, ErrSpace) || errors.Is(err, ErrRefused) }
+// keepFree returns the errors of checkSpace after which nothing more may be written. That a server could not be asked just now is no
+// reason to stop.
+func (s *Schema) keepFree(ctx context.Context, least int64) error {
+	if least == 0 {
+		return nil
+	}
+	_, err := s.checkSpace(ctx, least)
+	if errors.Is(err, ErrSpace) || errors.Is(err, ErrRefused) {
+		return err
+	}
+	if err != nil && ctx.Err() == nil {
+		s.opts.Log.Warn().Err(err).Msg("cannot find out how much disk is free")
+	}
+	return nil
+}
 
 // wantedFree is what the options want to stay free.
 func (s *Schema) wantedFree() int64 {
@@ -188,16 +201,7 @@ func (s *Schema) wantedFree() int64 {
 
 // whileRoom runs work for as long as there is what the options want to stay free.
 func (s *Schema) whileRoom(ctx context.Context, work func(ctx context.Context) error) error {
-	least := s.wantedFree()
-	if least == 0 {
-		return work(ctx)
-	}
-	check := func(ctx context.Context) error {
-		if _, err := s.checkSpace(ctx, least); mustStop(err) {
-			return err
-		}
-		return nil
-	}
+	check := func(ctx context.Context) error { return s.keepFree(ctx, s.wantedFree()) }
 	if err := check(ctx); err != nil {
 		return err
 	}

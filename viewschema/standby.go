@@ -83,18 +83,15 @@ func (r *run) behind(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	var replayed int64
-	if err := r.standby.QueryRow(ctx, "select "+replayedWAL).Scan(&replayed); err != nil {
+	if err := r.standby.QueryRow(ctx, "select "+pg.ReplayedWAL).Scan(&replayed); err != nil {
 		return 0, fmt.Errorf("asking the standby how far it is: %w", err)
 	}
 	return r.lagging.next(time.Now(), primary, replayed), nil
 }
 
-// replayedWAL is the standby's position in the WAL, in SQL.
-const replayedWAL = "(coalesce(pg_last_wal_replay_lsn(), '0/0') - '0/0'::pg_lsn)::int8"
-
 // written asks for the primary's position in the WAL. What is not on its disk is not on its way to a standby.
 func (s *Schema) written(ctx context.Context) (position int64, err error) {
-	err = s.db.QueryRow(ctx, "select case when pg_is_in_recovery() then 0 else (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::int8 end").Scan(&position)
+	err = s.db.QueryRow(ctx, "select "+pg.FlushedWAL).Scan(&position)
 	if err != nil {
 		return 0, fmt.Errorf("asking the server how far it is: %w", err)
 	}
@@ -119,7 +116,7 @@ func (s *Schema) standbyStatus(ctx context.Context) (*StandbyStatus, error) {
 	}
 	var st StandbyStatus
 	var replayed int64
-	err = s.standby.QueryRow(ctx, "select pg_is_in_recovery(), "+replayedWAL+", pg_last_xact_replay_timestamp()").Scan(&st.Recovers, &replayed, &st.Last)
+	err = s.standby.QueryRow(ctx, "select pg_is_in_recovery(), "+pg.ReplayedWAL+", pg_last_xact_replay_timestamp()").Scan(&st.Recovers, &replayed, &st.Last)
 	if err != nil {
 		return nil, fmt.Errorf("asking the standby how far it is: %w", err)
 	}
