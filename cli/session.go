@@ -74,11 +74,10 @@ func (p *program) open(c *urfave.Context) (s *session, err error) {
 		pool.Close()
 		return nil, err
 	}
-	s = &session{program: p, flags: c, pool: pool, events: events, store: cmp.Or(events, pool), screen: newScreen(p.Stderr)}
+	s = &session{program: p, flags: c, pool: pool, events: events, store: pool, screen: newScreen(p.Stderr)}
 	s.log = s.logger().Level(level)
-	options := viewschema.Options{
+	options := viewschema.Options{ // without what locate finds out
 		Workers:       workers,
-		Events:        events,
 		Log:           s.log,
 		Progress:      s.progress(),
 		LockWait:      c.Duration("lock-wait"),
