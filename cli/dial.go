@@ -47,7 +47,7 @@ func dial(config *pgx.ConnConfig) error {
 		}
 		number, err := strconv.ParseInt(text, 10, 32)
 		if err != nil || number < 0 {
-			return fmt.Errorf("%s=%s: write a number", name, text)
+			return fmt.Errorf("%s=%s: write a whole number, 0 or more", name, text)
 		}
 		set(int(number))
 		if name != "tcp_user_timeout" {

@@ -43,6 +43,15 @@ func TestDial(t *testing.T) {
 		}
 		_ = conn.Close() // nothing was sent
 	}
+	for _, wrong := range []string{"keepalives_idle=soon", "tcp_user_timeout=-1"} {
+		config, err := pgx.ParseConfig("postgres://user@localhost/db?" + wrong)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := dial(config); err == nil || err.Error() != wrong+": write a whole number, 0 or more" {
+			t.Errorf("%s: %v", wrong, err)
+		}
+	}
 }
 
 // options asks the kernel.

@@ -200,18 +200,13 @@ func (s spread) serve(t *testing.T, db *pgxpool.Pool) (stop func()) {
 // compare holds the live tables against a replay by hand.
 func (s spread) compare(t *testing.T, db *pgxpool.Pool) {
 	t.Helper()
-	conn, err := db.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Release()
-	tables, err := bank.Verify(t.Context(), conn.Conn(), 1)
+	tables, err := bank.Verify(t.Context(), db, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range tables {
 		if !c.Same() || c.Rows == 0 {
-			t.Errorf("%s: of %d rows, %d are missing and %d too many: %v", c.Table, c.Rows, c.Missing, c.Surplus, c.Examples)
+			t.Error(c)
 		}
 	}
 }

@@ -12,9 +12,9 @@
 //	}
 //
 // Main has the commands init, version, plan, doctor, migrate online, migrate catchup, migrate offline, migrate abort, rollback, clean,
-// status, serve, runs, throttle, verify, tables create, replay, events check, events prepare, events parked and events retry. WithCommand adds more. Run is Main without the process, for tests
-// and for programs that have a command line of their own. WithConfig takes the definition from a file instead, as the stock
-// binary does.
+// status, serve, runs, throttle, verify, tables create, replay, events check, events prepare, events parked and events retry.
+// WithCommand adds more. Run is Main without the process, for tests and for programs that have a command line of their own.
+// WithConfig takes the definition from a file instead, as the stock binary does.
 //
 // Every flag is also an environment variable: --lock-wait is PROJECTOR_LOCK_WAIT. Flags go before arguments, global flags
 // before the command.

@@ -35,10 +35,18 @@ func estimated(ctx context.Context, s *session, p *viewschema.Plan) (*viewschema
 	if s.flags.IsSet("server-cores") && cores < 1 {
 		return nil, usagef("--server-cores %d: at least 1", cores)
 	}
-	if !s.flags.Bool("estimate") || p.Nothing() {
+	if !s.flags.Bool("estimate") {
+		for _, flag := range []string{"server-cores", "rates"} {
+			if s.typed(flag) {
+				return nil, usagef("--%s goes with --estimate", flag)
+			}
+		}
 		return nil, nil
 	}
-	o := viewschema.EstimateOptions{ServerCores: cores, WorkerCores: runtime.NumCPU()}
+	if p.Nothing() {
+		return nil, nil
+	}
+	o := viewschema.EstimateOptions{ServerCores: cores, WorkerCores: runtime.GOMAXPROCS(0)} // of a container, those that it may use
 	if file != "" {
 		rates, err := estimate.ReadRates(file)
 		if err != nil {
@@ -113,7 +121,7 @@ func (e estimateView) basis() string {
 		return fmt.Sprintf("the last rebuild here, run %d of %s: %s in %s, %.1f times as long as on %s", b.Last.Run, b.Last.Began.Format("2006-01-02"), events(b.Last.Events),
 			rough(b.Last.Replay+b.Last.Index), b.Last.ReplayFactor, b.Machine)
 	case b.Factors != nil:
-		return fmt.Sprintf("a look at this one: reading takes %.1f times as long as on %s, handlers %.1f times, the server's other work %.1f times",
+		return fmt.Sprintf("a look at the machines here: reading takes %.1f times as long as on %s, handlers %.1f times, the server's other work %.1f times",
 			b.Factors.Read, b.Machine, b.Factors.Apply, b.Factors.Core)
 	}
 	return "the rates of " + b.Machine

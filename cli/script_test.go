@@ -27,7 +27,7 @@ import (
 // TestScripts runs testdata/script: whole lives of a view schema, as an operator types them, each on a database of its own
 // with the bank's events in it, and an empty one beside it. Beside testscript's own commands there are v1, v2 and v3, the bank's
 // releases, file, which reads the definition from one, axon, whose events are in a table of Axon, clock, whose owners are made of
-// the time, and p1 and p2, whose view tables are partitioned; exits, which runs one of them and wants an exit code; sql; hold, which keeps
+// the time, query, whose table a query makes, and p1 and p2, whose view tables are partitioned; exits, which runs one of them and wants an exit code; sql; hold, which keeps
 // the statement's transaction open until the script ends; and replicated, which gives it a server with a hot standby, STANDBY_URL.
 func TestScripts(t *testing.T) {
 	t.Parallel()
@@ -46,6 +46,7 @@ func TestScripts(t *testing.T) {
 			"file":  release("file"),
 			"axon":  release("axon"),
 			"clock": release("clock"),
+			"query": release("query"),
 			"p1":    release("p1"),
 			"p2":    release("p2"),
 			"exits": exits,
@@ -98,6 +99,14 @@ func run(ts *testscript.TestScript, name string, args []string, want int) {
 			p.Owner = fmt.Sprint("at ", time.Now())
 			return nil
 		})}, bank.Events[1:]...)
+	case "query":
+		owners := &projections.Projector{Name: "owners", Tables: []projections.Table{&projections.SQLTable{
+			Name: "owners", Aggregate: "id", Query: "select aggregate_id as id from %EVENTS% group by 1",
+		}}}
+		d = viewschema.Definition{
+			Projectors: []*projections.Projector{owners}, Versions: projector.Versions{1: {projector.Replay(owners)}},
+			Views: fstest.MapFS{"owners.sql": {Data: []byte("create table owners%SUFFIX% (id uuid primary key)")}},
+		}
 	case "p1", "p2":
 		d = v1.Definition
 		d.Versions = projector.Versions{1: d.Versions[1], 2: d.Versions[1]}

@@ -74,27 +74,25 @@ func (p *program) open(c *urfave.Context) (s *session, err error) {
 		pool.Close()
 		return nil, err
 	}
-	s = &session{program: p, flags: c, pool: pool, events: events, store: cmp.Or(events, pool), screen: newScreen(p.Stderr)}
+	s = &session{program: p, flags: c, pool: pool, events: events, store: pool, screen: newScreen(p.Stderr)}
 	s.log = s.logger().Level(level)
-	options := viewschema.Options{
-		Workers:     workers,
-		Events:      events,
-		Log:         s.log,
-		Progress:    s.progress(),
-		LockWait:    c.Duration("lock-wait"),
-		CutTimeout:  c.Duration("cut-timeout"),
-		PauseBudget: c.Duration("pause-budget"),
-		Maintenance: c.Bool("maintenance"),
-		OnError:     replay.OnError(c.String("on-error")),
-		MaxParked:   c.Int("max-parked"),
-		Expect:      c.StringSlice("expect"),
-		WithParked:  c.Bool("with-parked"),
-		StrictTypes: c.Bool("strict-types"),
-		Rehearse:    c.Bool("rehearse"),
-		Throttle:    change,
-		Runner:      p.runner(),
-		ManualInit:  !c.Bool("auto-migrate"),
-
+	options := viewschema.Options{ // without what locate finds out
+		Workers:       workers,
+		Log:           s.log,
+		Progress:      s.progress(),
+		LockWait:      c.Duration("lock-wait"),
+		CutTimeout:    c.Duration("cut-timeout"),
+		PauseBudget:   c.Duration("pause-budget"),
+		Maintenance:   c.Bool("maintenance"),
+		OnError:       replay.OnError(c.String("on-error")),
+		MaxParked:     c.Int("max-parked"),
+		Expect:        c.StringSlice("expect"),
+		WithParked:    c.Bool("with-parked"),
+		StrictTypes:   c.Bool("strict-types"),
+		Rehearse:      c.Bool("rehearse"),
+		Throttle:      change,
+		Runner:        p.runner(),
+		ManualInit:    !c.Bool("auto-migrate"),
 		FreeDiskQuery: c.String("free-disk-query"),
 	}
 	s.schema, err = viewschema.Open(pool, p.definition, options)

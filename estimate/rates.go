@@ -4,11 +4,13 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 )
 
-// Rates say what a machine takes for the parts of a rebuild. Core-seconds are seconds of one busy core. All of them are measured by
-// make bench, which says how; none was chosen.
+// Rates say what a machine takes for the parts of a rebuild. Core-seconds are seconds of one busy core. make bench measures all of
+// them; docs/scaling.md says how.
 type Rates struct {
 	Machine string `json:"machine"` // that was measured, for people
 
@@ -76,13 +78,15 @@ func parse(text []byte) (r Rates, err error) {
 
 // check finds what was left out or cannot be. Growth and Remerge may be too small to be measured.
 func (r Rates) check() error {
-	for name, value := range map[string]float64{
+	values := map[string]float64{
 		"start_seconds": r.Start, "batch_seconds": r.Batch, "read_core_seconds": r.Read, "apply_core_seconds": r.Apply,
 		"write_core_seconds": r.Write, "index_core_seconds": r.Index, "analyze_seconds": r.Analyze, "lane_seconds": r.Lane,
-		"catch_up_core_seconds": r.CatchUp, "sort_bytes": r.Sort, "wal_bytes": r.WAL, "memory_bytes": r.Memory, "memory_bytes_per_worker": r.MemoryPerWorker, "core_seconds": r.Probe.Core, "read_seconds": r.Probe.Read,
-		"apply_seconds": r.Probe.Apply,
-	} {
-		if value <= 0 {
+		"catch_up_core_seconds": r.CatchUp, "sort_bytes": r.Sort, "wal_bytes": r.WAL, "memory_bytes": r.Memory,
+		"memory_bytes_per_worker": r.MemoryPerWorker,
+		"core_seconds":            r.Probe.Core, "read_seconds": r.Probe.Read, "apply_seconds": r.Probe.Apply,
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if value := values[name]; value <= 0 {
 			return fmt.Errorf("%s is %g, and has to be more than 0", name, value)
 		}
 	}

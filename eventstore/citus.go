@@ -34,10 +34,10 @@ func distributed(ctx context.Context, q pg.Querier, table uint32) (is bool, err 
 	return is, nil
 }
 
-// clusterHolders lists the transactions that hold one of the modes on the event table or on a shard of it, on any node of the cluster, our own
-// apart, and the nodes that do not answer. A transaction is known by its node and its virtual transaction there: global_pid is that of a
-// session, which goes on to its next transaction, and prepared ones have none. Names of relations are all that nodes have in common; they are
-// printed with a schema or without, as the search path of the session that asks each node has it.
+// clusterHolders lists the transactions that hold one of the modes on the event table or on a shard of it, on any node of the cluster,
+// our own apart, and the nodes that do not answer. A transaction is known by its node and its virtual transaction there: global_pid is
+// that of a session, which goes on to its next transaction, and prepared ones have none. Names of relations are all that nodes have in
+// common; they are printed with a schema or without, as the search path of the session that asks each node has it.
 var clusterHolders = fmt.Sprintf(`
 with locks as materialized (
 	select * from pg_catalog.citus_locks
@@ -48,11 +48,16 @@ with locks as materialized (
 	join pg_catalog.pg_class c on c.oid = tree.id
 	join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 ), bare (nspname, name) as (
-	select nspname, case when pg_catalog.starts_with(name, pg_catalog.quote_ident(nspname) || '.') then substr(name, length(pg_catalog.quote_ident(nspname)) + 2) else name end
+	select nspname,
+		case when pg_catalog.starts_with(name, pg_catalog.quote_ident(nspname) || '.')
+			then pg_catalog.substr(name, pg_catalog.length(pg_catalog.quote_ident(nspname)) + 2)
+			else name end
 	from shards
 	union
 	select n.nspname, pg_catalog.quote_ident(c.relname)
-	from (%[1]s) tree join pg_catalog.pg_class c on c.oid = tree.id join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+	from (%[1]s) tree
+	join pg_catalog.pg_class c on c.oid = tree.id
+	join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 ), held as (
 	select distinct nodeid, virtualtransaction, pid
 	from locks
@@ -63,7 +68,8 @@ with locks as materialized (
 	  and relation_name in (select name from bare union select pg_catalog.quote_ident(nspname) || '.' || name from bare)
 )
 select pg_catalog.format('node %%s: %%s', h.nodeid, h.virtualtransaction),
-	coalesce('pid ' || h.pid, 'prepared transaction ' || h.virtualtransaction) || pg_catalog.format(' on node %%s', coalesce(n.nodename || ':' || n.nodeport, h.nodeid::text))
+	pg_catalog.format('%%s on node %%s', coalesce('pid ' || h.pid, 'prepared transaction ' || h.virtualtransaction),
+		coalesce(n.nodename || ':' || n.nodeport, h.nodeid::text))
 from held h left join pg_catalog.pg_dist_node n on n.nodeid = h.nodeid
 union all
 select '', n.nodename || ':' || n.nodeport

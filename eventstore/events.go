@@ -196,11 +196,12 @@ func (r *Reader) stream(
 	}
 }
 
-// fetch yields the rows of the cursor projector_events. It has so many fetches under way.
+// fetch yields the rows of the cursor projector_events, and has so many fetches under way.
 func (r *Reader) fetch(ctx context.Context, tx pgx.Tx, underWay int, c *cursor, yield func(*Event, error) bool) (err error) {
 	p := tx.Conn().PgConn().StartPipeline(ctx)
-	defer func() { // it also drops what is left under way
-		if closed := p.Close(); err == nil && closed != nil {
+	more := true
+	defer func() { // it also drops what is left under way; who has left the loop finds a broken connection with the next statement
+		if closed := p.Close(); more && err == nil && closed != nil {
 			err = fmt.Errorf("reading events: %w", closed)
 		}
 	}()
@@ -215,7 +216,8 @@ func (r *Reader) fetch(ctx context.Context, tx pgx.Tx, underWay int, c *cursor, 
 		}
 	}
 	for {
-		n, more, err := r.fetchedRows(p, c, yield)
+		var n int
+		n, more, err = r.fetchedRows(p, c, yield)
 		if err != nil || !more || n < fetched {
 			return err
 		}

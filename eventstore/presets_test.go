@@ -381,7 +381,7 @@ func verify(t *testing.T, db *pgxpool.Pool, version int) {
 	}
 	for _, c := range tables {
 		if c.Rows == 0 || !c.Same() {
-			t.Errorf("%s: of %d rows, %d are missing and %d too many: %v", c.Table, c.Rows, c.Missing, c.Surplus, c.Examples)
+			t.Error(c)
 		}
 	}
 }

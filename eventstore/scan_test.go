@@ -3,6 +3,7 @@ package eventstore_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"net"
@@ -100,6 +101,27 @@ func TestScanIsLeft(t *testing.T) {
 				t.Errorf("%d events, %v", n, err)
 			}
 		})
+	}
+}
+
+// Who leaves the loop over a Scan hears nothing more of it, not even that its connection is lost: a loop that were to go on would panic.
+func TestScanIsLeftForGood(t *testing.T) {
+	t.Parallel()
+	db := store(t, table("text"),
+		`insert into events (aggregate_id, sequence_number, event_type, data) select 'a', i, 'Moved', '{}' from generate_series(1, 12000) i`)
+	r := reader(t, db, eventstore.Mapping{})
+	for _, scan := range []func(context.Context, pgx.Tx, eventstore.Selection) iter.Seq2[*eventstore.Event, error]{r.Scan, farAway(r)} {
+		ctx, cancel := context.WithCancel(t.Context())
+		err := pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error {
+			for _, err := range scan(ctx, tx, eventstore.Selection{}) {
+				cancel()
+				return errors.Join(err, ctx.Err())
+			}
+			return nil
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
 	}
 }
 

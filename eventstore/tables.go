@@ -32,22 +32,21 @@ func (r *Reader) Attached(ctx context.Context, q pg.Querier, tables []uint32, cu
 		position = "e." + pgx.Identifier{r.base.position}.Sanitize()
 	}
 	for _, table := range tables {
-		err = q.QueryRow(ctx, `
+		var has bool
+		err := q.QueryRow(ctx, `
 			select pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
 			from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 			where c.oid = $1`, table).Scan(&name)
-		has := false
 		if err == nil {
-			err = q.QueryRow(ctx, fmt.Sprintf("select exists (select from %[1]s e where %[2]s <= $1) or exists (select from %[1]s e where %[2]s is null)", name, position), cut).
-				Scan(&has)
+			err = q.QueryRow(ctx, fmt.Sprintf(
+				"select exists (select from %[1]s e where %[2]s <= $1) or exists (select from %[1]s e where %[2]s is null)", name, position), cut).Scan(&has)
 		}
-		if err != nil || has {
-			break
+		switch {
+		case err != nil:
+			return "", fmt.Errorf("looking for events in the tables of %s: %w", r.relation, err)
+		case has:
+			return name, nil
 		}
-		name = ""
 	}
-	if err != nil {
-		return "", fmt.Errorf("looking for events in the tables of %s: %w", r.relation, err)
-	}
-	return name, nil
+	return "", nil
 }

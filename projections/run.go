@@ -163,14 +163,17 @@ func (r *Run) begin(ctx context.Context, conn *pgx.Conn, aggregates []ID, stores
 	}
 	r.ctx, r.conn, r.broken = ctx, conn, nil
 	r.partial = r.loads && r.order != ByPosition
-	r.aggregates = append(r.aggregates, aggregates...)
-	if r.loads {
-		r.places = emptied(r.places, len(r.places))
-		if r.places == nil {
-			r.places = map[ID]int{}
-		}
-		for i, id := range aggregates {
-			r.places[id] = i
+	if !r.loads {
+		return nil
+	}
+	r.places = emptied(r.places, len(r.places))
+	if r.places == nil {
+		r.places = map[ID]int{}
+	}
+	for _, id := range aggregates {
+		if _, again := r.places[id]; !again {
+			r.places[id] = len(r.aggregates)
+			r.aggregates = append(r.aggregates, id)
 		}
 	}
 	return nil

@@ -170,7 +170,7 @@ func (c *catchUp) scan(ctx context.Context, tx pgx.Tx, lacks eventstore.Selectio
 			if err := c.send(ctx, group{aggregatesOf(events), events, m}); err != nil {
 				return err
 			}
-			events = nil
+			events = make([]projections.Raw, 0, len(events))
 		}
 		events = append(events, e.Clone())
 	}

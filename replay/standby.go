@@ -60,7 +60,10 @@ func (m *mark) remove(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if _, err := m.job.DB.Exec(ctx, m.job.sql("delete from %SCHEMA%.projector_marks where id = $1"), m.id); err != nil {
+	_, err := m.job.DB.Exec(ctx, m.job.sql(`
+		with unhurried as (select set_config('synchronous_commit', 'off', true))
+		delete from %SCHEMA%.projector_marks using unhurried where id = $1`), m.id)
+	if err != nil {
 		m.job.Log.Debug().Err(err).Msg("cannot remove a mark")
 	}
 }

@@ -179,13 +179,7 @@ func TestReadOnlyElsewhere(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	config := events.Config()
-	config.ConnConfig.User = reader
-	limited, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(limited.Close)
+	limited := connecting(t, events, func(c *pgx.ConnConfig) { c.User = reader })
 	s := apart(t, views, limited, viewschema.Options{})
 	if r := online(t, s); r.CutReason != "" {
 		t.Errorf("no cut: %s", r.CutReason)

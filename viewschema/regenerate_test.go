@@ -21,7 +21,10 @@ import (
 func TestReplayAnAggregate(t *testing.T) {
 	t.Parallel()
 	db := pgtest.Database(t, atVersion1)
-	id := scalar[string](t, db, "select account_id::text from view_schema.transactions group by 1 having count(*) > 2 limit 1")
+	id := scalar[string](t, db, `
+		select t.account_id::text
+		from view_schema.transactions t join view_schema.accounts a on a.id = t.account_id -- one that was not closed
+		group by 1 having count(*) > 2 limit 1`)
 	mustExec(t, db, "update view_schema.accounts set owner = 'nobody'")
 	mustExec(t, db, "update view_schema.transactions set balance = -1 where seq % 2 = 0")
 	mustExec(t, db, "insert into view_schema.transactions select -1, $1, 1000000, 'lie', 1, 1, '', now()", id)
@@ -40,20 +43,7 @@ func TestReplayAnAggregate(t *testing.T) {
 	mustExec(t, db, "delete from view_schema.transactions where account_id <> $1", id)
 	mustExec(t, db, "delete from view_schema.accounts where id <> $1", id)
 	mustExec(t, db, "delete from events where aggregate_id <> $1", id)
-	conn, err := db.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Release()
-	tables, err := bank.Verify(t.Context(), conn.Conn(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range tables {
-		if !c.Same() {
-			t.Errorf("%s: %v", c.Table, c.Examples)
-		}
-	}
+	verify(t, db, 1)
 }
 
 // Rows that several accounts make stay as they are when one of them is replayed.

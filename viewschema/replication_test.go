@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -83,13 +84,7 @@ func TestOverviewReplication(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	config := db.Config()
-	config.ConnConfig.User = role
-	theirs, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(theirs.Close)
+	theirs := connecting(t, db, func(c *pgx.ConnConfig) { c.User = role })
 	_, end := hold(t, db, "lock table events in row exclusive mode")
 	o = overview(t, theirs, v1.Definition)
 	if r := o.Replication; r.Standbys < 1 || r.Bytes != nil || r.Seconds != nil {

@@ -15,7 +15,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/rs/zerolog"
 
 	"github.com/viewschema/projector/internal/pglocal"
 	"github.com/viewschema/projector/internal/pgtest"
@@ -55,14 +54,7 @@ func onSmallDisk(t *testing.T) (*pgxpool.Pool, *disk) {
 		t.Fatal(err)
 	}
 	mustExec(t, db, "create tablespace "+d.name+" location '"+folder+"'")
-	config := db.Config()
-	config.ConnConfig.RuntimeParams["default_tablespace"] = d.name
-	here, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(here.Close)
-	return here, d
+	return connecting(t, db, func(c *pgx.ConnConfig) { c.RuntimeParams["default_tablespace"] = d.name }), d
 }
 
 // mountDisk mounts a file system for as long as the test lasts.
@@ -134,19 +126,8 @@ func (*atBatch) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData)
 // tracing opens the second release on connections of its own.
 func tracing(t *testing.T, db *pgxpool.Pool, o viewschema.Options, tracer pgx.QueryTracer) *viewschema.Schema {
 	t.Helper()
-	config := db.Config()
-	config.ConnConfig.Tracer = tracer
-	own, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(own.Close)
-	o.Log, o.Workers = zerolog.New(zerolog.NewTestWriter(t)), 1
-	s, err := viewschema.Open(own, version2(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+	o.Workers = 1
+	return wanting(t, connecting(t, db, func(c *pgx.ConnConfig) { c.Tracer = tracer }), o)
 }
 
 // A disk that fills up while a rebuild is under way stops it before it is full; when there is room again, it goes on, to the same rows.
@@ -187,31 +168,8 @@ func TestStopsBeforeADiskIsFull(t *testing.T) {
 func TestWhereTheServerWrites(t *testing.T) {
 	t.Parallel()
 	small := mountDisk(t)
-	binaries, err := pglocal.Find(os.Getenv)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := pglocal.Start(t.Context(), binaries, pglocal.Options{TempDir: os.Getenv("TMPDIR"), Unattended: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	conn, err := pgx.Connect(t.Context(), server.URL(""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(filledStore(t.Context(), conn), conn.Close(t.Context())); err != nil {
-		t.Fatal(err)
-	}
-	db, err := pgxpool.New(t.Context(), server.URL(""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	server := pgtest.Server(t, filledStore, pglocal.Options{})
+	db := pgtest.Pool(t, server.URL(""))
 	s := wanting(t, db, viewschema.Options{Throttle: keepFree(2 * diskSize)})
 	data := filepath.Join(server.Dir(), "data")
 	wal := filepath.Join(data, "pg_wal")

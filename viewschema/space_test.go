@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/rs/zerolog"
 
@@ -164,15 +165,9 @@ func TestFreeDiskOfThisHost(t *testing.T) {
 	t.Cleanup(func() {
 		_, _ = db.Exec(context.WithoutCancel(t.Context()), "drop owned by "+role+"; drop role "+role)
 	})
-	config := db.Config()
-	config.ConnConfig.User = role
-	diskless, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(diskless.Close)
+	diskless := connecting(t, db, func(c *pgx.ConnConfig) { c.User = role })
 	s := wanting(t, diskless, viewschema.Options{Throttle: keepFree(1 << 60)})
-	_, err = s.MigrateOnline(t.Context())
+	_, err := s.MigrateOnline(t.Context())
 	grant := "grant pg_read_all_settings to " + role
 	if !errors.Is(err, viewschema.ErrRefused) || !strings.Contains(err.Error(), "type: "+grant+";") {
 		t.Error(err)

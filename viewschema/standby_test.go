@@ -1,20 +1,18 @@
 package viewschema_test
 
 import (
-	"errors"
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/rs/zerolog"
 
 	v1 "github.com/viewschema/projector/examples/bank/v1"
-	"github.com/viewschema/projector/internal/pg"
 	"github.com/viewschema/projector/internal/pgtest"
-	"github.com/viewschema/projector/replay"
 	"github.com/viewschema/projector/viewschema"
 )
 
@@ -25,16 +23,17 @@ type replicated struct {
 	primary, standby *pgxpool.Pool // of the test, not watched
 }
 
-func newReplicated(t *testing.T, settings map[string]string, onPrimary, onStandby *watcher) replicated {
+func newReplicated(t *testing.T, onPrimary, onStandby *watcher) replicated {
 	t.Helper()
-	return newReplicatedAt(t, atVersion1, version2(), viewschema.Options{}, settings, onPrimary, onStandby)
+	return newReplicatedAt(t, atVersion1, version2(), viewschema.Options{}, nil, onPrimary, onStandby)
 }
 
 func newReplicatedAt(t *testing.T, setup pgtest.Setup, d viewschema.Definition, o viewschema.Options, settings map[string]string, onPrimary, onStandby *watcher) replicated {
 	t.Helper()
 	primary, standbys := pgtest.Replicated(t, setup, settings)
 	r := replicated{primary: pgtest.Pool(t, primary), standby: pgtest.Pool(t, standbys[0])}
-	views, reads := tracedPool(t, primary, onPrimary), tracedPool(t, standbys[0], onStandby)
+	views := connecting(t, r.primary, func(c *pgx.ConnConfig) { c.Tracer = onPrimary })
+	reads := connecting(t, r.standby, func(c *pgx.ConnConfig) { c.Tracer = onStandby })
 	events, located, err := viewschema.Locate(t.Context(), views, reads)
 	if err != nil || events != nil || located != reads {
 		t.Fatalf("the standby is taken for something else: %v", err)
@@ -47,22 +46,7 @@ func newReplicatedAt(t *testing.T, setup pgtest.Setup, d viewschema.Definition, 
 	return r
 }
 
-func tracedPool(t *testing.T, url string, w *watcher) *pgxpool.Pool {
-	t.Helper()
-	config, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.MaxConns, config.ConnConfig.Tracer = 16, w
-	pool, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	return pool
-}
-
-// reads says whether a statement reads events to replay them.
+// reads says whether a statement begins to read events to replay them. After it, a session has the event table open, and has read nothing.
 func reads(sql string) bool { return strings.Contains(sql, "declare projector_events") }
 
 // replayed waits until the standby has replayed what the primary has written.
@@ -91,7 +75,7 @@ func TestStandby(t *testing.T) {
 	t.Parallel()
 	var onPrimary, onStandby atomic.Int64
 	cuttingOver := atomic.Bool{}
-	r := newReplicated(t, nil, &watcher{before: func(sql string) {
+	r := newReplicated(t, &watcher{before: func(sql string) {
 		if reads(sql) && !cuttingOver.Load() {
 			onPrimary.Add(1)
 		}
@@ -133,7 +117,7 @@ func TestStandbyIsBehind(t *testing.T) {
 	t.Parallel()
 	var looks atomic.Int64
 	waits := make(chan struct{}, 1)
-	r := newReplicated(t, nil, &watcher{}, &watcher{before: func(sql string) {
+	r := newReplicated(t, &watcher{}, &watcher{before: func(sql string) {
 		if strings.Contains(sql, "from \"view_schema\".projector_marks") && looks.Add(1) == 4 {
 			waits <- struct{}{}
 		}
@@ -203,77 +187,6 @@ func TestStandbyLagHoldsBack(t *testing.T) {
 	}
 }
 
-// conflict has the standby cancel what reads events there at this moment.
-func (r replicated) conflict(t *testing.T) {
-	t.Helper()
-	mustExec(t, r.primary, "begin; lock table events in access exclusive mode; commit")
-	r.replayed(t)
-}
-
-// declares begins the statement after which a session has the event table open, and has read nothing of it.
-const declares = "declare projector_events"
-
-// What the replay of WAL cancels is read again, in passes of fewer batches.
-func TestStandbyConflict(t *testing.T) {
-	t.Parallel()
-	log := throughConflicts(t, filledStore, v1.Definition, viewschema.Options{Workers: 1}) // one reader, whose pass is all batches
-	for _, batches := range []string{`"batches":5,"message":"reading fewer batches at once`, `"batches":3,"message":"reading fewer batches at once`} {
-		if !strings.Contains(log, batches) {
-			t.Errorf("the log has no %s:\n%s", batches, log)
-		}
-	}
-}
-
-// The same, with a lane, and while several read.
-func TestStandbyConflictOfSeveral(t *testing.T) {
-	t.Parallel()
-	throughConflicts(t, atVersion1, version2(), viewschema.Options{})
-}
-
-// throughConflicts migrates through some conflicts, and returns the log.
-func throughConflicts(t *testing.T, setup pgtest.Setup, d viewschema.Definition, o viewschema.Options) (log string) {
-	t.Helper()
-	var r replicated
-	var reads atomic.Int64
-	w := &watcher{}
-	w.after = func(sql string) {
-		if strings.HasPrefix(sql, declares) && reads.Add(1) <= 3 {
-			r.conflict(t)
-		}
-	}
-	r = newReplicatedAt(t, setup, d, o, map[string]string{"max_standby_streaming_delay": "0"}, &watcher{}, w)
-	online(t, r.Schema)
-	reads.Store(0)
-	mustExec(t, r.primary, openAccount)
-	if _, err := r.CatchUp(t.Context()); err != nil {
-		t.Error(err)
-	}
-	offline(t, r.Schema)
-	verify(t, r.primary, r.Target(), "accounts")
-	return w.log()
-}
-
-// A catch-up that the standby cancels each time goes on from the primary.
-func TestStandbyConflictInCatchUp(t *testing.T) {
-	t.Parallel()
-	var r replicated
-	var catchingUp atomic.Bool
-	w := &watcher{}
-	w.after = func(sql string) {
-		if strings.HasPrefix(sql, declares) && catchingUp.Load() {
-			r.conflict(t)
-		}
-	}
-	d := v1.Definition // has no lane, which cannot go on from the primary
-	r = newReplicatedAt(t, emptyStore, d, viewschema.Options{}, map[string]string{"max_standby_streaming_delay": "0"}, &watcher{}, w)
-	online(t, r.Schema)
-	mustExec(t, r.primary, openAccount)
-	catchingUp.Store(true)
-	if done, err := r.CatchUp(t.Context()); err != nil || done.Events != 1 {
-		t.Errorf("%+v, %v", done, err)
-	}
-}
-
 // A server that has taken over may lack a mark, and so the history that was read: what was read with that one is not stored.
 func TestStandbyMarkIsGone(t *testing.T) {
 	t.Parallel()
@@ -297,94 +210,6 @@ func TestStandbyMarkIsGone(t *testing.T) {
 	}
 }
 
-// What the standby cancels each time is an error that says which of its settings is to blame; what is done stays.
-func TestStandbyConflictForEver(t *testing.T) {
-	t.Parallel()
-	var r replicated
-	var batches atomic.Int64
-	always := &watcher{}
-	always.after = func(sql string) {
-		if strings.HasPrefix(sql, declares) && batches.Add(1) > 1 {
-			r.conflict(t)
-		}
-	}
-	r = newReplicated(t, map[string]string{"max_standby_streaming_delay": "0"}, &watcher{}, always)
-	_, err := r.MigrateOnline(t.Context())
-	conflict, ok := errors.AsType[*replay.ConflictError](err)
-	if !ok || conflict.Delay != "0" || conflict.Feedback != "off" || !strings.Contains(err.Error(), "hot_standby_feedback = on") {
-		t.Fatalf("%v", err)
-	}
-	online(t, open(t, r.primary, version2())) // reads the primary
-	offline(t, open(t, r.primary, version2()))
-	verify(t, r.primary, 2)
-}
-
-// A standby that is promoted in the middle of a migration is read no more, neither by the process at work nor by the next one, which
-// goes on without it. What was appended there is not in the tables.
-func TestStandbyPromoted(t *testing.T) {
-	t.Parallel()
-	r := newReplicated(t, nil, &watcher{}, &watcher{})
-	ctx := pg.WithFault(t.Context(), func(m pg.Moment, p pg.Point) {
-		if m == pg.After && p == pg.PointBegin {
-			r.replayed(t)
-			mustExec(t, r.standby, "select pg_promote()")
-			mustExec(t, r.standby, openAccount)
-		}
-	})
-	if _, err := r.MigrateOnline(ctx); !errors.Is(err, viewschema.ErrNoStandby) {
-		t.Errorf("%v", err)
-	}
-	st, err := r.Status(t.Context())
-	if err != nil || st.Standby.Recovers {
-		t.Errorf("status: %+v, %v", st.Standby, err)
-	}
-	found, err := r.Doctor(t.Context())
-	if err != nil || finding(t, found, "it was promoted").Severity != viewschema.SeverityMend {
-		t.Error(err)
-	}
-	if _, _, err := viewschema.Locate(t.Context(), r.primary, r.standby); !errors.Is(err, viewschema.ErrRefused) || !strings.Contains(err.Error(), "timeline 2") {
-		t.Errorf("%v", err)
-	}
-	if _, err := apart(t, r.primary, r.standby, viewschema.Options{}).MigrateOnline(t.Context()); !errors.Is(err, viewschema.ErrChanged) {
-		t.Errorf("as another database: %v", err)
-	}
-	for _, now := range []*pgxpool.Pool{r.primary, r.standby} { // whoever is the primary now has the migration, too
-		if online := online(t, open(t, now, version2())); !online.Resumed {
-			t.Errorf("%+v", online)
-		}
-		offline(t, open(t, now, version2()))
-		verify(t, now, 2, "accounts", "branch_totals", "transfers") // nobody projects live
-	}
-}
-
-// The same of events on another server than the view tables, whose standby is all that can be asked. It has no cut, so all that it had
-// is in the ledger.
-func TestStandbyElsewherePromoted(t *testing.T) {
-	t.Parallel()
-	_, standbys := pgtest.Replicated(t, filledStore, nil)
-	events, views := pgtest.Pool(t, standbys[0]), pgtest.Database(t, nil)
-	_, standby, err := viewschema.Locate(t.Context(), views, events)
-	if err != nil || standby != nil {
-		t.Fatalf("a standby of another server is taken for one of this: %v", err)
-	}
-	s, err := viewschema.Open(views, v1.Definition, viewschema.Options{Events: events}) // whose projectors need no cut
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx := pg.WithFault(t.Context(), func(m pg.Moment, p pg.Point) {
-		if m == pg.After && p == pg.PointBegin {
-			mustExec(t, events, "select pg_promote()")
-			mustExec(t, events, openAccount)
-		}
-	})
-	if _, err := s.MigrateOnline(ctx); !errors.Is(err, viewschema.ErrNoStandby) {
-		t.Errorf("%v", err)
-	}
-	if _, err := s.MigrateOnline(t.Context()); !errors.Is(err, viewschema.ErrChanged) || !strings.Contains(err.Error(), "timeline") {
-		t.Errorf("%v", err)
-	}
-}
-
 // What a role may not read there is said with what to type; and what no cut can be settled for is read from the primary, which is said, too.
 func TestStandbyIsNoUse(t *testing.T) {
 	t.Parallel()
@@ -392,13 +217,7 @@ func TestStandbyIsNoUse(t *testing.T) {
 	r := newReplicatedAt(t, filledStore, v1.Definition, viewschema.Options{}, nil, &watcher{}, w)
 	mustExec(t, r.primary, "create role reader login; grant select on events to reader")
 	r.replayed(t)
-	config := r.standby.Config()
-	config.ConnConfig.User = "reader"
-	theirs, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(theirs.Close)
+	theirs := connecting(t, r.standby, func(c *pgx.ConnConfig) { c.User = "reader" })
 	if _, standby, err := viewschema.Locate(t.Context(), r.primary, theirs); err != nil || standby != theirs {
 		t.Fatal(err)
 	}
@@ -437,26 +256,5 @@ func TestStandbyIsNoUse(t *testing.T) {
 	verify(t, r.primary, 1)
 	if !strings.Contains(w.log(), "events are read from the primary, and not from the standby") {
 		t.Error("it is not said that the primary is read")
-	}
-}
-
-// A standby of the primary before, which has not come along with the one that was promoted, is found out: both have positions in the WAL
-// beyond the place where their ways part.
-func TestStandbyOfAnother(t *testing.T) {
-	t.Parallel()
-	url, standbys := pgtest.Replicated(t, atVersion1, nil, nil)
-	former, promoted, left := pgtest.Pool(t, url), pgtest.Pool(t, standbys[0]), pgtest.Pool(t, standbys[1])
-	mustExec(t, promoted, "select pg_promote()")
-	mustExec(t, former, "create table public.much as select generate_series(1, 300000)")
-	_, standby, err := viewschema.Locate(t.Context(), promoted, left)
-	if err != nil || standby != left {
-		t.Fatal(err)
-	}
-	s, err := viewschema.Open(promoted, version2(), viewschema.Options{Standby: left})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.MigrateOnline(t.Context()); !errors.Is(err, viewschema.ErrNoStandby) {
-		t.Errorf("%v", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/viewschema/projector/internal/pgtest"
@@ -343,15 +344,9 @@ func TestThrottleOfWhatOurRoleDoesNotSee(t *testing.T) {
 	t.Cleanup(func() {
 		_, _ = db.Exec(context.WithoutCancel(t.Context()), "drop owned by "+role+"; drop role "+role)
 	})
-	config := db.Config()
-	config.ConnConfig.User = role
-	blinkered, err := pgxpool.NewWithConfig(t.Context(), config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(blinkered.Close)
+	blinkered := connecting(t, db, func(c *pgx.ConnConfig) { c.User = role })
 	s := open(t, blinkered, version2())
-	_, err = s.ChangeThrottle(t.Context(), func(t *viewschema.Throttle) { t.MaxSessions = 5 })
+	_, err := s.ChangeThrottle(t.Context(), func(t *viewschema.Throttle) { t.MaxSessions = 5 })
 	if !errors.Is(err, viewschema.ErrRefused) || !strings.HasSuffix(err.Error(), "type: grant pg_read_all_stats to "+role) {
 		t.Error(err)
 	}

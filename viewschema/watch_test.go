@@ -54,18 +54,24 @@ func (w *watcher) log() string {
 	return w.lines.String()
 }
 
-// watched opens the definition on a pool of its own, whose statements and log go to w.
-func watched(t *testing.T, db *pgxpool.Pool, d viewschema.Definition, o viewschema.Options, w *watcher) *viewschema.Schema {
+// connecting is a pool of the test's own, to the same database with other connections.
+func connecting(t *testing.T, db *pgxpool.Pool, change func(*pgx.ConnConfig)) *pgxpool.Pool {
 	t.Helper()
 	config := db.Config()
-	config.ConnConfig.Tracer = w
+	change(config.ConnConfig)
 	own, err := pgxpool.NewWithConfig(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(own.Close)
+	return own
+}
+
+// watched opens the definition on a pool of its own, whose statements and log go to w.
+func watched(t *testing.T, db *pgxpool.Pool, d viewschema.Definition, o viewschema.Options, w *watcher) *viewschema.Schema {
+	t.Helper()
 	o.Log = zerolog.New(w)
-	s, err := viewschema.Open(own, d, o)
+	s, err := viewschema.Open(connecting(t, db, func(c *pgx.ConnConfig) { c.Tracer = w }), d, o)
 	if err != nil {
 		t.Fatal(err)
 	}

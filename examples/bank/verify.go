@@ -20,11 +20,16 @@ type Comparison struct {
 	Examples []string // a few of both
 }
 
+// Beginner is a connection or a pool.
+type Beginner interface {
+	BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error)
+}
+
 // Verify replays all events one after the other, in the order of the store, with none of Projector's code, and compares
 // every row of these view tables with the outcome. Version says which shape accounts has. It reads one snapshot and so sees
 // events and tables as of the same instant. No tables are all that the version has.
-func Verify(ctx context.Context, conn *pgx.Conn, version int, tables ...string) ([]Comparison, error) {
-	tx, err := conn.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+func Verify(ctx context.Context, db Beginner, version int, tables ...string) ([]Comparison, error) {
+	tx, err := db.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
 	if err != nil {
 		return nil, err
 	}
@@ -232,3 +237,7 @@ func compare(ctx context.Context, tx pgx.Tx, table, columns string) (Comparison,
 
 // Same says whether the view table has exactly the rows that it should have.
 func (c Comparison) Same() bool { return c.Missing == 0 && c.Surplus == 0 }
+
+func (c Comparison) String() string {
+	return fmt.Sprintf("%s: of %d rows, %d are missing and %d too many: %q", c.Table, c.Rows, c.Missing, c.Surplus, c.Examples)
+}

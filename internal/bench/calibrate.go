@@ -105,7 +105,7 @@ func (b *bench) calibrate(ctx context.Context, seen []observed) error {
 			return err
 		}
 	}
-	for _, o := range []*observed{&small, &large} {
+	for _, o := range []*observed{&small, &large} { // bytes count of the last
 		if err := b.weigh(ctx, o, &m); err != nil {
 			return err
 		}

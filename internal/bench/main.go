@@ -2,9 +2,9 @@
 // that PostgreSQL itself must do for the same result. docs/benchmarks.md says what the rows of its table mean.
 //
 // main.go has the flags, bench.go the server, stores.go the data sets, command.go and definition.go the command lines, floor.go
-// the floor, rows.go, tail.go, network.go, statistics.go and estimate.go the rows of the table, link.go a network with a delay,
-// calibrate.go the rates of plan --estimate, and report.go prints them. Nothing here judges: the
-// bounds are printed beside what was measured.
+// the floor, rows.go, tail.go, network.go, wal.go, statistics.go and estimate.go the rows of the table, link.go a network with a
+// delay, calibrate.go the rates of plan --estimate, and report.go prints them. Nothing here judges: the bounds are printed beside
+// what was measured.
 package main
 
 import (

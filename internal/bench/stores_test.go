@@ -1,17 +1,17 @@
 package main
 
 import (
-	"os"
 	"testing"
 
 	"github.com/viewschema/projector/internal/pglocal"
+	"github.com/viewschema/projector/internal/pgtest"
 )
 
 // The data sets are what their names say. What holds for all of them: an aggregate's sequence numbers have no gaps and go up
 // with the positions, and begin with an account that is opened.
 func TestDataSets(t *testing.T) {
 	t.Parallel()
-	server := startServer(t)
+	server := pgtest.Server(t, nil, pglocal.Options{})
 	b := &bench{server: server, made: map[string]bool{}, stderr: writer(func(string) {})}
 	from, err := b.store(t.Context(), 10_000)
 	if err != nil {
@@ -54,22 +54,4 @@ func TestDataSets(t *testing.T) {
 			t.Errorf("%s: %d events are out of sequence, %v", set.name, wrong, err)
 		}
 	}
-}
-
-func startServer(t *testing.T) *pglocal.Server {
-	t.Helper()
-	binaries, err := pglocal.Find(os.Getenv)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := pglocal.Start(t.Context(), binaries, pglocal.Options{TempDir: os.Getenv("TMPDIR")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	return server
 }

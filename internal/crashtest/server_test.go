@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"syscall"
 	"testing"
@@ -141,29 +140,9 @@ func await(t *testing.T, url string) {
 // privateDatabase is at version 1, on a server of its own, which the test may kill.
 func privateDatabase(t *testing.T) (*pglocal.Server, string) {
 	t.Helper()
-	binaries, err := pglocal.Find(os.Getenv)
-	if err != nil {
-		t.Fatal(err)
-	}
 	// What is committed without waiting for the disk is lost for sure.
 	settings := map[string]string{"wal_writer_delay": "10s", "wal_writer_flush_after": "1GB"}
-	server, err := pglocal.Start(t.Context(), binaries, pglocal.Options{Durable: true, Settings: settings})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	conn, err := pgx.Connect(t.Context(), server.URL(""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(t.Context())
-	if err := atVersion1(t.Context(), conn); err != nil {
-		t.Fatal(err)
-	}
+	server := pgtest.Server(t, atVersion1, pglocal.Options{Durable: true, Settings: settings})
 	return server, server.URL("")
 }
 

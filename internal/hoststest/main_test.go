@@ -188,18 +188,13 @@ func (s *store) finish(t *testing.T, settings string) {
 		t.Errorf("%d events were replayed, of %d, and %d batches are pending; %v", replayed, events, pending, err)
 	}
 	s.run(t, version2(), "migrate", "offline")
-	conn, err := s.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Release()
-	tables, err := bank.Verify(t.Context(), conn.Conn(), 2)
+	tables, err := bank.Verify(t.Context(), s, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range tables {
 		if c.Rows == 0 || !c.Same() {
-			t.Errorf("%s: of %d rows, %d are missing and %d too many: %v", c.Table, c.Rows, c.Missing, c.Surplus, c.Examples)
+			t.Error(c)
 		}
 	}
 }

@@ -1,11 +1,9 @@
 package pgtest
 
 import (
-	"context"
 	"os"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/viewschema/projector/internal/pglocal"
@@ -15,25 +13,7 @@ import (
 // URLs of a database that setup has filled, and that the standbys have. The servers end with the test.
 func Replicated(t testing.TB, setup Setup, settings ...map[string]string) (primary string, standbys []string) {
 	t.Helper()
-	binaries, err := pglocal.Find(os.Getenv)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := pglocal.Start(t.Context(), binaries, pglocal.Options{TempDir: os.Getenv("TMPDIR")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	stopAfter(t, p)
-	conn, err := pgx.Connect(t.Context(), p.URL(""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(context.WithoutCancel(t.Context()))
-	if setup != nil {
-		if err := setup(t.Context(), conn); err != nil {
-			t.Fatalf("setup: %v", err)
-		}
-	}
+	p := Server(t, setup, pglocal.Options{})
 	for _, own := range settings {
 		s, err := p.Standby(t.Context(), pglocal.Options{TempDir: os.Getenv("TMPDIR"), Settings: own})
 		if err != nil {
@@ -43,14 +23,6 @@ func Replicated(t testing.TB, setup Setup, settings ...map[string]string) (prima
 		standbys = append(standbys, s.URL(""))
 	}
 	return p.URL(""), standbys
-}
-
-func stopAfter(t testing.TB, s *pglocal.Server) {
-	t.Cleanup(func() {
-		if err := s.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
 }
 
 // Pool connects to a database that a test has the URL of. The pool is closed when the test ends.

@@ -185,19 +185,14 @@ func (s *soak) report(version int) {
 
 // verify holds the live tables against a replay by hand.
 func (s *soak) verify(version int) (rows int64) {
-	conn, err := s.db.Acquire(s.Context())
-	if err != nil {
-		s.Fatal(err)
-	}
-	defer conn.Release()
-	tables, err := bank.Verify(s.Context(), conn.Conn(), shape(version))
+	tables, err := bank.Verify(s.Context(), s.db, shape(version))
 	if err != nil {
 		s.Fatalf("version %d: %v", version, err)
 	}
 	for _, c := range tables {
 		rows += c.Rows
 		if !c.Same() || c.Rows == 0 {
-			s.Fatalf("version %d: %s: of %d rows, %d are missing and %d too many: %q", version, c.Table, c.Rows, c.Missing, c.Surplus, c.Examples)
+			s.Fatalf("version %d: %s", version, c)
 		}
 	}
 	return rows

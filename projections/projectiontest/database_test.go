@@ -18,6 +18,7 @@ import (
 	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/examples/bank"
 	"github.com/viewschema/projector/internal/pglocal"
+	"github.com/viewschema/projector/internal/pgtest"
 	"github.com/viewschema/projector/projections"
 	"github.com/viewschema/projector/projections/projectiontest"
 	"github.com/viewschema/projector/sql/views"
@@ -110,19 +111,7 @@ func child(t *testing.T, test string, env ...string) {
 // On a developer's server a test binary leaves the template, and nothing else; the next one uses it.
 func TestWhatIsLeftOnAServer(t *testing.T) {
 	t.Parallel()
-	binaries, err := pglocal.Find(os.Getenv)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := pglocal.Start(t.Context(), binaries, pglocal.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	}()
+	server := pgtest.Server(t, nil, pglocal.Options{})
 	var left [2]string
 	for i := range left {
 		child(t, "TestLiveAndRebuilt", "DATABASE_URL="+server.URL(""))
