@@ -26,6 +26,7 @@ type target struct {
 	inserts  copyBuffer
 	replaced copyBuffer // stored rows that are deleted and stored again, with what the database numbered
 	updates  []update
+	changes  []bool     // of plan.columns: those that updates change; nil: that is not known
 	deletes  [][][]byte // parameters
 }
 
@@ -34,6 +35,7 @@ func (t *target) reset() {
 	t.replaced.reset()
 	clear(t.updates)
 	t.updates = shortened(t.updates)
+	clear(t.changes)
 	clear(t.deletes)
 	t.deletes = shortened(t.deletes)
 }
@@ -58,18 +60,27 @@ func (t *target) collect(old *stored, gone bool, row unsafe.Pointer) error {
 	if err != nil || bytes.Equal(now, old.was) {
 		return err
 	}
-	values := cut(now)
-	for i, was := range cut(old.was) {
-		if t.plan.columns[i].unique && !bytes.Equal(was, values[i]) {
+	values, were := cut(now), cut(old.was)
+	for i, was := range were {
+		if t.plan.columns[i].unique && !same(was, values[i]) {
 			t.deletes = append(t.deletes, t.where(old))
 			buf := binary.BigEndian.AppendUint16(t.replaced.tail(), uint16(len(values)+len(t.model.numbered)))
 			t.replaced.set(append(append(buf, now...), old.numbers...))
 			return nil
 		}
 	}
+	if t.changes == nil {
+		t.changes = make([]bool, len(values))
+	}
+	for i, was := range were {
+		t.changes[i] = t.changes[i] || !same(was, values[i])
+	}
 	t.updates = append(t.updates, update{values: values, numbers: cut(old.numbers)})
 	return nil
 }
+
+// same says whether two encoded values are. NULL is nil, and an empty text is not.
+func same(a, b []byte) bool { return (a == nil) == (b == nil) && bytes.Equal(a, b) }
 
 // where returns the values of the primary key that the stored row has.
 func (t *target) where(old *stored) [][]byte {

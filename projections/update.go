@@ -17,8 +17,8 @@ type update struct {
 }
 
 // update changes all rows with one statement, whose parameter is an array of the table's rows: a third of the time that a
-// statement for each takes. Columns that are not ours are NULL in it, which a domain may refuse even if nothing is set; a
-// table with such a column is updated row by row.
+// statement for each takes. Columns that are not ours, and those that change nowhere, are NULL in it. A domain may refuse that even if
+// nothing is set: a table with such a column that is not ours is updated row by row.
 func (t *target) update(ctx context.Context, conn *pgx.Conn) (int64, error) {
 	if len(t.updates) == 0 {
 		return 0, nil
@@ -27,22 +27,24 @@ func (t *target) update(ctx context.Context, conn *pgx.Conn) (int64, error) {
 		return t.updateEach(ctx, conn)
 	}
 	var sets, keys []string
-	for _, c := range t.model.columns {
-		sets = append(sets, fmt.Sprintf("%[1]s = u.%[1]s", c.sql()))
+	for i, c := range t.model.columns {
+		if t.changes[i] {
+			sets = append(sets, fmt.Sprintf("%[1]s = u.%[1]s", c.sql()))
+		}
 	}
 	for _, k := range t.model.keys {
 		keys = append(keys, fmt.Sprintf("t.%[1]s = u.%[1]s", k.sql()))
 	}
-	if t.sameKeys() {
-		return 0, t.expect(0, len(t.updates))
-	}
-	if t.uniqueKey() {
+	if t.uniqueKey() { // two rows with one key change one row, and are found out
 		sql := fmt.Sprintf("update %s t set %s from unnest($1) u where %s", t.relation, strings.Join(sets, ", "), strings.Join(keys, " and "))
 		tag, err := conn.PgConn().ExecParams(ctx, sql, [][]byte{t.rowArray()}, []uint32{t.plan.shape[0].Rows}, binaryFormat, nil).Close()
 		if err != nil {
 			return 0, tableError(t.name, err)
 		}
 		return tag.RowsAffected(), t.expect(tag.RowsAffected(), len(t.updates))
+	}
+	if t.sameKeys() {
+		return 0, t.expect(0, len(t.updates))
 	}
 	// Each row of the array has to find one row of the table: one that finds two would make up for one that finds none.
 	sql := fmt.Sprintf("with u as (select *, row_number() over () as projector_row from unnest($1)), "+
@@ -114,7 +116,7 @@ func (t *target) rowArray() []byte {
 		at := slices.IndexFunc(t.model.columns, func(m *column) bool { return m.name == c.Name })
 		number := slices.IndexFunc(t.model.numbered, func(m *column) bool { return m.name == c.Name })
 		switch {
-		case at >= 0:
+		case at >= 0 && (t.changes == nil || t.changes[at] || c.Declared != c.OID || slices.Contains(t.model.keys, t.model.columns[at])):
 			places[i] = func(u update) []byte { return u.values[at] }
 		case number >= 0:
 			places[i] = func(u update) []byte { return u.numbers[number] }
