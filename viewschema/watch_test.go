@@ -38,6 +38,24 @@ func (w *watcher) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQue
 	}
 }
 
+// Before a batch of statements is sent, it is before each of them.
+func (w *watcher) TraceBatchStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
+	for _, q := range data.Batch.QueuedQueries {
+		if w.before != nil {
+			w.before(q.SQL)
+		}
+	}
+	return ctx
+}
+
+func (w *watcher) TraceBatchQuery(_ context.Context, _ *pgx.Conn, data pgx.TraceBatchQueryData) {
+	if w.after != nil {
+		w.after(data.SQL)
+	}
+}
+
+func (*watcher) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
+
 func (w *watcher) Write(line []byte) (int, error) {
 	w.mu.Lock()
 	w.lines.Write(line)
