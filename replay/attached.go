@@ -2,6 +2,7 @@ package replay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -18,11 +19,14 @@ func (j *Job) tablesNow(ctx context.Context, tx pgx.Tx) (tables []uint32, err er
 }
 
 // checkAttached refuses to go on if one of the tables that hold the events now was not there when the cut was settled, and has events at or
-// below it: a partition was attached with them. tx owns the migration.
+// below it: a partition was attached with them.
 func (j *Job) checkAttached(ctx context.Context, tx pgx.Tx, now []uint32, cut int64) error {
 	var known []uint32
 	err := tx.QueryRow(ctx, j.sql("select event_tables from %SCHEMA%.projector_migrations where id = $1"), j.Migration).Scan(&known)
-	if err != nil {
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return j.gone()
+	case err != nil:
 		return fmt.Errorf("reading which tables held the events: %w", err)
 	}
 	attached := slices.DeleteFunc(slices.Clone(now), func(table uint32) bool { return slices.Contains(known, table) })

@@ -280,7 +280,10 @@ func (j *Job) keepsLedger(ctx context.Context, q pg.Querier) (kept bool, err err
 		select takes_back is not null or exists (select from %SCHEMA%.projector_batches b where b.migration_id = m.id and b.phase = $2)
 		from %SCHEMA%.projector_migrations m
 		where id = $1`), j.Migration, int(PhaseReplay)).Scan(&kept)
-	if err != nil {
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return false, j.gone()
+	case err != nil:
 		return false, fmt.Errorf("looking for batches: %w", err)
 	}
 	return kept, nil

@@ -2,6 +2,8 @@ package viewschema_test
 
 import (
 	"errors"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -74,5 +76,31 @@ func TestFollowEndsWithAnAbort(t *testing.T) {
 	}
 	if err := <-followed; !errors.Is(err, viewschema.ErrState) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// Wherever it is aborted, a catch-up says so. Seen to fail with what the driver says of a row that is gone.
+func TestCatchUpThatIsAborted(t *testing.T) {
+	t.Parallel()
+	for _, statement := range []string{".projector_marks (migration_id) values", "select event_tables", "declare projector_events"} {
+		t.Run(statement, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.Database(t, atVersion1)
+			s := open(t, db, version2())
+			online(t, s)
+			mustExec(t, db, openAccount)
+			var aborted atomic.Bool
+			following := watched(t, db, version2(), viewschema.Options{}, &watcher{before: func(sql string) {
+				if !strings.Contains(sql, statement) || !aborted.CompareAndSwap(false, true) {
+					return
+				}
+				if _, err := s.Abort(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}})
+			if _, err := following.CatchUp(t.Context()); !errors.Is(err, viewschema.ErrState) {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }
