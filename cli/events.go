@@ -176,7 +176,7 @@ type stepsView struct {
 
 func (v stepsView) text(w io.Writer, _ string) {
 	if v.Nothing && len(v.Refused) == 0 {
-		fmt.Fprintf(w, "nothing to do: %s is prepared\n", v.Relation)
+		fmt.Fprintf(w, "nothing to do: %s is prepared, as far as events prepare can\n", v.Relation)
 		section(w, "to know", v.Notes)
 		return
 	}

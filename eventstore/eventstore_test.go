@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -84,6 +85,22 @@ func TestMappingErrors(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A role that may not read the events is told what to type, and not only that something was denied.
+func TestEventsMayNotBeRead(t *testing.T) {
+	t.Parallel()
+	db := store(t, table("text"))
+	role := fmt.Sprintf("stranger_%d", rand.Uint64())
+	inTx(t, db, func(tx pgx.Tx) {
+		if _, err := tx.Exec(t.Context(), "create role "+role+"; set local role "+role); err != nil {
+			t.Fatal(err)
+		}
+		_, err := eventstore.Open(t.Context(), tx, eventstore.Mapping{})
+		if !errors.Is(err, eventstore.ErrMapping) || !strings.HasSuffix(err.Error(), "type: grant select on public.events to "+role) {
+			t.Errorf("got %v", err)
+		}
+	})
 }
 
 // Other names, other types, a filter: an event comes out the same.

@@ -180,22 +180,27 @@ func Open(ctx context.Context, q pg.Querier, m Mapping) (*Reader, error) {
 // find looks the relation up.
 func (r *Reader) find(ctx context.Context, q pg.Querier) error {
 	name := r.mapping.Relation
-	var kind string
+	var kind, role string
+	var readable bool
 	err := q.QueryRow(ctx, `
-		select c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), c.relkind::text, pg_is_in_recovery()
+		select c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), c.relkind::text, pg_is_in_recovery(),
+			pg_catalog.quote_ident(current_user), has_any_column_privilege(c.oid, 'select') -- which who may read the table has, too
 		from pg_catalog.pg_class c
 		join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-		where c.oid = to_regclass($1)`, pg.Once, name).Scan(&r.oid, &r.relation, &kind, &r.standby)
+		where c.oid = to_regclass($1)`, pg.Once, name).Scan(&r.oid, &r.relation, &kind, &r.standby, &role, &readable)
 	if errors.Is(err, pgx.ErrNoRows) {
 		database, path, err := whereabouts(ctx, q)
 		if err != nil {
 			return err
 		}
-		return fmt.Errorf("%w: database %s has no relation %s that our role can see (search_path is %s); name it, with its schema, as the source's relation",
+		return fmt.Errorf("%w: database %s has no relation %s that our role can see (search_path is %s); name it, with its schema, as the source's relation, or, if it is in another database, that one: --events-url",
 			ErrMapping, database, name, path)
 	}
 	if err != nil {
 		return fmt.Errorf("looking up event table %s: %w", name, err)
+	}
+	if !readable {
+		return fmt.Errorf("%w: our role may not read the events; type: grant select on %s to %s", ErrMapping, r.relation, role)
 	}
 	r.isView = kind == "v"
 	if !slices.Contains([]string{"r", "p", "v"}, kind) {

@@ -160,8 +160,8 @@ func addTaken(ctx context.Context, q pg.Querier, successions []succession, r *re
 }
 
 // lackingPartitions tells which partitions of the live tables the new ones will be without: those that were added to a table since its file
-// was written. Where the new table is partitioned in another way, or has one with the same bounds, there is nothing to tell. Nor is there of
-// a partition whose own partitioned table is lacking. built says whether the new tables are filled.
+// was written. Where the new table is partitioned in another way, or has one with the same bounds, there is nothing to tell but what was
+// granted on the old one. Nor is there of a partition whose own partitioned table is lacking. built says whether the new tables are filled.
 func (s *Schema) lackingPartitions(ctx context.Context, tx pgx.Tx, successions []succession, built bool) (notes []string, err error) {
 	for _, p := range successions {
 		parent := slices.IndexFunc(successions, func(o succession) bool { return o.relation() == p.parent && o.built != "" })
@@ -196,4 +196,11 @@ where c.oid = $1::text::regclass
   and not exists (
 	select
 	from pg_catalog.pg_inherits o join pg_catalog.pg_class n on n.oid = o.inhrelid
-	where o.inhparent = to_regclass($2) and pg_get_expr(n.relpartbound, n.oid) = b.bound)`
+	where o.inhparent = to_regclass($2) and pg_get_expr(n.relpartbound, n.oid) = b.bound)
+union all
+select pg_catalog.format('grants on partition %s of %s go to no partition of the new table, and a rollback takes them away; if they are needed, grant on the table',
+	c.oid::regclass, h.inhparent::regclass)
+from pg_catalog.pg_class c
+join pg_catalog.pg_inherits h on h.inhrelid = c.oid
+where c.oid = $1::text::regclass
+  and exists (select from pg_catalog.aclexplode(c.relacl) a where a.grantee <> c.relowner)`
