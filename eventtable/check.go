@@ -209,11 +209,19 @@ func (c *checker) key(ctx context.Context, k keys) error {
 		twice, err = c.twice(ctx, c.tx, k)
 		return err
 	})
+	var beside bool
+	if err == nil {
+		beside, err = c.partitionedBeside(ctx, k.aggregate, k.sequence)
+	}
 	switch {
 	case err != nil:
 		return err
 	case k.filtered:
 		c.add(about, Note, pair+" is not unique", "", "")
+	case beside && twice != "":
+		c.add(about, Mend, pair+" is not unique: "+twice, cost, "mend the events")
+	case beside:
+		c.add(about, Note, pair+" cannot be declared unique: PostgreSQL wants the columns that a table is partitioned by in each unique index", cost, "")
 	case twice != "":
 		c.add(about, Mend, pair+" is not unique: "+twice, cost, "mend the events, and then: "+mend)
 	case known:
@@ -222,6 +230,22 @@ func (c *checker) key(ctx context.Context, k keys) error {
 		c.add(about, Mend, pair+" is not declared unique", cost, mend)
 	}
 	return nil
+}
+
+// partitionedBeside says whether a table is partitioned, at whatever level, by something else than these columns.
+func (c *checker) partitionedBeside(ctx context.Context, columns ...string) (beside bool, err error) {
+	err = c.tx.QueryRow(ctx, `
+		select exists (
+			select
+			from (`+pg.Tree("$1")+`) tree
+			join pg_catalog.pg_partitioned_table p on p.partrelid = tree.id
+			cross join lateral pg_catalog.unnest(p.partattrs::int2[]) k (number) -- 0: an expression
+			left join pg_catalog.pg_attribute a on a.attrelid = p.partrelid and a.attnum = k.number
+			where a.attname is null or a.attname <> all ($2))`, c.oid, columns).Scan(&beside)
+	if err != nil {
+		return false, fmt.Errorf("looking what %s is partitioned by: %w", c.relation(), err)
+	}
+	return beside, nil
 }
 
 // rangeIndex is what to type for an index by which ranges of aggregates can be read. Text ids are compared by their bytes.

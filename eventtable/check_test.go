@@ -120,6 +120,15 @@ func TestCheck(t *testing.T) {
 			map[string]eventtable.Severity{"key": mend, "ranges": mend, "position": mend},
 			[]string{},
 		},
+		"partitioned by position": {
+			[]string{
+				"create table events (" + strings.Replace(columns, "generated always as identity", "not null", 1) + ", primary key (position)) partition by range (position)",
+				"create table events_0 partition of events default",
+			},
+			eventstore.Mapping{},
+			map[string]eventtable.Severity{"key": note, "ranges": mend, "position": fit},
+			[]string{},
+		},
 		"view": {
 			[]string{"create table moved (" + columns + ", primary key (position), unique (aggregate_id, sequence_number))", "create view events as select * from moved where event_type <> 'Snapshot'"},
 			eventstore.Mapping{},
