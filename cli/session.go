@@ -144,7 +144,7 @@ func (s *session) answer(a answer) error {
 // locate opens the schema again, once it is known what --events-url leads to.
 func (s *session) locate(ctx context.Context, o viewschema.Options) (err error) {
 	if err := ping(ctx, s.events); err != nil {
-		return err
+		return fmt.Errorf("the server of the events: %w", err)
 	}
 	if o.Events, o.Standby, err = viewschema.Locate(ctx, s.pool, s.events); err != nil {
 		return err
