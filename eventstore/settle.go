@@ -31,8 +31,8 @@ type Wait struct {
 var ErrUnsettled = errors.New("transactions that may still bring events are open")
 
 // Settle waits until no transaction can bring an event at or below the highest position any more, and returns that
-// position. It holds nothing on the server while it waits but a session: no snapshot, no transaction, no lock. If the connection is lost, it starts
-// over: the server may have restarted, and virtual transaction ids then mean other transactions.
+// position. It holds nothing on the server while it waits but a session: no snapshot, no transaction, no lock. If the connection is
+// lost, it starts over: the server may have restarted, and virtual transaction ids then mean other transactions.
 //
 // There is nothing to wait for if positions are in commit order, or are transaction ids.
 func (r *Reader) Settle(ctx context.Context, db pg.Querier, wait Wait) (Cut, error) {

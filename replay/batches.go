@@ -145,8 +145,8 @@ func (b batch) claimed(rows pgx.Rows) (ours bool, err error) {
 	return rows.CommandTag().RowsAffected() == 1, nil
 }
 
-// begin enters, claims the batch and reads which aggregates are left out, all in one round trip: a reader waits for it. If somebody else has
-// the batch, or it is done, it is not ours.
+// begin enters, claims the batch and reads which aggregates are left out, all in one round trip: a reader waits for it. If somebody
+// else has the batch, or it is done, it is not ours.
 func (j *Job) begin(ctx context.Context, tx pgx.Tx, b batch) (cut int64, ours bool, left leftOut, err error) {
 	all := &pgx.Batch{}
 	all.Queue(j.lockQuery("for key share"), j.Migration, RunLock, j.Ledger.Run).QueryRow(func(row pgx.Row) (err error) {

@@ -141,9 +141,9 @@ func (j *Job) applyLacking(ctx context.Context, p *Pass, settled int64) error {
 
 // moveCut ends a pass. Groups commit without waiting for the disk, and a server that takes over after another may lack even
 // what was waited for. So the cut moves only over events that the ledger has, in a commit that is waited for, and with it
-// all commits before it. Its server has the mark that was made when the cut was settled: one that lacks it would give out positions up to the
-// cut anew. If events up to the cut are lost, it returns their number and leaves the cut. tables are those that held the events
-// when the cut was settled.
+// all commits before it. Its server has the mark that was made when the cut was settled: one that lacks it would give out positions
+// up to the cut anew. If events up to the cut are lost, it returns their number and leaves the cut. tables are those that held the
+// events when the cut was settled.
 func (j *Job) moveCut(ctx context.Context, tx pgx.Tx, p *Pass, cut int64, tables []uint32) (lost int64, err error) {
 	old, err := j.Own(ctx, tx, Built)
 	if err != nil {
