@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
+	"unsafe"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -31,6 +32,18 @@ func (b *copyBuffer) tail() []byte {
 func (b *copyBuffer) set(tail []byte) {
 	b.chunks[b.last] = tail
 	b.rows++
+}
+
+// keep encodes a row into the buffer, and returns what it is there until reset.
+func (b *copyBuffer) keep(p *plan, row unsafe.Pointer) ([]byte, error) {
+	buf := b.tail()
+	at := len(buf)
+	buf, err := p.encode(buf, row)
+	if err != nil {
+		return nil, err
+	}
+	b.set(buf)
+	return buf[at:len(buf):len(buf)], nil
 }
 
 // all takes the rows apart.

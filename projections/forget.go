@@ -50,15 +50,18 @@ func (t *table[K, R]) reset() {
 
 // forgetRows is reset without what was asked for.
 func (t *table[K, R]) forgetRows() {
-	for _, sc := range t.scopes {
+	for _, sc := range t.used {
+		if sc.added > keepInSpare || len(t.spare) == keepSpares {
+			continue
+		}
 		sc.forget()
 		clear(sc.groups) // the next rows may be loaded, which no index sees
 		t.spare = append(t.spare, sc)
 	}
-	t.scopes = emptied(t.scopes, len(t.scopes))
-	if len(t.spare) > keepInMap {
-		t.spare = nil
-	}
+	clear(t.scopes)
+	t.scopes = shortened(t.scopes)
+	clear(t.used)
+	t.used = shortened(t.used)
 	t.loaded, t.busy, t.ready, t.scoped, t.lastsOf = t.run.keeps, false, false, false, 0
 	t.all = nil
 	if !t.run.loads {

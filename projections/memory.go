@@ -76,7 +76,7 @@ func (m *Memory) Project(ctx context.Context, events ...New) error {
 	return m.apply(ctx, func(r *Run) (batch []applied, err error) {
 		handled, _, _, err := r.set.prepare(events)
 		for _, e := range handled {
-			batch = append(batch, applied{applier: r.appliers[e.Type], meta: e.Meta, data: e.Data})
+			batch = append(batch, applied{applier: r.appliers[e.Type], meta: &e.Meta, data: e.Data})
 		}
 		return batch, err
 	})

@@ -27,7 +27,7 @@ var errTaken = errors.New("a key that was taken to be free is not")
 type applied struct {
 	applier applier
 	raw     *Raw // nil: meta and data
-	meta    Meta
+	meta    *Meta
 	data    any
 }
 
@@ -52,7 +52,7 @@ func (r *Run) apply(a applied) error {
 	var err error
 	if a.raw == nil {
 		r.position = a.meta.Position
-		err = a.applier.applyValue(a.meta, a.data)
+		err = a.applier.applyValue(*a.meta, a.data)
 	} else {
 		r.applied++
 		r.position = a.raw.Position

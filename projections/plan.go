@@ -105,9 +105,8 @@ func appendValue(buf, value []byte) []byte {
 	return append(binary.BigEndian.AppendUint32(buf, uint32(len(value))), value...)
 }
 
-// cut takes encoded values apart; NULL is nil.
-func cut(encoded []byte) [][]byte {
-	var values [][]byte
+// cut takes encoded values apart and appends them; NULL is nil.
+func cut(values [][]byte, encoded []byte) [][]byte {
 	for len(encoded) > 0 {
 		var value []byte
 		value, encoded = cutOne(encoded)

@@ -128,7 +128,7 @@ func (s *Set) project(ctx context.Context, tx DB, events []New) error {
 }
 
 func (r *Run) applyNew(e New) error {
-	return r.take(applied{applier: r.appliers[e.Type], meta: e.Meta, data: e.Data})
+	return r.take(applied{applier: r.appliers[e.Type], meta: &e.Meta, data: e.Data})
 }
 
 // prepare names the events' types and keeps those that are handled. used are the projectors that do. aggregates are partitions

@@ -50,6 +50,7 @@ type Run struct {
 	aggregates []ID
 	places     map[ID]int
 	placesText map[string]int
+	ids        []byte // the aggregates' as a parameter; nil: not encoded yet
 
 	keeps bool // rows are neither loaded nor stored: see Memory
 }
@@ -166,7 +167,6 @@ func (r *Run) begin(ctx context.Context, conn *pgx.Conn, aggregates []ID, stores
 	if !r.loads {
 		return nil
 	}
-	r.places = emptied(r.places, len(r.places))
 	if r.places == nil {
 		r.places = map[ID]int{}
 	}
@@ -188,8 +188,11 @@ func (r *Run) end(next error) {
 	r.current, r.text, r.scope, r.stored, r.position = ID{}, "", 0, 0, 0
 	r.partial, r.taken, r.gathering, r.missed = false, false, false, false
 	r.forgetHistory()
-	r.places = emptied(r.places, len(r.places))
-	r.placesText = nil
+	if len(r.places) > keepPlaces {
+		r.places = nil
+	}
+	clear(r.places)
+	r.placesText, r.ids = nil, nil
 	r.aggregates = shortened(r.aggregates)
 }
 
@@ -423,8 +426,19 @@ func (r *Run) scopeOf(m *model, p unsafe.Pointer) (place int, ok bool) {
 
 // idArray encodes the batch's aggregates as a parameter of an array of a type, and returns it as it stands in SQL.
 func (r *Run) idArray(sqlType string, number int) (param []byte, oid uint32, sql string, err error) {
+	oid = pgtype.TextArrayOID
 	if len(r.aggregates) > 0 && r.aggregates[0].IsUUID() {
 		oid = pgtype.UUIDArrayOID
+	}
+	if r.ids == nil {
+		r.ids, err = r.encodeIDs(oid)
+	}
+	return r.ids, oid, fmt.Sprintf("$%d::%s[]", number, sqlType), err
+}
+
+func (r *Run) encodeIDs(oid uint32) (param []byte, err error) {
+	if oid == pgtype.UUIDArrayOID {
+		param = make([]byte, 0, 20*(1+len(r.aggregates)))
 		for _, n := range []int{1, 0, pgtype.UUIDOID, len(r.aggregates), 1} { // dimensions, no NULLs, the type, length, first index
 			param = binary.BigEndian.AppendUint32(param, uint32(n))
 		}
@@ -432,13 +446,11 @@ func (r *Run) idArray(sqlType string, number int) (param []byte, oid uint32, sql
 			param = append(param, 0, 0, 0, 16)
 			param = append(param, id.uuid[:]...)
 		}
-	} else {
-		ids := make([]string, len(r.aggregates))
-		for i, id := range r.aggregates {
-			ids[i] = id.String()
-		}
-		param, err = r.conn.TypeMap().Encode(pgtype.TextArrayOID, pgtype.BinaryFormatCode, ids, nil)
-		oid = pgtype.TextArrayOID
+		return param, nil
 	}
-	return param, oid, fmt.Sprintf("$%d::%s[]", number, sqlType), err
+	ids := make([]string, len(r.aggregates))
+	for i, id := range r.aggregates {
+		ids[i] = id.String()
+	}
+	return r.conn.TypeMap().Encode(pgtype.TextArrayOID, pgtype.BinaryFormatCode, ids, nil)
 }

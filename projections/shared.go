@@ -30,7 +30,7 @@ func sharedError(table, key string, aggregates []string, cause error) error {
 // checkShared compares the keys of the rows that were created for the aggregates of a catch-up's batch. It is too early to
 // do so when a row is created: the row that has the key may be gone when all events of the batch are applied.
 func (t *table[K, R]) checkShared() error {
-	if len(t.scopes) < 2 || t.model.encodeKey == nil {
+	if len(t.used) < 2 || t.model.encodeKey == nil {
 		return nil
 	}
 	var key []byte

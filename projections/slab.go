@@ -10,6 +10,12 @@ const (
 	chunkLen  = 64 // values
 	keepLen   = 64 // chunks: one huge aggregate must not hold its memory for good
 	keepInMap = 1024
+	keepBytes = 1 << 20
+
+	// Of a batch of a catch-up: for its aggregates, and for what a table has of them.
+	keepPlaces  = 8192
+	keepSpares  = 4096
+	keepInSpare = 16 // rows
 )
 
 func (s *slab[T]) take() *T {

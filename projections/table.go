@@ -61,12 +61,13 @@ type table[K comparable, R any] struct {
 	rows    *Rows[K, R]
 	single  bool // the key is the scope's id: there is one row
 	current *scope[K, R]
-	ready   bool // current is the current aggregate's, with all its rows
-	scoped  bool // current is the current aggregate's
-	lastsOf int  // the index whose last rows are here, counted from 1; 0: none
-	busy    bool // a function is changing a row
-	loaded  bool // the rows of the batch's aggregates are here
-	scopes  map[int]*scope[K, R]
+	ready   bool           // current is the current aggregate's, with all its rows
+	scoped  bool           // current is the current aggregate's
+	lastsOf int            // the index whose last rows are here, counted from 1; 0: none
+	busy    bool           // a function is changing a row
+	loaded  bool           // the rows of the batch's aggregates are here
+	scopes  []*scope[K, R] // by the place of the aggregate in the batch; nil: none yet
+	used    []*scope[K, R] // of them
 	spare   []*scope[K, R]
 	all     map[K]*entry[R] // in a Memory: the rows of all batches, some of which may be gone
 	slab    slab[entry[R]]
@@ -82,9 +83,6 @@ func (t *Rows[K, R]) open(s *Store) state {
 	tab := &table[K, R]{target: target{model: t.model, run: s.run}, rows: t, single: t.single}
 	if s.run.order == ByPosition {
 		tab.single, tab.keys = false, &asked[K]{columns: t.keyColumns}
-	}
-	if s.run.loads {
-		tab.scopes = map[int]*scope[K, R]{}
 	}
 	tab.reset()
 	return tab
@@ -125,7 +123,7 @@ func (t *table[K, R]) loadAll() error {
 		return err
 	}
 	t.loaded = true
-	for _, sc := range t.scopes {
+	for _, sc := range t.used {
 		clear(sc.groups) // of a part of the rows
 	}
 	return nil
@@ -133,6 +131,9 @@ func (t *table[K, R]) loadAll() error {
 
 // scope finds or makes the scope of the batch's i-th aggregate.
 func (t *table[K, R]) scope(i int) *scope[K, R] {
+	if i >= len(t.scopes) {
+		t.scopes = append(t.scopes, make([]*scope[K, R], max(i+1, len(t.run.aggregates))-len(t.scopes))...)
+	}
 	sc := t.scopes[i]
 	if sc == nil {
 		if n := len(t.spare); n > 0 {
@@ -141,6 +142,7 @@ func (t *table[K, R]) scope(i int) *scope[K, R] {
 			sc = &scope[K, R]{}
 		}
 		t.scopes[i] = sc
+		t.used = append(t.used, sc)
 	}
 	return sc
 }
@@ -340,7 +342,7 @@ func (t *table[K, R]) remember(e *entry[R]) (err error) {
 	if e.old == nil || e.old.was != nil {
 		return nil
 	}
-	if e.old.was, err = t.plan.encode(nil, unsafe.Pointer(&e.row)); err != nil {
+	if e.old.was, err = t.encoded.keep(t.plan, unsafe.Pointer(&e.row)); err != nil {
 		return t.run.fail(t.rows.fail(t.rows.key(&e.row), err))
 	}
 	t.changed = append(t.changed, e)

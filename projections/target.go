@@ -28,14 +28,22 @@ type target struct {
 	updates  []update
 	changes  []bool     // of plan.columns: those that updates change; nil: that is not known
 	deletes  [][][]byte // parameters
+
+	encoded   copyBuffer // stored rows as they were and as they are
+	now, were [][]byte   // for collect
+	array     []byte     // for rowArray
 }
 
 func (t *target) reset() {
 	t.inserts.reset()
 	t.replaced.reset()
+	t.encoded.reset()
 	clear(t.updates)
 	t.updates = shortened(t.updates)
 	clear(t.changes)
+	if cap(t.array) > keepBytes {
+		t.array = nil
+	}
 	clear(t.deletes)
 	t.deletes = shortened(t.deletes)
 }
@@ -56,26 +64,26 @@ func (t *target) collect(old *stored, gone bool, row unsafe.Pointer) error {
 		t.deletes = append(t.deletes, t.where(old))
 		return nil
 	}
-	now, err := t.plan.encode(make([]byte, 0, len(old.was)+16), row)
-	if err != nil || bytes.Equal(now, old.was) {
+	encoded, err := t.encoded.keep(t.plan, row)
+	if err != nil || bytes.Equal(encoded, old.was) {
 		return err
 	}
-	values, were := cut(now), cut(old.was)
-	for i, was := range were {
-		if t.plan.columns[i].unique && !same(was, values[i]) {
+	t.now, t.were = cut(t.now[:0], encoded), cut(t.were[:0], old.was)
+	for i, was := range t.were {
+		if t.plan.columns[i].unique && !same(was, t.now[i]) {
 			t.deletes = append(t.deletes, t.where(old))
-			buf := binary.BigEndian.AppendUint16(t.replaced.tail(), uint16(len(values)+len(t.model.numbered)))
-			t.replaced.set(append(append(buf, now...), old.numbers...))
+			buf := binary.BigEndian.AppendUint16(t.replaced.tail(), uint16(len(t.now)+len(t.model.numbered)))
+			t.replaced.set(append(append(buf, encoded...), old.numbers...))
 			return nil
 		}
 	}
 	if t.changes == nil {
-		t.changes = make([]bool, len(values))
+		t.changes = make([]bool, len(t.now))
 	}
-	for i, was := range were {
-		t.changes[i] = t.changes[i] || !same(was, values[i])
+	for i, was := range t.were {
+		t.changes[i] = t.changes[i] || !same(was, t.now[i])
 	}
-	t.updates = append(t.updates, update{values: values, numbers: cut(old.numbers)})
+	t.updates = append(t.updates, update{values: encoded, numbers: old.numbers})
 	return nil
 }
 
@@ -84,7 +92,7 @@ func same(a, b []byte) bool { return (a == nil) == (b == nil) && bytes.Equal(a, 
 
 // where returns the values of the primary key that the stored row has.
 func (t *target) where(old *stored) [][]byte {
-	was, numbers := cut(old.was), cut(old.numbers)
+	was, numbers := cut(nil, old.was), cut(nil, old.numbers)
 	values := make([][]byte, len(t.model.keys))
 	for i, k := range t.model.keys {
 		if at, _ := t.place(k); k.numbered {
@@ -228,8 +236,15 @@ func (t *target) read(sql string, params [][]byte, oids []uint32, add func(numbe
 	}
 	result := t.run.conn.PgConn().ExecParams(t.run.ctx, sql, params, oids, binaryFormat, formats)
 	var failed error
+	var values [][]byte
+	scan := func(row unsafe.Pointer) error { return t.scan(values, row) }
 	for failed == nil && result.NextRow() {
-		failed = t.addRow(result.Values(), add)
+		values = result.Values()
+		var numbers []byte
+		for _, v := range values[len(t.plan.columns):] {
+			numbers = appendValue(numbers, v)
+		}
+		failed = add(numbers, scan)
 	}
 	if _, err := result.Close(); err != nil {
 		return tableError(t.name, err)
@@ -240,23 +255,17 @@ func (t *target) read(sql string, params [][]byte, oids []uint32, add func(numbe
 	return nil
 }
 
-func (t *target) addRow(values [][]byte, add func([]byte, func(unsafe.Pointer) error) error) error {
-	var numbers []byte
-	for _, v := range values[len(t.plan.columns):] {
-		numbers = appendValue(numbers, v)
-	}
-	return add(numbers, func(row unsafe.Pointer) error {
-		for i := range t.plan.columns {
-			c := &t.plan.columns[i]
-			if values[i] == nil {
-				continue
-			}
-			if err := c.scan(values[i], unsafe.Add(row, c.offset)); err != nil {
-				return fmt.Errorf("column %s: %w", c.name, err)
-			}
+func (t *target) scan(values [][]byte, row unsafe.Pointer) error {
+	for i := range t.plan.columns {
+		c := &t.plan.columns[i]
+		if values[i] == nil {
+			continue
 		}
-		return nil
-	})
+		if err := c.scan(values[i], unsafe.Add(row, c.offset)); err != nil {
+			return fmt.Errorf("column %s: %w", c.name, err)
+		}
+	}
+	return nil
 }
 
 // forget deletes the rows of the batch's aggregates.

@@ -133,8 +133,8 @@ func (t *totals[R]) encode(row unsafe.Pointer) error {
 	if t.run.parts {
 		return t.insert(row)
 	}
-	values, err := t.plan.encode(nil, row)
-	t.updates = append(t.updates, update{values: cut(values)})
+	values, err := t.encoded.keep(t.plan, row)
+	t.updates = append(t.updates, update{values: values})
 	return err
 }
 

@@ -10,10 +10,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// update is a stored row that has changed.
+// update is a stored row that has changed, encoded.
 type update struct {
-	values  [][]byte // of plan.columns
-	numbers [][]byte // of model.numbered
+	values  []byte // of plan.columns
+	numbers []byte // of model.numbered
 }
 
 // update changes all rows with one statement, whose parameter is an array of the table's rows: a third of the time that a
@@ -68,12 +68,13 @@ func (t *target) update(ctx context.Context, conn *pgx.Conn) (int64, error) {
 func (t *target) sameKeys() bool {
 	seen := make(map[string]bool, len(t.updates))
 	for _, u := range t.updates {
+		values, numbers := cut(nil, u.values), cut(nil, u.numbers)
 		var key []byte
 		for _, k := range t.model.keys {
 			if at, _ := t.place(k); k.numbered {
-				key = appendValue(key, u.numbers[at])
+				key = appendValue(key, numbers[at])
 			} else {
-				key = appendValue(key, u.values[at])
+				key = appendValue(key, values[at])
 			}
 		}
 		if seen[string(key)] {
@@ -92,14 +93,14 @@ func (t *target) updateEach(ctx context.Context, conn *pgx.Conn) (int64, error) 
 	}
 	params := make([][][]byte, len(t.updates))
 	for i, u := range t.updates {
-		params[i] = u.values
+		params[i] = cut(nil, u.values)
 	}
 	for _, k := range t.model.keys {
 		at, oid := t.place(k)
 		if k.numbered {
 			oids = append(oids, oid)
 			for i, u := range t.updates {
-				params[i] = append(params[i], u.numbers[at])
+				params[i] = append(params[i], cut(nil, u.numbers)[at])
 			}
 			at = len(oids) - 1
 		}
@@ -111,20 +112,21 @@ func (t *target) updateEach(ctx context.Context, conn *pgx.Conn) (int64, error) 
 // rowArray encodes the rows to update as array_recv and record_recv of PostgreSQL read them.
 func (t *target) rowArray() []byte {
 	shape := t.plan.shape
-	places := make([]func(u update) []byte, len(shape))
+	var values, numbers [][]byte
+	places := make([]func() []byte, len(shape))
 	for i, c := range shape {
 		at := slices.IndexFunc(t.model.columns, func(m *column) bool { return m.name == c.Name })
 		number := slices.IndexFunc(t.model.numbered, func(m *column) bool { return m.name == c.Name })
 		switch {
 		case at >= 0 && (t.changes == nil || t.changes[at] || c.Declared != c.OID || slices.Contains(t.model.keys, t.model.columns[at])):
-			places[i] = func(u update) []byte { return u.values[at] }
+			places[i] = func() []byte { return values[at] }
 		case number >= 0:
-			places[i] = func(u update) []byte { return u.numbers[number] }
+			places[i] = func() []byte { return numbers[number] }
 		default:
-			places[i] = func(update) []byte { return nil }
+			places[i] = func() []byte { return nil }
 		}
 	}
-	var b []byte
+	b := t.array[:0]
 	add := func(n int) { b = binary.BigEndian.AppendUint32(b, uint32(n)) }
 	add(1) // dimension
 	add(0) // no element is NULL
@@ -132,15 +134,17 @@ func (t *target) rowArray() []byte {
 	add(len(t.updates))
 	add(1) // the index of the first
 	for _, u := range t.updates {
+		values, numbers = cut(values[:0], u.values), cut(numbers[:0], u.numbers)
 		size := len(b)
 		add(0)
 		add(len(shape))
 		for i, c := range shape {
 			add(int(c.Declared))
-			b = appendValue(b, places[i](u))
+			b = appendValue(b, places[i]())
 		}
 		binary.BigEndian.PutUint32(b[size:], uint32(len(b)-size-4))
 	}
+	t.array = b
 	return b
 }
 
