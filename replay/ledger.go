@@ -121,17 +121,19 @@ type entries struct {
 	shared     bool // see eventstore.Reader.SharedPositions
 	again      bool // some may be recorded, by nobody who could still be at it
 	positions  []int64
-	aggregates []string // empty ones unless positions are shared
+	aggregates []string // none unless positions are shared
 }
 
-func (j *Job) entries() *entries { return &entries{shared: j.Source.SharedPositions()} }
+// entries makes room for so many.
+func (j *Job) entries(most int) *entries {
+	return &entries{shared: j.Source.SharedPositions(), positions: make([]int64, 0, most)}
+}
 
 func (n *entries) add(e *projections.Raw) {
-	aggregate := ""
+	n.positions = append(n.positions, e.Position)
 	if n.shared {
-		aggregate = e.AggregateID.String()
+		n.aggregates = append(n.aggregates, e.AggregateID.String())
 	}
-	n.positions, n.aggregates = append(n.positions, e.Position), append(n.aggregates, aggregate)
 }
 
 // record stores events above the cut. If another transaction has recorded one of them, it fails with a unique violation,
@@ -150,9 +152,9 @@ func (l Ledger) record(ctx context.Context, tx pgx.Tx, n *entries) error {
 	}
 	_, err := tx.Exec(ctx, l.sql(`
 		insert into %SCHEMA%.projector_replayed_ids (migration_id, position, aggregate_id)
-		select `+several+` $1::bigint, position, aggregate_id
+		select `+several+` $1::bigint, position, coalesce(aggregate_id, '')
 		from rows from (pg_catalog.unnest($2::bigint[]), pg_catalog.unnest($3::text[])) as u (position, aggregate_id)
-		order by position, aggregate_id `+conflict), l.Migration, n.positions, n.aggregates)
+		order by 2, 3 `+conflict), l.Migration, n.positions, n.aggregates)
 	if err != nil {
 		return fmt.Errorf("recording %d events as replayed: %w", len(n.positions), err)
 	}

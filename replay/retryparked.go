@@ -41,7 +41,7 @@ func (j *Job) RetryParked(ctx context.Context, aggregate string) error {
 		if err != nil {
 			return err
 		}
-		above := j.entries()
+		above := j.entries(0)
 		above.again = true
 		for i := range events {
 			if events[i].Position > cut {

@@ -98,7 +98,7 @@ func (w *worker) rebuild(ctx context.Context, tx pgx.Tx, f *feed, cut int64, lef
 	if err := w.run.Begin(ctx, tx, nil); err != nil {
 		return 0, err
 	}
-	above := w.job.entries()
+	above := w.job.entries(0)
 	var failed poison
 	for first := true; ; first = false {
 		began := time.Now()
