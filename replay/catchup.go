@@ -223,7 +223,7 @@ func (j *Job) apply(ctx context.Context, tx pgx.Tx, t tables, cut int64, aggrega
 	if err != nil {
 		return Pass{}, err
 	}
-	return j.applyEvents(ctx, tx, t, events)
+	return j.applyEvents(ctx, tx, t, aggregatesOf(events), events)
 }
 
 // applyEvents applies events, which come aggregate by aggregate, and records them before the rows are loaded. Recording
@@ -232,8 +232,7 @@ func (j *Job) apply(ctx context.Context, tx pgx.Tx, t tables, cut int64, aggrega
 // next pass computes their aggregates once more. Flush comes last, and with it the rows of totals, for which other passes wait.
 //
 // Events of parked aggregates are recorded and nothing else. One that cannot be projected is a *poison, if it is to be parked.
-func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, t tables, events []projections.Raw) (Pass, error) {
-	aggregates := aggregatesOf(events)
+func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, t tables, aggregates []projections.ID, events []projections.Raw) (Pass, error) {
 	left, err := j.leftOut(ctx, tx, aggregates)
 	if err != nil {
 		return Pass{}, err

@@ -55,3 +55,15 @@ func (c *chunk) keep(b []byte) []byte {
 	c.bytes = append(c.bytes, b...)
 	return c.bytes[at:len(c.bytes):len(c.bytes)]
 }
+
+// types keeps the types of events, which are few.
+type types map[string][]byte
+
+func (t types) keep(borrowed []byte) []byte {
+	typ, ok := t[string(borrowed)]
+	if !ok {
+		typ = append([]byte(nil), borrowed...)
+		t[string(typ)] = typ
+	}
+	return typ
+}

@@ -1,7 +1,6 @@
 package replay
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,25 +16,16 @@ import (
 	"github.com/viewschema/projector/projections"
 )
 
-// groupSize is about how many events a group of a catch-up holds. Its events and rows are in memory at once.
-const groupSize = 3_000
-
 // catchUp is the work of one pass: a reader reads what the ledger lacks, once and in the order of aggregates, and cuts it
-// into groups of whole aggregates, which workers apply in transactions of their own.
+// into portions of whole aggregates, of which workers make groups that they apply in transactions of their own.
 type catchUp struct {
 	job          *Job
+	workers      int
 	mark         *mark // nil: events are read from the primary
 	made         *mark // after the snapshot was taken in which they are read from the primary
-	groups       chan group
-	held         bool // not all were read, since nothing new may be begun
+	portions     chan portion
+	held         atomic.Bool // not all were applied, since nothing new may be begun
 	events, rows atomic.Int64
-}
-
-// group is some aggregates and what the ledger lacks of them. Of a set of SQL tables alone, the events stay in the database.
-type group struct {
-	aggregates []projections.ID
-	events     []projections.Raw
-	mark       *mark // a server that has it has the events
 }
 
 // applyGroups applies what the ledger lacks; if a standby is read, of that what is settled up to the cut, and 0 is for nothing. If it
@@ -63,7 +53,7 @@ func (j *Job) applySome(ctx context.Context, p *Pass, settled int64) (held bool,
 	if err != nil {
 		return false, err
 	}
-	c := &catchUp{job: j, groups: make(chan group)}
+	c := &catchUp{job: j, workers: workers, portions: make(chan portion, workers*groupPortions)}
 	err = j.trying(ctx, func() (err error) {
 		c.mark, err = j.mark(ctx, settled)
 		return err
@@ -88,9 +78,10 @@ func (j *Job) applySome(ctx context.Context, p *Pass, settled int64) (held bool,
 	defer pool.StopAndWait()
 	group := pool.NewGroupContext(ctx)
 	group.SubmitErr(func() error {
-		defer close(c.groups)
+		defer close(c.portions)
 		err := c.read(group.Context())
-		if c.held = errors.Is(err, errHeld); c.held {
+		if errors.Is(err, errHeld) {
+			c.held.Store(true)
 			return nil
 		}
 		return err
@@ -102,7 +93,7 @@ func (j *Job) applySome(ctx context.Context, p *Pass, settled int64) (held bool,
 	stop()
 	p.Events += c.events.Load()
 	p.Rows += c.rows.Load()
-	return c.held, err
+	return c.held.Load(), err
 }
 
 // total counts what there is to apply.
@@ -133,9 +124,8 @@ func (c *catchUp) fromStandby(ctx context.Context, fn func(tx pgx.Tx, lacks even
 
 // read reads again from the beginning after a lost connection: what is applied by then is not lacking any more.
 func (c *catchUp) read(ctx context.Context) error {
-	size := int(cmp.Or(c.job.groupSize, groupSize))
 	if c.mark != nil {
-		return c.fromStandby(ctx, func(tx pgx.Tx, lacks eventstore.Selection) error { return c.scan(ctx, tx, lacks, size) })
+		return c.fromStandby(ctx, func(tx pgx.Tx, lacks eventstore.Selection) error { return c.scan(ctx, tx, lacks) })
 	}
 	return c.job.Retry(ctx, pg.PointList, func(tx pgx.Tx) error {
 		cut, err := c.job.cut(ctx, tx)
@@ -147,65 +137,72 @@ func (c *catchUp) read(ctx context.Context) error {
 			return err
 		}
 		if c.job.Projections.Parallel().OnlySQL() {
-			return c.list(ctx, tx, lacks, int64(size))
+			return c.list(ctx, tx, lacks)
 		}
-		return c.job.eventsTx(ctx, tx, func(tx pgx.Tx) error { return c.scan(ctx, tx, lacks, size) })
+		return c.job.eventsTx(ctx, tx, func(tx pgx.Tx) error { return c.scan(ctx, tx, lacks) })
 	})
 }
 
-// scan makes groups of events.
-func (c *catchUp) scan(ctx context.Context, tx pgx.Tx, lacks eventstore.Selection, size int) error {
-	var events []projections.Raw
-	m := c.mark
+// scan makes portions of events.
+func (c *catchUp) scan(ctx context.Context, tx pgx.Tx, lacks eventstore.Selection) error {
+	c.drop()
+	types, size := types{}, c.portionSize()
+	p, events := portion{mark: c.mark}, int64(0)
 	for e, err := range c.job.Source.Scan(ctx, tx, lacks) {
-		if err == nil && m == nil { // the snapshot is taken: a server that has what is committed now has these events
+		if err == nil && p.mark == nil { // the snapshot is taken: a server that has what is committed now has these events
 			c.made.remove(ctx)
 			c.made, err = c.job.newMark(ctx, 0)
-			m = c.made
+			p.mark = c.made
 		}
 		if err != nil {
 			return err
 		}
-		if n := len(events); n >= size && events[n-1].AggregateID != e.AggregateID {
-			if err := c.send(ctx, group{aggregatesOf(events), events, m}); err != nil {
-				return err
+		if n := len(p.aggregates); n == 0 || p.aggregates[n-1] != e.AggregateID {
+			if events >= size || len(p.chunks) > 1 {
+				if err := c.send(ctx, p); err != nil {
+					return err
+				}
+				p, events = portion{mark: p.mark}, 0
 			}
-			events = make([]projections.Raw, 0, len(events))
+			p.aggregates = append(p.aggregates, e.AggregateID)
 		}
-		events = append(events, e.Clone())
+		p.last(e).add(e, types.keep(e.Type))
+		events++
 	}
-	return c.send(ctx, group{aggregatesOf(events), events, m})
+	return c.send(ctx, p)
 }
 
-// list makes groups of aggregates, without their events.
-func (c *catchUp) list(ctx context.Context, tx pgx.Tx, sel eventstore.Selection, size int64) error {
+// list makes portions of aggregates, without their events.
+func (c *catchUp) list(ctx context.Context, tx pgx.Tx, sel eventstore.Selection) error {
+	c.drop()
 	lacking, err := c.job.Source.Aggregates(ctx, tx, sel)
 	if err != nil {
 		return err
 	}
-	var g group
+	size := c.portionSize()
+	var p portion
 	var events int64
 	for _, a := range lacking {
-		g.aggregates = append(g.aggregates, a.ID)
+		p.aggregates = append(p.aggregates, a.ID)
 		if events += a.Events; events >= size {
-			if err := c.send(ctx, g); err != nil {
+			if err := c.send(ctx, p); err != nil {
 				return err
 			}
-			g, events = group{}, 0
+			p, events = portion{}, 0
 		}
 	}
-	return c.send(ctx, g)
+	return c.send(ctx, p)
 }
 
-func (c *catchUp) send(ctx context.Context, g group) error {
-	if len(g.aggregates) == 0 {
+func (c *catchUp) send(ctx context.Context, p portion) error {
+	if len(p.aggregates) == 0 {
 		return nil
 	}
 	if c.job.Throttle.held() {
 		return errHeld
 	}
 	select {
-	case c.groups <- g:
+	case c.portions <- p:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -217,18 +214,12 @@ func (c *catchUp) send(ctx context.Context, g group) error {
 func (c *catchUp) apply(ctx context.Context) error {
 	j := c.job
 	t := j.catchUpTables()
+	var g group
 	for {
-		var g group
-		var open bool
-		select {
-		case g, open = <-c.groups:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if more, err := c.take(ctx, &g); !more || err != nil {
+			return err
 		}
-		if !open {
-			return nil
-		}
-		fresh := g.events != nil
+		fresh := g.read
 		var done Pass
 		group := func(tx pgx.Tx) error {
 			cut, err := j.enter(ctx, tx, Built)
@@ -250,7 +241,7 @@ func (c *catchUp) apply(ctx context.Context) error {
 			}
 			fresh = false
 			lacking := slices.DeleteFunc(g.events, func(e projections.Raw) bool { return e.Position <= cut })
-			done, err = j.applyEvents(ctx, tx, t, lacking)
+			done, err = j.applyEvents(ctx, tx, t, g.aggregates, lacking)
 			return err
 		}
 		err := j.parking(ctx, t, func() error { return j.retry(ctx, j.work(), pg.PointGroup, group) })

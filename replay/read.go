@@ -41,7 +41,7 @@ type reader struct {
 	answer *claim  // of the worker that has the feed; nil: not known yet
 	left   []batch // of the pass, offered to no worker yet
 	chunk  *chunk
-	types  map[string][]byte
+	types  types
 	began  time.Time // of waiting for the server
 }
 
@@ -195,12 +195,7 @@ func (r *reader) add(ctx context.Context, e *eventstore.Event) error {
 	if r.chunk == nil {
 		r.chunk = newChunk()
 	}
-	typ, ok := r.types[string(e.Type)]
-	if !ok {
-		typ = append([]byte(nil), e.Type...)
-		r.types[string(typ)] = typ
-	}
-	r.chunk.add(e, typ)
+	r.chunk.add(e, r.types.keep(e.Type))
 	return nil
 }
 

@@ -78,7 +78,7 @@ func (j *Job) replay(ctx context.Context, m *meter) error {
 	group := pool.NewGroupContext(ctx)
 	for range readers {
 		group.SubmitErr(func() error {
-			r := &reader{job: j, passes: passes, feeds: feeds, meter: m, types: map[string][]byte{}}
+			r := &reader{job: j, passes: passes, feeds: feeds, meter: m, types: types{}}
 			defer func() {
 				if reading.Add(-1) == 0 {
 					close(feeds)
