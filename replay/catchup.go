@@ -90,7 +90,8 @@ func (j *Job) catchUp(ctx context.Context, wait eventstore.Wait, p *Pass) error 
 	}
 	settled := time.Now()
 	for lost := int64(1); lost > 0; {
-		if err := j.applyLacking(ctx, p, cut.Position); err != nil {
+		whole, err := j.applyLacking(ctx, p, cut.Position)
+		if err != nil {
 			return err
 		}
 		if p.Settled { // the lane never goes past what is settled
@@ -101,12 +102,18 @@ func (j *Job) catchUp(ctx context.Context, wait eventstore.Wait, p *Pass) error 
 			p.add(j, done)
 		}
 		p.Applying = time.Since(settled)
-		err := j.Retry(ctx, pg.PointCut, func(tx pgx.Tx) (err error) {
-			if err = m.here(ctx, tx); err == nil {
-				lost, err = j.moveCut(ctx, tx, p, cut.Position, tables)
-			}
-			return err
-		})
+		end := func() error {
+			return j.Retry(ctx, pg.PointCut, func(tx pgx.Tx) (err error) {
+				if err = m.here(ctx, tx); err == nil {
+					lost, err = j.moveCut(ctx, tx, p, cut.Position, tables, whole)
+				}
+				return err
+			})
+		}
+		if err = end(); errors.Is(err, errUneven) {
+			whole = unknown
+			err = end()
+		}
 		if err != nil {
 			return err
 		}
@@ -125,26 +132,33 @@ func (p *Pass) add(j *Job, done Applied) {
 	p.Rows += done.Rows
 }
 
-// applyLacking applies what the ledger lacks. Up to the settled cut, which is 0 if there is none, a standby may be read.
-func (j *Job) applyLacking(ctx context.Context, p *Pass, settled int64) error {
+// applyLacking applies what the ledger lacks. Up to the settled cut, which is 0 if there is none, a standby may be read. whole is as
+// of applyGroups.
+func (j *Job) applyLacking(ctx context.Context, p *Pass, settled int64) (whole int64, err error) {
 	if !j.HasBatches() {
-		return nil
+		return unknown, nil
 	}
-	err := j.applyGroups(ctx, p, settled)
+	whole, err = j.applyGroups(ctx, p, settled)
 	if _, _, unique := pg.UniqueViolation(err); unique || errors.Is(err, projections.ErrShared) {
 		// A value that one aggregate freed and another took: together they fit.
 		j.Log.Info().Err(err).Msg("catching up again as one group")
-		err = j.applyRest(ctx, p)
+		return unknown, j.applyRest(ctx, p)
 	}
-	return err
+	return whole, err
 }
+
+// errUneven is that the ledger has not as many events as there were when it was read, which does not say how many are lost.
+var errUneven = errors.New("the ledger has not as many events as it should")
 
 // moveCut ends a pass. Groups commit without waiting for the disk, and a server that takes over after another may lack even
 // what was waited for. So the cut moves only over events that the ledger has, in a commit that is waited for, and with it
 // all commits before it. Its server has the mark that was made when the cut was settled: one that lacks it would give out positions
 // up to the cut anew. If events up to the cut are lost, it returns their number and leaves the cut. tables are those that held the
 // events when the cut was settled.
-func (j *Job) moveCut(ctx context.Context, tx pgx.Tx, p *Pass, cut int64, tables []uint32) (lost int64, err error) {
+//
+// To count what is lost takes as long as to read it. If it is known how many events there were in one snapshot, recorded and
+// lacking, then the ledger has all of them if it has as many: it has nothing else, and none twice. If not, that is errUneven.
+func (j *Job) moveCut(ctx context.Context, tx pgx.Tx, p *Pass, cut int64, tables []uint32, whole int64) (lost int64, err error) {
 	old, err := j.Own(ctx, tx, Built)
 	if err != nil {
 		return 0, err
@@ -153,26 +167,31 @@ func (j *Job) moveCut(ctx context.Context, tx pgx.Tx, p *Pass, cut int64, tables
 		return 0, err
 	}
 	if p.Settled && cut > old {
-		if lost, err = j.lost(ctx, tx, old, cut); lost > 0 || err != nil {
+		if lost, err = j.lost(ctx, tx, old, cut, whole == unknown); lost > 0 || err != nil {
 			return lost, err
 		}
-		if err := j.advance(ctx, tx, cut, tables); err != nil {
+		forgotten, err := j.advance(ctx, tx, cut, tables)
+		if err != nil {
 			return 0, err
+		}
+		if whole != unknown && forgotten != whole {
+			return 0, errUneven
 		}
 	}
 	p.Cut, err = j.enter(ctx, tx, Built)
 	return 0, err
 }
 
-// lost counts the events up to the new cut that are not in the tables; those that the lane lacks count as one.
-func (j *Job) lost(ctx context.Context, tx pgx.Tx, old, cut int64) (lost int64, err error) {
+// lost counts the events up to the new cut that are not in the tables; those that the lane lacks count as one, and those of the
+// batches are counted if it says so.
+func (j *Job) lost(ctx context.Context, tx pgx.Tx, old, cut int64, batches bool) (lost int64, err error) {
 	lane, err := j.LookAtLane(ctx, tx)
 	switch {
 	case err != nil:
 		return 0, err
 	case lane != nil && lane.Position < cut:
 		return 1, nil
-	case !j.HasBatches():
+	case !batches || !j.HasBatches():
 		return 0, nil
 	}
 	lacks, err := j.lacks(ctx, tx, old, nil)

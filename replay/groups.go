@@ -25,41 +25,50 @@ type catchUp struct {
 	made         *mark // after the snapshot was taken in which they are read from the primary
 	portions     chan portion
 	held         atomic.Bool // not all were applied, since nothing new may be begun
+	settled      int64       // the cut, 0: none
+	whole        int64       // events up to it in the snapshot that was read: in the ledger, and lacking; unknown: they were not counted
 	events, rows atomic.Int64
 }
 
+// unknown is a number of events that were not counted.
+const unknown = -1
+
 // applyGroups applies what the ledger lacks; if a standby is read, of that what is settled up to the cut, and 0 is for nothing. If it
-// is held back, it begins anew afterwards: what was applied is not lacking then.
-func (j *Job) applyGroups(ctx context.Context, p *Pass, settled int64) error {
+// is held back, it begins anew afterwards: what was applied is not lacking then. It returns how many events there are from the ledger's
+// cut to the settled one, if it knows.
+func (j *Job) applyGroups(ctx context.Context, p *Pass, settled int64) (whole int64, err error) {
+	standby := settled
 	for {
 		if err := j.Throttle.wait(ctx); err != nil {
-			return err
+			return unknown, err
 		}
-		held, err := j.applySome(ctx, p, settled)
+		c := &catchUp{job: j, settled: settled}
+		err := c.run(ctx, p, standby)
 		if canceled(err) && ctx.Err() == nil {
 			j.Log.Warn().Err(err).Msg("catching up from the primary")
-			settled = 0
+			standby = 0
 			continue
 		}
-		if err != nil || !held {
-			return err
+		if err != nil || !c.held.Load() {
+			return c.whole, err
 		}
 	}
 }
 
-// applySome applies what the ledger lacks, until it is held back.
-func (j *Job) applySome(ctx context.Context, p *Pass, settled int64) (held bool, err error) {
+// run applies what the ledger lacks, until it is held back. Up to a cut, a standby may be read.
+func (c *catchUp) run(ctx context.Context, p *Pass, standby int64) error {
+	j := c.job
 	_, workers, err := j.share(1)
 	if err != nil {
-		return false, err
+		return err
 	}
-	c := &catchUp{job: j, workers: workers, portions: make(chan portion, workers*groupPortions)}
+	c.workers, c.portions = workers, make(chan portion, workers*groupPortions)
 	err = j.trying(ctx, func() (err error) {
-		c.mark, err = j.mark(ctx, settled)
+		c.mark, err = j.mark(ctx, standby)
 		return err
 	})
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer c.mark.remove(ctx)
 	defer func() { c.made.remove(ctx) }()
@@ -67,7 +76,7 @@ func (j *Job) applySome(ctx context.Context, p *Pass, settled int64) (held bool,
 	var total int64
 	if j.Progress != nil {
 		if total, err = c.total(ctx); err != nil {
-			return false, err
+			return err
 		}
 	}
 	stop := Report(ctx, j.Progress, func() Progress {
@@ -93,7 +102,7 @@ func (j *Job) applySome(ctx context.Context, p *Pass, settled int64) (held bool,
 	stop()
 	p.Events += c.events.Load()
 	p.Rows += c.rows.Load()
-	return c.held.Load(), err
+	return err
 }
 
 // total counts what there is to apply.
@@ -124,11 +133,19 @@ func (c *catchUp) fromStandby(ctx context.Context, fn func(tx pgx.Tx, lacks even
 
 // read reads again from the beginning after a lost connection: what is applied by then is not lacking any more.
 func (c *catchUp) read(ctx context.Context) error {
+	c.whole = unknown
 	if c.mark != nil {
-		return c.fromStandby(ctx, func(tx pgx.Tx, lacks eventstore.Selection) error { return c.scan(ctx, tx, lacks) })
+		return c.fromStandby(ctx, func(tx pgx.Tx, lacks eventstore.Selection) (err error) {
+			_, err = c.scan(ctx, tx, lacks)
+			return err
+		})
 	}
-	return c.job.Retry(ctx, pg.PointList, func(tx pgx.Tx) error {
+	return c.job.retry(ctx, pg.InSnapshot, pg.PointList, func(tx pgx.Tx) error {
 		cut, err := c.job.cut(ctx, tx)
+		if err != nil {
+			return err
+		}
+		recorded, err := c.job.recorded(ctx, tx, c.settled)
 		if err != nil {
 			return err
 		}
@@ -139,12 +156,18 @@ func (c *catchUp) read(ctx context.Context) error {
 		if c.job.Projections.Parallel().OnlySQL() {
 			return c.list(ctx, tx, lacks)
 		}
-		return c.job.eventsTx(ctx, tx, func(tx pgx.Tx) error { return c.scan(ctx, tx, lacks) })
+		return c.job.eventsTx(ctx, tx, func(events pgx.Tx) error {
+			lacking, err := c.scan(ctx, events, lacks)
+			if err == nil && events == tx && !c.job.Source.SharedPositions() {
+				c.whole = recorded + lacking
+			}
+			return err
+		})
 	})
 }
 
-// scan makes portions of events.
-func (c *catchUp) scan(ctx context.Context, tx pgx.Tx, lacks eventstore.Selection) error {
+// scan makes portions of events, and returns how many there are up to the settled cut.
+func (c *catchUp) scan(ctx context.Context, tx pgx.Tx, lacks eventstore.Selection) (settled int64, err error) {
 	c.drop()
 	types, size := types{}, c.portionSize()
 	p, events := portion{mark: c.mark}, int64(0)
@@ -155,12 +178,12 @@ func (c *catchUp) scan(ctx context.Context, tx pgx.Tx, lacks eventstore.Selectio
 			p.mark = c.made
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if n := len(p.aggregates); n == 0 || p.aggregates[n-1] != e.AggregateID {
 			if events >= size || len(p.chunks) > 1 {
 				if err := c.send(ctx, p); err != nil {
-					return err
+					return 0, err
 				}
 				p, events = portion{mark: p.mark}, 0
 			}
@@ -168,8 +191,11 @@ func (c *catchUp) scan(ctx context.Context, tx pgx.Tx, lacks eventstore.Selectio
 		}
 		p.last(e).add(e, types.keep(e.Type))
 		events++
+		if e.Position <= c.settled {
+			settled++
+		}
 	}
-	return c.send(ctx, p)
+	return settled, c.send(ctx, p)
 }
 
 // list makes portions of aggregates, without their events.

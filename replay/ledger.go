@@ -106,6 +106,16 @@ func (l Ledger) known(ctx context.Context, q pg.Querier) (known eventstore.Known
 	return known, nil
 }
 
+// recorded counts the events up to a cut that are in the ledger.
+func (l Ledger) recorded(ctx context.Context, q pg.Querier, cut int64) (n int64, err error) {
+	err = q.QueryRow(ctx, l.sql("select count(*) from %SCHEMA%.projector_replayed_ids where migration_id = $1 and position <= $2"), pg.Once, l.Migration, cut).
+		Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("reading the ledger: %w", err)
+	}
+	return n, nil
+}
+
 // highest is the highest position that the tables hold, at least the cut.
 func (l Ledger) highest(ctx context.Context, q pg.Querier, cut int64) (highest int64, err error) {
 	err = q.QueryRow(ctx, l.sql("select greatest(max(position), $2) from %SCHEMA%.projector_replayed_ids where migration_id = $1"), l.Migration, cut).
@@ -167,15 +177,16 @@ func isRecorded(err error) bool {
 	return ok && table == "projector_replayed_ids"
 }
 
-// advance moves the cut, if it is higher than the old one, and forgets the positions up to it. tables held the events when it was settled.
-func (l Ledger) advance(ctx context.Context, tx pgx.Tx, cut int64, tables []uint32) error {
-	_, err := tx.Exec(ctx, l.sql("update %SCHEMA%.projector_migrations set cut = $2, event_tables = $3 where id = $1 and cut < $2"), l.Migration, cut, tables)
+// advance moves the cut, if it is higher than the old one, and forgets the positions up to it. It returns how many these are. tables held
+// the events when it was settled.
+func (l Ledger) advance(ctx context.Context, tx pgx.Tx, cut int64, tables []uint32) (forgotten int64, err error) {
+	_, err = tx.Exec(ctx, l.sql("update %SCHEMA%.projector_migrations set cut = $2, event_tables = $3 where id = $1 and cut < $2"), l.Migration, cut, tables)
 	if err != nil {
-		return fmt.Errorf("moving the cut to %d: %w", cut, err)
+		return 0, fmt.Errorf("moving the cut to %d: %w", cut, err)
 	}
-	_, err = tx.Exec(ctx, l.sql("delete from %SCHEMA%.projector_replayed_ids where migration_id = $1 and position <= $2"), l.Migration, cut)
+	tag, err := tx.Exec(ctx, l.sql("delete from %SCHEMA%.projector_replayed_ids where migration_id = $1 and position <= $2"), l.Migration, cut)
 	if err != nil {
-		return fmt.Errorf("forgetting the positions up to %d: %w", cut, err)
+		return 0, fmt.Errorf("forgetting the positions up to %d: %w", cut, err)
 	}
-	return nil
+	return tag.RowsAffected(), nil
 }
