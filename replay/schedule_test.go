@@ -86,7 +86,7 @@ var actions = rapid.Custom(func(t *rapid.T) action {
 		Gap: rapid.IntRange(0, 6).Draw(t, "gap"),
 		Do: rapid.SampledFrom([]string{ // rapid prefers the first and the last
 			doAdd, doAdd, doAdd, doAdd, doAdd, doAdd, doAdd, doDraw, doDraw, doNote, doNote, doPrepare, doRival, doCrash, doRival,
-			doAdd, doAdd, doAdd, doRetry, doRollBack, doRollBack, doCommit, doCommit, doCommit, doCommit, doCommit,
+			doAdd, doAdd, doAdd, doRetry, doRetry, doRetry, doRollBack, doRollBack, doCommit, doCommit, doCommit, doCommit, doCommit,
 		}).Draw(t, "do"),
 		Writer:    rapid.IntRange(0, 2).Draw(t, "writer"),
 		Aggregate: rapid.SampledFrom(aggregates).Draw(t, "aggregate"),
