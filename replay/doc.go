@@ -30,7 +30,9 @@
 // CatchUp settles a new cut first, then applies what the ledger lacks in groups of whole aggregates, and at last moves the
 // cut and forgets the positions up to it. Settling after the pass would lose the events that were committed in between. A server that
 // takes over during the pass may lack the last commits, and then gives out their positions anew: the cut moves only where a
-// mark is that was committed after it was settled.
+// mark is that was committed after it was settled. A server that crashes during it may have lost the commits of groups, which do not wait
+// for the disk: the cut moves only if the ledger has as many events up to it as there were in the snapshot that was read, recorded and
+// lacking.
 //
 // # Standbys
 //

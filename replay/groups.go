@@ -248,20 +248,12 @@ func (c *catchUp) apply(ctx context.Context) error {
 		fresh := g.read
 		var done Pass
 		group := func(tx pgx.Tx) error {
-			cut, err := j.enter(ctx, tx, Built)
+			cut, has, err := j.beginGroup(ctx, tx, g.mark)
 			if err != nil {
 				return err
 			}
-			// moveCut looks whether the commit has come to stay.
-			if _, err := tx.Exec(ctx, "set local synchronous_commit = off"); err != nil {
-				return err
-			}
-			if fresh {
-				if fresh, err = g.mark.on(ctx, tx); err != nil {
-					return err
-				}
-			}
-			if !fresh {
+			if !fresh || !has {
+				fresh = false
 				done, err = j.apply(ctx, tx, t, cut, g.aggregates)
 				return err
 			}
@@ -280,6 +272,23 @@ func (c *catchUp) apply(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// beginGroup enters, and says whether the server has the mark, in one round trip. The commit is not waited for: moveCut looks whether
+// it has come to stay.
+func (j *Job) beginGroup(ctx context.Context, tx pgx.Tx, m *mark) (cut int64, has bool, err error) {
+	all := &pgx.Batch{}
+	all.Queue(j.lockQuery("for key share"), j.Migration, RunLock, j.Ledger.Run).QueryRow(func(row pgx.Row) (err error) {
+		cut, err = j.locked(row, Built)
+		return err
+	})
+	all.Queue("set local synchronous_commit = off")
+	has = m == nil
+	if m != nil {
+		all.Queue(j.sql("select "+exists), m.id).QueryRow(func(row pgx.Row) error { return row.Scan(&has) })
+	}
+	err = tx.SendBatch(ctx, all).Close()
+	return cut, has, err
 }
 
 // applyRest applies what the ledger lacks as one group.
