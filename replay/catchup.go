@@ -245,7 +245,7 @@ func (j *Job) apply(ctx context.Context, tx pgx.Tx, t tables, cut int64, aggrega
 	return j.applyEvents(ctx, tx, t, aggregatesOf(events), events)
 }
 
-// applyEvents applies events, which come aggregate by aggregate, and records them before the rows are loaded. Recording
+// applyEvents applies events of these aggregates, which come one after the other, and records them before the rows are loaded. Recording
 // waits for a pass that has an event of ours in flight and then fails; had it come after the load, the projector could find
 // rows that this pass has already changed, and take that for an error. SQL tables may see events that are not recorded: the
 // next pass computes their aggregates once more. Flush comes last, and with it the rows of totals, for which other passes wait.

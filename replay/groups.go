@@ -131,7 +131,8 @@ func (c *catchUp) fromStandby(ctx context.Context, fn func(tx pgx.Tx, lacks even
 	})
 }
 
-// read reads again from the beginning after a lost connection: what is applied by then is not lacking any more.
+// read reads again from the beginning after a lost connection: what is applied by then is not lacking any more. It is one snapshot, in
+// which what is recorded and what is lacking are all that there is.
 func (c *catchUp) read(ctx context.Context) error {
 	c.whole = unknown
 	if c.mark != nil {
