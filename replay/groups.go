@@ -146,10 +146,6 @@ func (c *catchUp) read(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		recorded, err := c.job.recorded(ctx, tx, c.settled)
-		if err != nil {
-			return err
-		}
 		lacks, err := c.job.lacks(ctx, tx, cut, nil)
 		if err != nil {
 			return err
@@ -159,7 +155,11 @@ func (c *catchUp) read(ctx context.Context) error {
 		}
 		return c.job.eventsTx(ctx, tx, func(events pgx.Tx) error {
 			lacking, err := c.scan(ctx, events, lacks)
-			if err == nil && events == tx && !c.job.Source.SharedPositions() {
+			if err != nil || events != tx || c.job.Source.SharedPositions() {
+				return err
+			}
+			recorded, err := c.job.recorded(ctx, tx, c.settled)
+			if err == nil {
 				c.whole = recorded + lacking
 			}
 			return err
