@@ -142,16 +142,16 @@ func TestCatchUpKeepsNumbers(t *testing.T) {
 func TestCatchUpWritesTheTablesItIsIn(t *testing.T) {
 	t.Parallel()
 	pool, set := bank(t, accountsProjector)
-	if _, err := pool.Exec(t.Context(), `create schema "Views"; create table "Views"."accounts_2" (like accounts including all)`); err != nil {
+	if _, err := pool.Exec(t.Context(), `create schema "Ada's Views"; create table "Ada's Views"."accounts_2" (like accounts including all)`); err != nil {
 		t.Fatal(err)
 	}
-	mustApply(t, pool, set.In("Views", "_2").CatchUp(), 1, ev(1, ada, 1, "AccountOpened", "{}"))
-	mustApply(t, pool, set.In("Views", "_2").Rebuild(), 1, ev(2, bob, 1, "AccountOpened", `{"iban":"1"}`))
-	if got := text(t, pool, `select concat((select count(*) from "Views".accounts_2), ' ', (select count(*) from accounts))`); got != "2 0" {
+	mustApply(t, pool, set.In("Ada's Views", "_2").CatchUp(), 1, ev(1, ada, 1, "AccountOpened", "{}"))
+	mustApply(t, pool, set.In("Ada's Views", "_2").Rebuild(), 1, ev(2, bob, 1, "AccountOpened", `{"iban":"1"}`))
+	if got := text(t, pool, `select concat((select count(*) from "Ada's Views".accounts_2), ' ', (select count(*) from accounts))`); got != "2 0" {
 		t.Error(got)
 	}
-	_, err := apply(t.Context(), pool, set.In("Views", "_2").Rebuild(), ev(3, bob, 1, "AccountOpened", "{}"))
-	if err == nil || !strings.HasPrefix(err.Error(), "Views.accounts_2: ERROR: duplicate key value") || !strings.Contains(err.Error(), "line 1") {
+	_, err := apply(t.Context(), pool, set.In("Ada's Views", "_2").Rebuild(), ev(3, bob, 1, "AccountOpened", "{}"))
+	if err == nil || !strings.HasPrefix(err.Error(), "Ada's Views.accounts_2: ERROR: duplicate key value") || !strings.Contains(err.Error(), "line 1") {
 		t.Error(err)
 	}
 }
