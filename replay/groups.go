@@ -241,6 +241,9 @@ func (c *catchUp) send(ctx context.Context, p portion) error {
 func (c *catchUp) apply(ctx context.Context) error {
 	j := c.job
 	t := j.catchUpTables()
+	if err := j.retry(ctx, j.work(), pg.PointList, func(tx pgx.Tx) error { return j.lookAhead(ctx, tx, t) }); err != nil {
+		return fmt.Errorf("catching up version %d: %w", j.Version, err)
+	}
 	var g group
 	for {
 		if more, err := c.take(ctx, &g); !more || err != nil {
@@ -273,6 +276,15 @@ func (c *catchUp) apply(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// lookAhead does what every group begins with, while the reader waits for its first events: connects, compares the tables with their
+// models, and lets the server read the catalog into the session's caches.
+func (j *Job) lookAhead(ctx context.Context, tx pgx.Tx, t tables) error {
+	if _, _, err := j.beginGroup(ctx, tx, nil); err != nil {
+		return err
+	}
+	return t.run.Begin(ctx, tx, nil)
 }
 
 // beginGroup enters, and says whether the server has the mark, in one round trip. The commit is not waited for: moveCut looks whether

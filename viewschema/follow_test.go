@@ -104,3 +104,15 @@ func TestCatchUpThatIsAborted(t *testing.T) {
 		})
 	}
 }
+
+// Whoever follows hears that a new table was changed before there is an event that does not fit.
+func TestCatchUpLooksAtTheTablesFirst(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	s := open(t, db, version2())
+	online(t, s)
+	mustExec(t, db, "alter table view_schema.accounts_2 drop column iban")
+	if _, err := s.CatchUp(t.Context()); err == nil || !strings.Contains(err.Error(), "no column iban") {
+		t.Errorf("nothing to do: %v", err)
+	}
+}
