@@ -266,3 +266,61 @@ func TestForget(t *testing.T) {
 		t.Errorf("got %s, want %s", got, before)
 	}
 }
+
+// What a batch changes of a table was read a moment ago, and all of the rest is left alone.
+func TestUpdateReadsNoOtherRows(t *testing.T) {
+	t.Parallel()
+	pool, set := bank(t)
+	_, err := pool.Exec(t.Context(), `
+		insert into accounts select md5(i::text)::uuid, 'Ada', i, 0, 1 from generate_series(1, 20000) i;
+		analyze accounts`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := pool.Query(t.Context(), "select id from accounts order by id limit 500")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accounts, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []projections.ID
+	for _, id := range accounts {
+		ids = append(ids, projections.UUID(id))
+	}
+	err = pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		state := func() (s string) {
+			err := tx.QueryRow(t.Context(), `
+				select concat(seq_scan, ' scans, random_page_cost ', current_setting('random_page_cost'))
+				from pg_stat_xact_user_tables where relname = 'accounts'`).Scan(&s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		if _, err := tx.Exec(t.Context(), "set local random_page_cost = 3"); err != nil {
+			return err
+		}
+		run := set.CatchUp()
+		if err := run.Begin(t.Context(), tx, ids); err != nil {
+			return err
+		}
+		for i, id := range accounts {
+			if err := run.Apply(ev(int64(i+1), id, 2, "AccountRenamed", `{"owner_name":"Bob"}`)); err != nil {
+				return err
+			}
+		}
+		before := state()
+		if rows, err := run.Flush(); err != nil || rows != 500 {
+			return fmt.Errorf("%d rows: %w", rows, err)
+		}
+		if after := state(); after != before {
+			t.Errorf("%s, and after storing the rows: %s", before, after)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
