@@ -2,17 +2,13 @@ package projections
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
-	"unsafe"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // Run applies stored events to the tables of a Set: Begin, Apply for each event, Flush, and again. It keeps its memory from
@@ -167,15 +163,7 @@ func (r *Run) begin(ctx context.Context, conn *pgx.Conn, aggregates []ID, stores
 	if !r.loads {
 		return nil
 	}
-	if r.places == nil {
-		r.places = map[ID]int{}
-	}
-	for _, id := range aggregates {
-		if _, again := r.places[id]; !again {
-			r.places[id] = len(r.aggregates)
-			r.aggregates = append(r.aggregates, id)
-		}
-	}
+	r.setAggregates(aggregates)
 	return nil
 }
 
@@ -188,12 +176,7 @@ func (r *Run) end(next error) {
 	r.current, r.text, r.scope, r.stored, r.position = ID{}, "", 0, 0, 0
 	r.partial, r.taken, r.gathering, r.missed = false, false, false, false
 	r.forgetHistory()
-	if len(r.places) > keepPlaces {
-		r.places = nil
-	}
-	clear(r.places)
-	r.placesText, r.ids = nil, nil
-	r.aggregates = shortened(r.aggregates)
+	r.forgetAggregates()
 }
 
 func targets(stores []*Store) func(yield func(*target) bool) {
@@ -406,51 +389,4 @@ func (r *Run) aggregateText() string {
 		r.text = r.current.String()
 	}
 	return r.text
-}
-
-// scopeOf finds the batch's aggregate whose id is at p.
-func (r *Run) scopeOf(m *model, p unsafe.Pointer) (place int, ok bool) {
-	if m.aggregate.typ.Kind() != reflect.String {
-		place, ok = r.places[UUID(*(*[16]byte)(p))]
-		return place, ok
-	}
-	if r.placesText == nil {
-		r.placesText = map[string]int{}
-		for id, i := range r.places {
-			r.placesText[id.String()] = i
-		}
-	}
-	place, ok = r.placesText[*(*string)(p)]
-	return place, ok
-}
-
-// idArray encodes the batch's aggregates as a parameter of an array of a type, and returns it as it stands in SQL.
-func (r *Run) idArray(sqlType string, number int) (param []byte, oid uint32, sql string, err error) {
-	oid = pgtype.TextArrayOID
-	if len(r.aggregates) > 0 && r.aggregates[0].IsUUID() {
-		oid = pgtype.UUIDArrayOID
-	}
-	if r.ids == nil {
-		r.ids, err = r.encodeIDs(oid)
-	}
-	return r.ids, oid, fmt.Sprintf("$%d::%s[]", number, sqlType), err
-}
-
-func (r *Run) encodeIDs(oid uint32) (param []byte, err error) {
-	if oid == pgtype.UUIDArrayOID {
-		param = make([]byte, 0, 20*(1+len(r.aggregates)))
-		for _, n := range []int{1, 0, pgtype.UUIDOID, len(r.aggregates), 1} { // dimensions, no NULLs, the type, length, first index
-			param = binary.BigEndian.AppendUint32(param, uint32(n))
-		}
-		for _, id := range r.aggregates {
-			param = append(param, 0, 0, 0, 16)
-			param = append(param, id.uuid[:]...)
-		}
-		return param, nil
-	}
-	ids := make([]string, len(r.aggregates))
-	for i, id := range r.aggregates {
-		ids[i] = id.String()
-	}
-	return r.conn.TypeMap().Encode(pgtype.TextArrayOID, pgtype.BinaryFormatCode, ids, nil)
 }
