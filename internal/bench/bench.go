@@ -59,7 +59,7 @@ func measure(ctx context.Context, o options, env func(string) string, stdout, st
 	defer func() { err = errors.Join(err, b.server.Stop()) }()
 	b.report = report{
 		PostgreSQL: binaries.Version, Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH, Cores: runtime.NumCPU(),
-		Workers: o.workers, Repeat: o.repeat, Settings: settings, Began: b.began.UTC().Truncate(time.Second),
+		Workers: o.workers, Repeat: o.repeat, Flags: o.flags, Settings: settings, Began: b.began.UTC().Truncate(time.Second),
 	}
 	for _, m := range measurements {
 		if !o.wants(m.row) {
@@ -73,6 +73,9 @@ func measure(ctx context.Context, o options, env func(string) string, stdout, st
 }
 
 func (b *bench) publish(stdout io.Writer) error {
+	if b.events != boundedEvents {
+		b.report.unbounded()
+	}
 	b.report.Took = time.Since(b.began).Round(time.Second).Seconds()
 	if err := b.report.markdown(stdout); err != nil || b.json == "" {
 		return err

@@ -58,12 +58,17 @@ type options struct {
 	json    string
 	rates   string
 	large   bool
+	flags   []string // as they were given
 }
 
+// boundedEvents is the size of the large data set that the bounds are for.
+const boundedEvents = 3_000_000
+
 func parse(args []string, stderr io.Writer) (o options, err error) {
+	o.flags = args
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.IntVar(&o.events, "events", 3_000_000, "events of the large data set; the small one has a tenth")
+	flags.IntVar(&o.events, "events", boundedEvents, "events of the large data set; the small one has a tenth")
 	flags.IntVar(&o.repeat, "repeat", 3, "how often to measure what is compared")
 	flags.IntVar(&o.workers, "workers", 2, "of the command line, and sessions of the floor")
 	flags.StringVar(&o.json, "json", "", "a file to write the report to as JSON")
@@ -73,7 +78,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 		for field := range strings.SplitSeq(list, ",") {
 			n, err := strconv.Atoi(strings.TrimSpace(field))
 			if err != nil || !slices.ContainsFunc(measurements, func(m measurement) bool { return m.row == n }) {
-				return fmt.Errorf("%q is no row", field)
+				return fmt.Errorf("%q is no row: they are 1 to %d", field, len(measurements))
 			}
 			o.only = append(o.only, n)
 		}
@@ -82,12 +87,18 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	if flags.NArg() > 0 || o.events < fewestEvents || o.repeat < 1 || o.workers < 1 {
-		err := fmt.Errorf("bench takes no arguments; -events is %d or more, -repeat and -workers are 1 or more", fewestEvents)
-		fmt.Fprintln(stderr, err)
-		return o, err
+	switch {
+	case flags.NArg() > 0:
+		err = fmt.Errorf("bench takes no arguments, such as %q", flags.Arg(0))
+	case o.events < fewestEvents:
+		err = fmt.Errorf("-events is %d or more", fewestEvents)
+	case o.repeat < 1 || o.workers < 1:
+		err = errors.New("-repeat and -workers are 1 or more")
 	}
-	return o, nil
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+	}
+	return o, err
 }
 
 // fewestEvents is enough for the small data set and 1% of the large one to be something.

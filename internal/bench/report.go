@@ -23,6 +23,7 @@ type report struct {
 	Cores      int               `json:"cores"`
 	Workers    int               `json:"workers"`
 	Repeat     int               `json:"repeat"`
+	Flags      []string          `json:"flags,omitempty"`
 	Began      time.Time         `json:"began"`
 	Took       float64           `json:"took_seconds"`
 	Rows       []row             `json:"rows"`
@@ -85,6 +86,16 @@ func newSize(events int, c *comparison) size {
 
 func (r *report) add(rows ...row) { r.Rows = append(r.Rows, rows...) }
 
+// unbounded takes the bounds off that are for another number of events than was measured.
+func (r *report) unbounded() {
+	for i := range r.Rows {
+		if row := &r.Rows[i]; !slices.Contains([]int{5, 9, 14}, row.Row) {
+			row.Must, row.Aim = nil, nil
+		}
+	}
+	r.Notes = append(r.Notes, "bounds are for "+number(boundedEvents)+" events, but for rows 5, 9 and 14")
+}
+
 // markdown prints the report.
 func (r *report) markdown(to io.Writer) error {
 	var w strings.Builder
@@ -94,7 +105,13 @@ func (r *report) markdown(to io.Writer) error {
 	for _, name := range slices.Sorted(maps.Keys(r.Settings)) {
 		fmt.Fprintf(&w, " `%s=%s`", name, r.Settings[name])
 	}
-	fmt.Fprintf(&w, ".\n\nMedians of %d; in parentheses the least and the greatest.\n\n", r.Repeat)
+	fmt.Fprintf(&w, ".\n\n")
+	if len(r.Flags) > 0 {
+		fmt.Fprintf(&w, "Flags: `%s`.\n\n", strings.Join(r.Flags, " "))
+	}
+	if r.Repeat > 1 {
+		fmt.Fprintf(&w, "Medians of %d; in parentheses the least and the greatest. A ratio is that of medians, in parentheses of what was measured in turn.\n\n", r.Repeat)
+	}
 	fmt.Fprintf(&w, "| | what | measured | must | aim |\n| --- | --- | --- | --- | --- |\n")
 	for _, row := range r.Rows {
 		fmt.Fprintf(&w, "| %d | %s | %s | %s | %s |\n", row.Row, row.What, row.measured(), row.bound(row.Must), row.bound(row.Aim))
