@@ -77,7 +77,13 @@ func TestLinkCarriesErrors(t *testing.T) {
 	t.Parallel()
 	t.Run("of the server", func(t *testing.T) {
 		t.Parallel()
-		l := linked(t, func(c *net.TCPConn) { abort(c) })
+		l := linked(t, func(c *net.TCPConn) {
+			_, _ = c.Read(make([]byte, 1)) // what breaks at once can break while the client connects
+			abort(c)
+		})
+		if _, err := l.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := l.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("%v", err)
 		}
