@@ -106,6 +106,7 @@ func (s *Schema) isLive(ctx context.Context) bool {
 }
 
 func (r *run) follow(ctx context.Context, pause time.Duration, told func(Result)) error {
+	var lost time.Time // since when there is no connection; zero: there is one
 	for {
 		m, plan, err := r.builtMigration(ctx)
 		var result Result
@@ -115,9 +116,22 @@ func (r *run) follow(ctx context.Context, pause time.Duration, told func(Result)
 		if errors.Is(err, ErrState) && r.isLive(ctx) {
 			return nil // the cutover came between two passes, or in one
 		}
+		if pg.IsConnectionLost(err) && ctx.Err() == nil {
+			if lost.IsZero() {
+				lost = time.Now()
+				r.opts.Log.Warn().Err(err).Stringer("patience", followPatience).Msg("the connection is lost; waiting for the server")
+			}
+			if time.Since(lost) < followPatience {
+				if err := pg.Pause(ctx, pause); err != nil {
+					return err
+				}
+				continue
+			}
+		}
 		if err != nil {
 			return err
 		}
+		lost = time.Time{}
 		told(result)
 		if result.Events > followAtOnce {
 			continue
@@ -127,6 +141,9 @@ func (r *run) follow(ctx context.Context, pause time.Duration, told func(Result)
 		}
 	}
 }
+
+// followPatience is how long the server may be away between two passes. In a pass, package replay waits as long.
+const followPatience = time.Minute
 
 // followAtOnce is how many events a pass has to find for the next to begin without a pause.
 const followAtOnce = 1_000

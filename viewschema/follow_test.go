@@ -1,6 +1,7 @@
 package viewschema_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -102,6 +103,40 @@ func TestCatchUpThatIsAborted(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// Following goes on when it has lost its connections, in a pass or between two.
+func TestFollowOutlivesItsConnections(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, atVersion1)
+	followers := pgtest.Pool(t, db.Config().ConnString())
+	s := open(t, followers, version2())
+	online(t, s)
+	ctx, cancel := context.WithCancel(t.Context())
+	passes, followed := make(chan viewschema.Result), make(chan error, 1)
+	go func() {
+		followed <- s.Follow(ctx, time.Millisecond, func(r viewschema.Result) {
+			select {
+			case passes <- r:
+			case <-ctx.Done():
+			}
+		})
+	}()
+	const times = 20
+	for i := range times + 1 {
+		select {
+		case <-passes:
+		case err := <-followed:
+			t.Fatalf("after %d times: %v", i, err)
+		}
+		if i < times {
+			mustExec(t, db, "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
+		}
+	}
+	cancel()
+	if err := <-followed; !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }
 
