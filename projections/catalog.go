@@ -74,8 +74,10 @@ select b.oid, format_type(b.oid, null), b.typtype::text, b.typcategory::text,
        b.typelem, coalesce((select e.typtype::text from pg_type e where e.oid = b.typelem), '')
 from base b where b.typtype <> 'd'`
 
-// readCatalog returns the columns of each relation, which are none if it does not exist.
-func readCatalog(ctx context.Context, conn *pgx.Conn, relations []string) ([][]sqlColumn, error) {
+// readCatalog returns the columns of each relation, which are none if it does not exist. If it locks them, they stay so until the
+// transaction ends. Otherwise somebody may change a type afterwards, and rows that are encoded for the old one go into a column of the
+// new one: binary COPY sees nothing but their size.
+func readCatalog(ctx context.Context, conn *pgx.Conn, relations []string, locks bool) ([][]sqlColumn, error) {
 	if len(relations) == 0 {
 		return nil, nil
 	}
@@ -83,7 +85,19 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, relations []string) ([][]s
 	for i, r := range relations {
 		values[i] = fmt.Sprintf("('%s', %d)", strings.ReplaceAll(r, "'", "''"), i+1)
 	}
-	rows, err := conn.Query(ctx, fmt.Sprintf(catalogQuery, strings.Join(values, ", ")))
+	batch := &pgx.Batch{}
+	if locks { // in the round trip of the query, which takes its snapshot when it has the locks
+		batch.Queue("lock table " + strings.Join(relations, ", ") + " in row exclusive mode")
+	}
+	batch.Queue(fmt.Sprintf(catalogQuery, strings.Join(values, ", ")))
+	results := conn.SendBatch(ctx, batch)
+	defer results.Close()
+	if locks {
+		if _, err := results.Exec(); err != nil {
+			return nil, fmt.Errorf("lock the tables: %w", err)
+		}
+	}
+	rows, err := results.Query()
 	if err != nil {
 		return nil, fmt.Errorf("read the column types: %w", err)
 	}
@@ -98,6 +112,9 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, relations []string) ([][]s
 		return nil
 	})
 	if err != nil {
+		return nil, fmt.Errorf("read the column types: %w", err)
+	}
+	if err := results.Close(); err != nil {
 		return nil, fmt.Errorf("read the column types: %w", err)
 	}
 	for _, columns := range tables {

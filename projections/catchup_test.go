@@ -3,6 +3,7 @@ package projections_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -322,5 +323,43 @@ func TestUpdateReadsNoOtherRows(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A type that is changed while a batch begins is waited for, and seen: binary COPY would take the old one's bytes for the new one's.
+func TestBeginWaitsForAnAlter(t *testing.T) {
+	t.Parallel()
+	for name, run := range map[string]func(*projections.Set) *projections.Run{
+		"rebuild": (*projections.Set).Rebuild, "catch-up": (*projections.Set).CatchUp,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool, set := bank(t, transactionsProjector)
+			alter, err := pool.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = alter.Rollback(context.WithoutCancel(t.Context())) }()
+			if _, err := alter.Exec(t.Context(), "alter table transactions alter amount type float8, alter balance type float8"); err != nil {
+				t.Fatal(err)
+			}
+			applied := make(chan error, 1)
+			go func() {
+				_, err := apply(t.Context(), pool, run(set), ev(1, ada, 1, "MoneyDeposited", `{"amount":7}`))
+				applied <- err
+			}()
+			for text(t, pool, "select exists (select from pg_locks where relation = 'transactions'::regclass and not granted)::text") != "true" {
+				runtime.Gosched()
+			}
+			if err := alter.Commit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-applied; err != nil {
+				t.Fatal(err)
+			}
+			if got := text(t, pool, "select string_agg(concat(amount, ' ', balance), ', ') from transactions"); got != "7 7" {
+				t.Error(got)
+			}
+		})
 	}
 }

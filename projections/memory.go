@@ -141,7 +141,7 @@ func (m *Memory) Load(ctx context.Context, tx DB) error {
 	m.broken = errLoaded
 	return tx.use(ctx, func(conn *pgx.Conn) error {
 		for _, r := range m.runs {
-			if err := r.begin(ctx, conn, nil, r.stores); err != nil {
+			if err := r.begin(ctx, conn, nil, r.stores, false); err != nil {
 				return err
 			}
 		}

@@ -114,7 +114,7 @@ func (s *Set) project(ctx context.Context, tx DB, events []New) error {
 				stores = append(stores, store)
 			}
 		}
-		if err := r.begin(ctx, conn, aggregates, stores); err != nil {
+		if err := r.begin(ctx, conn, aggregates, stores, false); err != nil {
 			return err
 		}
 		for _, e := range applied {

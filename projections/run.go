@@ -117,13 +117,13 @@ func (s *Set) start(r *Run) *Run {
 }
 
 // Begin starts a batch in tx, and forgets what the last one left. aggregates are those of the events to come; a rebuild
-// does not need them. It compares the tables with the models, and its error names every column that does not fit.
-// The context holds until Flush.
+// does not need them. It compares the tables with the models, and its error names every column that does not fit. It locks them
+// as a writer does, in ROW EXCLUSIVE mode, so that they stay as they are until the transaction ends. The context holds until Flush.
 func (r *Run) Begin(ctx context.Context, tx pgx.Tx, aggregates []ID) error {
-	return r.begin(ctx, tx.Conn(), aggregates, r.stores)
+	return r.begin(ctx, tx.Conn(), aggregates, r.stores, true)
 }
 
-func (r *Run) begin(ctx context.Context, conn *pgx.Conn, aggregates []ID, stores []*Store) error {
+func (r *Run) begin(ctx context.Context, conn *pgx.Conn, aggregates []ID, stores []*Store, locks bool) error {
 	if r.set.split != nil {
 		return errMixed
 	}
@@ -135,7 +135,7 @@ func (r *Run) begin(ctx context.Context, conn *pgx.Conn, aggregates []ID, stores
 	for t := range targets(stores) {
 		relations = append(relations, t.relation)
 	}
-	shapes, err := readCatalog(ctx, conn, relations)
+	shapes, err := readCatalog(ctx, conn, relations, locks)
 	if err != nil {
 		return err
 	}

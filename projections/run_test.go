@@ -223,7 +223,7 @@ func TestBeginComparesTables(t *testing.T) {
 	t.Parallel()
 	pool, set := bank(t)
 	for _, c := range []struct{ sql, want string }{
-		{"drop table transactions", "table transactions does not exist"},
+		{"drop table transactions", `lock the tables: ERROR: relation "transactions" does not exist`},
 		{"alter table accounts drop column owner", "table accounts: no column owner, which is field Owner of projections_test.account"},
 		{"alter table accounts add region text not null", "column region is not null and has no default, and projections_test.account has no field for it"},
 		{"alter table accounts alter balance type inet using null", "column balance is inet, which field Balance of projections_test.account, a int64, cannot be stored in"},
