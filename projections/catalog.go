@@ -74,9 +74,9 @@ select b.oid, format_type(b.oid, null), b.typtype::text, b.typcategory::text,
        b.typelem, coalesce((select e.typtype::text from pg_type e where e.oid = b.typelem), '')
 from base b where b.typtype <> 'd'`
 
-// readCatalog returns the columns of each relation, which are none if it does not exist. If it locks them, they stay so until the
-// transaction ends. Otherwise somebody may change a type afterwards, and rows that are encoded for the old one go into a column of the
-// new one: binary COPY sees nothing but their size.
+// readCatalog returns the columns of each relation, which are none if it does not exist. If it locks them, they have to exist, and stay as
+// they are until the transaction ends. Otherwise somebody may change a type afterwards, and rows that are encoded for the old one go into
+// a column of the new one: binary COPY sees nothing but their size.
 func readCatalog(ctx context.Context, conn *pgx.Conn, relations []string, locks bool) ([][]sqlColumn, error) {
 	if len(relations) == 0 {
 		return nil, nil

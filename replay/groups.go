@@ -278,8 +278,8 @@ func (c *catchUp) apply(ctx context.Context) error {
 	}
 }
 
-// lookAhead does what every group begins with, while the reader waits for its first events: connects, compares the tables with their
-// models, and lets the server read the catalog into the session's caches.
+// lookAhead does what every group begins with, while the reader waits for its first events: it connects, compares the tables with their
+// models, and has the server read the catalog into the session's caches. So a pass with nothing to do fails, too, if they do not fit.
 func (j *Job) lookAhead(ctx context.Context, tx pgx.Tx, t tables) error {
 	if _, _, err := j.beginGroup(ctx, tx, nil); err != nil {
 		return err
