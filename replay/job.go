@@ -155,10 +155,10 @@ func (t *trouble) again(ctx context.Context, j *Job, err error) bool {
 		if t.lost > mostLost {
 			return false
 		}
-		j.Log.Warn().Err(err).Stringer("patience", patience).Msg("the connection is lost; waiting for the server")
+		j.Log.Warn().Err(err).Stringer("patience", Patience).Msg("the connection is lost; waiting for the server")
 		if !j.reconnect(ctx) {
 			if ctx.Err() == nil {
-				j.Log.Error().Stringer("patience", patience).Msg("there is still no server; giving up")
+				j.Log.Error().Stringer("patience", Patience).Msg("there is still no server; giving up")
 			}
 			return false
 		}
@@ -204,12 +204,12 @@ func (j *Job) trying(ctx context.Context, fn func() error) error {
 	}
 }
 
-// patience is how long a server may be away, to restart after a crash or to fail over, before its absence is an error.
-const patience = time.Minute
+// Patience is how long a server may be away, to restart after a crash or to fail over, before its absence is an error.
+const Patience = time.Minute
 
-// reconnect waits until the server answers; false if it does not within patience.
+// reconnect waits until the server answers; false if it does not within Patience.
 func (j *Job) reconnect(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		events, _ := j.events()

@@ -25,19 +25,28 @@ func (s *Schema) CatchUp(ctx context.Context) (Result, error) {
 		if err := r.of(ctx, m); err != nil {
 			return Result{}, err
 		}
-		return r.catchUp(ctx, m, plan)
+		job, err := r.catchUpJob(ctx, m, plan)
+		if err != nil {
+			return Result{}, err
+		}
+		return r.catchUp(ctx, m, job)
 	})
 }
 
-// catchUp is one pass.
-func (r *run) catchUp(ctx context.Context, m *migration, plan *Plan) (Result, error) {
+// catchUpJob is the work of a pass.
+func (r *run) catchUpJob(ctx context.Context, m *migration, plan *Plan) (*replay.Job, error) {
 	r.migration.Store(m.Migration) // another one, if the one before was aborted
 	source, err := r.source(ctx)
 	if err != nil {
-		return Result{}, err
+		return nil, err
 	}
 	job := r.job(m, source, plan)
 	job.Throttle = r.throttle
+	return job, nil
+}
+
+// catchUp is one pass.
+func (r *run) catchUp(ctx context.Context, m *migration, job *replay.Job) (Result, error) {
 	pass, err := job.CatchUp(ctx, eventstore.Wait{Limit: catchUpWait})
 	r.events.Add(pass.Events)
 	r.rows.Add(pass.Rows)
@@ -108,30 +117,34 @@ func (s *Schema) isLive(ctx context.Context) bool {
 func (r *run) follow(ctx context.Context, pause time.Duration, told func(Result)) error {
 	var lost time.Time // since when there is no connection; zero: there is one
 	for {
+		var job *replay.Job
 		m, plan, err := r.builtMigration(ctx)
-		var result Result
 		if err == nil {
-			result, err = r.catchUp(ctx, m, plan)
+			job, err = r.catchUpJob(ctx, m, plan)
 		}
-		if errors.Is(err, ErrState) && r.isLive(ctx) {
-			return nil // the cutover came between two passes, or in one
-		}
-		if pg.IsConnectionLost(err) && ctx.Err() == nil {
+		if pg.IsConnectionLost(err) && ctx.Err() == nil { // the job itself has patience, and an end of it
 			if lost.IsZero() {
 				lost = time.Now()
-				r.opts.Log.Warn().Err(err).Stringer("patience", followPatience).Msg("the connection is lost; waiting for the server")
+				r.opts.Log.Warn().Err(err).Stringer("patience", replay.Patience).Msg("the connection is lost; waiting for the server")
 			}
-			if time.Since(lost) < followPatience {
+			if time.Since(lost) < replay.Patience {
 				if err := pg.Pause(ctx, pause); err != nil {
 					return err
 				}
 				continue
 			}
 		}
+		lost = time.Time{}
+		var result Result
+		if err == nil {
+			result, err = r.catchUp(ctx, m, job)
+		}
+		if errors.Is(err, ErrState) && r.isLive(ctx) {
+			return nil // the cutover came between two passes, or in one
+		}
 		if err != nil {
 			return err
 		}
-		lost = time.Time{}
 		told(result)
 		if result.Events > followAtOnce {
 			continue
@@ -141,9 +154,6 @@ func (r *run) follow(ctx context.Context, pause time.Duration, told func(Result)
 		}
 	}
 }
-
-// followPatience is how long the server may be away between two passes. In a pass, package replay waits as long.
-const followPatience = time.Minute
 
 // followAtOnce is how many events a pass has to find for the next to begin without a pause.
 const followAtOnce = 1_000
