@@ -55,3 +55,30 @@ func TestUniqueValueOfTwoAggregates(t *testing.T) {
 		})
 	}
 }
+
+// Two aggregates make a row with the same key in one batch of a catch-up, whether or not a unique index would say so.
+func TestKeyOfTwoAggregates(t *testing.T) {
+	t.Parallel()
+	for name, alter := range map[string]string{
+		"unique index": "select",
+		"no index":     "alter table transactions drop constraint transactions_pkey",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool, set := bank(t, transactionsProjector)
+			if _, err := pool.Exec(t.Context(), alter); err != nil {
+				t.Fatal(err)
+			}
+			_, err := apply(t.Context(), pool, set.CatchUp(),
+				ev(7, ada, 1, "MoneyDeposited", `{"amount":1}`), ev(7, bob, 1, "MoneyDeposited", `{"amount":2}`))
+			if !errors.Is(err, projections.ErrShared) {
+				t.Fatal(err)
+			}
+			for _, part := range []string{"=(7) is of aggregate", ada.String(), bob.String()} {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("it does not say %s: %v", part, err)
+				}
+			}
+		})
+	}
+}
