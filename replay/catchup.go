@@ -242,29 +242,35 @@ func (j *Job) apply(ctx context.Context, tx pgx.Tx, t tables, cut int64, aggrega
 	if err != nil {
 		return Pass{}, err
 	}
-	return j.applyEvents(ctx, tx, t, aggregatesOf(events), events)
+	return j.applyEvents(ctx, tx, t, appendAggregates(nil, events), events)
 }
 
-// applyEvents applies events of these aggregates, which come one after the other, and records them before the rows are loaded. Recording
+// applyEvents applies events of these aggregates, which come one after the other in one run of events or several, and records them before the rows are loaded. Recording
 // waits for a pass that has an event of ours in flight and then fails; had it come after the load, the projector could find
 // rows that this pass has already changed, and take that for an error. SQL tables may see events that are not recorded: the
 // next pass computes their aggregates once more. Flush comes last, and with it the rows of totals, for which other passes wait.
 //
 // Events of parked aggregates are recorded and nothing else. One that cannot be projected is a *poison, if it is to be parked.
-func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, t tables, aggregates []projections.ID, events []projections.Raw) (Pass, error) {
+func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, t tables, aggregates []projections.ID, events ...[]projections.Raw) (Pass, error) {
 	left, err := j.leftOut(ctx, tx, aggregates)
 	if err != nil {
 		return Pass{}, err
 	}
-	if err := j.recordAll(ctx, tx, events); err != nil {
+	if err := j.recordAll(ctx, tx, events...); err != nil {
 		return Pass{}, err
 	}
-	p := Pass{Events: int64(len(events))}
-	if len(left) > 0 {
-		events = slices.DeleteFunc(slices.Clone(events), func(e projections.Raw) bool { return left[e.AggregateID] })
-		aggregates = aggregatesOf(events)
+	var p Pass
+	for _, run := range events {
+		p.Events += int64(len(run))
 	}
-	p.Rows, err = t.apply(ctx, tx, aggregates, events)
+	if len(left) > 0 {
+		events, aggregates = slices.Clone(events), nil
+		for i, run := range events {
+			events[i] = slices.DeleteFunc(slices.Clone(run), func(e projections.Raw) bool { return left[e.AggregateID] })
+			aggregates = appendAggregates(aggregates, events[i])
+		}
+	}
+	p.Rows, err = t.apply(ctx, tx, aggregates, events...)
 	if e, ok := j.poisonous(ctx, tx, err); ok {
 		return Pass{}, &poison{[]*projections.EventError{e}}
 	}
@@ -272,13 +278,15 @@ func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, t tables, aggregates [
 }
 
 // apply applies events of these aggregates and returns how many rows were written.
-func (t tables) apply(ctx context.Context, tx pgx.Tx, aggregates []projections.ID, events []projections.Raw) (rows int64, err error) {
+func (t tables) apply(ctx context.Context, tx pgx.Tx, aggregates []projections.ID, events ...[]projections.Raw) (rows int64, err error) {
 	if err := t.run.Begin(ctx, tx, aggregates); err != nil {
 		return 0, err
 	}
-	for i := range events {
-		if err := t.run.Apply(&events[i]); err != nil {
-			return 0, err
+	for _, run := range events {
+		for i := range run {
+			if err := t.run.Apply(&run[i]); err != nil {
+				return 0, err
+			}
 		}
 	}
 	computed, err := t.queries.Replace(ctx, tx, aggregates)

@@ -172,6 +172,7 @@ func (c *catchUp) scan(ctx context.Context, tx pgx.Tx, lacks eventstore.Selectio
 	c.drop()
 	types, size := types{}, c.portionSize()
 	p, events := portion{mark: c.mark}, int64(0)
+	var aggregate projections.ID
 	for e, err := range c.job.Source.Scan(ctx, tx, lacks) {
 		if err == nil && p.mark == nil { // the snapshot is taken: a server that has what is committed now has these events
 			c.made.remove(ctx)
@@ -181,15 +182,13 @@ func (c *catchUp) scan(ctx context.Context, tx pgx.Tx, lacks eventstore.Selectio
 		if err != nil {
 			return 0, err
 		}
-		if n := len(p.aggregates); n == 0 || p.aggregates[n-1] != e.AggregateID {
-			if events >= size || len(p.chunks) > 1 {
-				if err := c.send(ctx, p); err != nil {
-					return 0, err
-				}
-				p, events = portion{mark: p.mark}, 0
+		if e.AggregateID != aggregate && (events >= size || len(p.chunks) > 1) {
+			if err := c.send(ctx, p); err != nil {
+				return 0, err
 			}
-			p.aggregates = append(p.aggregates, e.AggregateID)
+			p, events = portion{mark: p.mark}, 0
 		}
+		aggregate = e.AggregateID
 		p.last(e).add(e, types.keep(e.Type))
 		events++
 		if e.Position <= c.settled {
@@ -222,7 +221,7 @@ func (c *catchUp) list(ctx context.Context, tx pgx.Tx, sel eventstore.Selection)
 }
 
 func (c *catchUp) send(ctx context.Context, p portion) error {
-	if len(p.aggregates) == 0 {
+	if len(p.chunks)+len(p.aggregates) == 0 {
 		return nil
 	}
 	if c.job.Throttle.held() {
@@ -262,8 +261,10 @@ func (c *catchUp) apply(ctx context.Context) error {
 				return err
 			}
 			fresh = false
-			lacking := slices.DeleteFunc(g.events, func(e projections.Raw) bool { return e.Position <= cut })
-			done, err = j.applyEvents(ctx, tx, t, g.aggregates, lacking)
+			for i, events := range g.events {
+				g.events[i] = slices.DeleteFunc(events, func(e projections.Raw) bool { return e.Position <= cut })
+			}
+			done, err = j.applyEvents(ctx, tx, t, g.aggregates, g.events...)
 			return err
 		}
 		err := j.parking(ctx, t, func() error { return j.retry(ctx, j.work(), pg.PointGroup, group) })
@@ -323,13 +324,4 @@ func (j *Job) applyRest(ctx context.Context, p *Pass) error {
 	p.Events += done.Events
 	p.Rows += done.Rows
 	return nil
-}
-
-func aggregatesOf(events []projections.Raw) (ids []projections.ID) {
-	for _, e := range events {
-		if len(ids) == 0 || ids[len(ids)-1] != e.AggregateID {
-			ids = append(ids, e.AggregateID)
-		}
-	}
-	return ids
 }

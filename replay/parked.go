@@ -240,10 +240,16 @@ func (j *Job) readLacking(ctx context.Context, tx pgx.Tx, cut int64, aggregates 
 	return j.readAll(ctx, tx, sel)
 }
 
-func (j *Job) recordAll(ctx context.Context, tx pgx.Tx, events []projections.Raw) error {
-	found := j.entries(len(events))
-	for i := range events {
-		found.add(&events[i])
+func (j *Job) recordAll(ctx context.Context, tx pgx.Tx, events ...[]projections.Raw) error {
+	n := 0
+	for _, run := range events {
+		n += len(run)
+	}
+	found := j.entries(n)
+	for _, run := range events {
+		for i := range run {
+			found.add(&run[i])
+		}
 	}
 	return j.record(ctx, tx, found)
 }

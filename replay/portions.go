@@ -3,7 +3,6 @@ package replay
 import (
 	"cmp"
 	"context"
-	"slices"
 
 	"github.com/viewschema/projector/eventstore"
 	"github.com/viewschema/projector/projections"
@@ -15,12 +14,11 @@ const groupSize = 3_000
 // groupPortions is into how many portions a reader cuts so many events.
 const groupPortions = 6
 
-// portion is some whole aggregates and what the ledger lacks of them, on the way from the reader of a catch-up to a worker. Of a set of SQL
-// tables alone, the events stay in the database.
+// portion is some whole aggregates and what the ledger lacks of them, on the way from the reader of a catch-up to a worker.
 type portion struct {
-	aggregates []projections.ID
 	chunks     []*chunk
-	mark       *mark // a server that has it has the events
+	mark       *mark            // a server that has it has the events
+	aggregates []projections.ID // instead of events, which stay in the database: of a set of SQL tables alone
 }
 
 // last is the chunk that the event goes to.
@@ -35,7 +33,7 @@ func (p *portion) last(e *eventstore.Event) *chunk {
 // group is what a worker applies in one transaction: some portions. Its memory is used for one group after the other.
 type group struct {
 	aggregates []projections.ID
-	events     []projections.Raw // of its chunks
+	events     [][]projections.Raw // of its chunks
 	chunks     []*chunk
 	mark       *mark
 	read       bool // the events are here; else they have to be read
@@ -47,25 +45,28 @@ func (g *group) add(p portion) {
 	}
 	g.read = g.read && g.mark == p.mark
 	g.aggregates = append(g.aggregates, p.aggregates...)
+	for _, c := range p.chunks {
+		g.aggregates = appendAggregates(g.aggregates, c.events)
+		g.events = append(g.events, c.events)
+	}
 	g.chunks = append(g.chunks, p.chunks...)
 }
 
-// collect lists the events.
-func (g *group) collect() {
-	n := 0
-	for _, c := range g.chunks {
-		n += len(c.events)
+// appendAggregates appends those of events that come aggregate by aggregate.
+func appendAggregates(ids []projections.ID, events []projections.Raw) []projections.ID {
+	for i := range events {
+		if id := events[i].AggregateID; len(ids) == 0 || ids[len(ids)-1] != id {
+			ids = append(ids, id)
+		}
 	}
-	g.events = slices.Grow(g.events, n)
-	for _, c := range g.chunks {
-		g.events = append(g.events, c.events...)
-	}
+	return ids
 }
 
 func (g *group) reset() {
 	for _, c := range g.chunks {
 		c.free()
 	}
+	clear(g.events)
 	*g = group{aggregates: g.aggregates[:0], events: g.events[:0], chunks: g.chunks[:0]}
 }
 
@@ -96,7 +97,6 @@ func (c *catchUp) take(ctx context.Context, g *group) (bool, error) {
 			}
 		}
 		if !c.job.Throttle.held() {
-			g.collect()
 			return true, nil
 		}
 		c.held.Store(true)
