@@ -268,8 +268,8 @@ func TestForget(t *testing.T) {
 	}
 }
 
-// What a batch changes of a table was read a moment ago, and all of the rest is left alone.
-func TestUpdateReadsNoOtherRows(t *testing.T) {
+// What a batch needs of a table is found by the key, and all of the rest is left alone: when it is loaded, and when it is stored.
+func TestBatchReadsNoOtherRows(t *testing.T) {
 	t.Parallel()
 	pool, set := bank(t)
 	_, err := pool.Exec(t.Context(), `
@@ -307,12 +307,15 @@ func TestUpdateReadsNoOtherRows(t *testing.T) {
 		if err := run.Begin(t.Context(), tx, ids); err != nil {
 			return err
 		}
+		before := state()
 		for i, id := range accounts {
 			if err := run.Apply(ev(int64(i+1), id, 2, "AccountRenamed", `{"owner_name":"Bob"}`)); err != nil {
 				return err
 			}
 		}
-		before := state()
+		if after := state(); after != before {
+			t.Errorf("%s, and after loading the rows: %s", before, after)
+		}
 		if rows, err := run.Flush(); err != nil || rows != 500 {
 			return fmt.Errorf("%d rows: %w", rows, err)
 		}

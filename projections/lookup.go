@@ -243,7 +243,7 @@ func (t *table[K, R]) addFound(numbers []byte, scan func(row unsafe.Pointer) err
 }
 
 // lookUp reads the rows that have one of the values in these columns. The values come column by column.
-func (t *target) lookUp(columns []*column, values [][]string, add func(numbers []byte, scan func(row unsafe.Pointer) error) error) error {
+func (t *target) lookUp(columns []*column, values [][]string, add adder) error {
 	var arrays, names []string
 	var params [][]byte
 	var oids []uint32
@@ -258,5 +258,5 @@ func (t *target) lookUp(columns []*column, values [][]string, add func(numbers [
 	}
 	sql := fmt.Sprintf("select %s from %s where (%s) in (select * from rows from (%s) u)",
 		columnList(slices.Concat(t.model.columns, t.model.numbered)), t.relation, strings.Join(names, ", "), strings.Join(arrays, ", "))
-	return t.read(sql, params, oids, add)
+	return t.read(statement{sql: sql, params: params, oids: oids}, add)
 }

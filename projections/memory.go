@@ -252,7 +252,7 @@ func (t *table[K, R]) keep() error {
 func (t *table[K, R]) keepStored() error {
 	t.all = map[K]*entry[R]{}
 	columns := columnList(slices.Concat(t.model.columns, t.model.numbered))
-	return t.read("select "+columns+" from "+t.relation, nil, nil, func(numbers []byte, scan func(row unsafe.Pointer) error) error {
+	return t.read(statement{sql: "select " + columns + " from " + t.relation}, func(numbers []byte, scan func(row unsafe.Pointer) error) error {
 		e, key, err := t.scanned(numbers, scan)
 		if err != nil {
 			return err

@@ -187,7 +187,7 @@ func (t *table[K, R]) lasts(index int, order *column) error {
 	if t.paired(order) {
 		ties = "only" // which does not look for another
 	}
-	err := t.query(func(columns, relation, aggregate, ids string) string {
+	err := t.query(0, func(columns, relation, aggregate, ids string) string {
 		return fmt.Sprintf(`
 			select r.* from unnest(%[4]s) a (id)
 			cross join lateral (select %[1]s from %[2]s v where v.%[3]s = a.id order by v.%[5]s desc fetch first row %[6]s) r`,

@@ -119,7 +119,7 @@ func (t *table[K, R]) loadAll() error {
 		t.run.taken = true
 		return errTaken
 	}
-	if err := t.load(t.add); err != nil {
+	if err := t.load(t.single, t.add); err != nil {
 		return err
 	}
 	t.loaded = true

@@ -206,47 +206,56 @@ func (t *target) expect(rows int64, want int) error {
 		t.name, int64(want)-rows, want)
 }
 
-// load reads the rows of the batch's aggregates. add gets the columns that the database numbered, and a function that fills
-// a zero row with the others.
-func (t *target) load(add func(numbers []byte, scan func(row unsafe.Pointer) error) error) error {
-	return t.query(func(columns, relation, aggregate, ids string) string {
+// adder is called with each row that is loaded: with the columns that the database numbered, and a function that fills a zero row with
+// the others.
+type adder func(numbers []byte, scan func(row unsafe.Pointer) error) error
+
+// load reads the rows of the batch's aggregates. If there is one of each, its id is the key.
+func (t *target) load(single bool, add adder) error {
+	byKey := 0
+	if single {
+		byKey = len(t.run.aggregates)
+	}
+	return t.query(byKey, func(columns, relation, aggregate, ids string) string {
 		return fmt.Sprintf("select %s from %s where %s = any(%s)", columns, relation, aggregate, ids)
 	}, add)
 }
 
 // query is load with a statement of its own. It is given what goes into it, the array of the aggregates' ids at last.
-func (t *target) query(statement func(columns, relation, aggregate, ids string) string, add func(numbers []byte, scan func(row unsafe.Pointer) error) error) error {
+func (t *target) query(byKey int, sql func(columns, relation, aggregate, ids string) string, add adder) error {
 	fields := slices.Concat(t.model.columns, t.model.numbered)
 	at, _ := t.place(t.model.aggregate)
 	ids, oid, array, err := t.run.idArray(t.plan.columns[at].sqlType, 1)
 	if err != nil {
 		return err
 	}
-	return t.read(statement(columnList(fields), t.relation, t.model.aggregate.sql(), array), [][]byte{ids}, []uint32{oid}, add)
+	return t.read(statement{
+		sql: sql(columnList(fields), t.relation, t.model.aggregate.sql(), array), params: [][]byte{ids}, oids: []uint32{oid}, byKey: byKey,
+	}, add)
 }
 
 // read adds the rows of a statement that selects the model's columns, and then the numbered ones.
-func (t *target) read(sql string, params [][]byte, oids []uint32, add func(numbers []byte, scan func(row unsafe.Pointer) error) error) error {
-	formats := make([]int16, len(t.model.columns)+len(t.model.numbered))
-	for i := range formats {
-		formats[i] = pgtype.BinaryFormatCode
+func (t *target) read(s statement, add adder) error {
+	s.formats = make([]int16, len(t.model.columns)+len(t.model.numbered))
+	for i := range s.formats {
+		s.formats[i] = pgtype.BinaryFormatCode
 		if i < len(t.plan.columns) {
-			formats[i] = t.plan.columns[i].format
+			s.formats[i] = t.plan.columns[i].format
 		}
 	}
-	result := t.run.conn.PgConn().ExecParams(t.run.ctx, sql, params, oids, binaryFormat, formats)
+	var now [][]byte
+	scan := func(row unsafe.Pointer) error { return t.scan(now, row) }
 	var failed error
-	var values [][]byte
-	scan := func(row unsafe.Pointer) error { return t.scan(values, row) }
-	for failed == nil && result.NextRow() {
-		values = result.Values()
+	_, err := s.run(t.run.ctx, t.run.conn, func(values [][]byte) bool {
+		now = values
 		var numbers []byte
 		for _, v := range values[len(t.plan.columns):] {
 			numbers = appendValue(numbers, v)
 		}
 		failed = add(numbers, scan)
-	}
-	if _, err := result.Close(); err != nil {
+		return failed == nil
+	})
+	if err != nil {
 		return tableError(t.name, err)
 	}
 	if failed != nil {

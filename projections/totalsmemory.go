@@ -8,7 +8,7 @@ func (t *totals[R]) keep() error { return nil }
 
 func (t *totals[R]) keepStored() error {
 	sql := "select " + columnList(t.model.columns) + " from " + t.relation
-	return t.read(sql, nil, nil, func(_ []byte, scan func(row unsafe.Pointer) error) error {
+	return t.read(statement{sql: sql}, func(_ []byte, scan func(row unsafe.Pointer) error) error {
 		row := t.slab.take()
 		if err := scan(unsafe.Pointer(row)); err != nil {
 			return err

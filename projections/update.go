@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // update is a stored row that has changed, encoded.
@@ -38,11 +37,12 @@ func (t *target) update(ctx context.Context, conn *pgx.Conn) (int64, error) {
 	}
 	if t.uniqueKey() { // two rows with one key change one row, and are found out
 		sql := fmt.Sprintf("update %s t set %s from unnest($1) u where %s", t.relation, strings.Join(sets, ", "), strings.Join(keys, " and "))
-		updated, err := t.updateByIndex(ctx, conn, sql)
+		update := statement{sql: sql, params: [][]byte{t.rowArray()}, oids: []uint32{t.plan.shape[0].Rows}, byKey: len(t.updates)}
+		tag, err := update.run(ctx, conn, nil)
 		if err != nil {
 			return 0, tableError(t.name, err)
 		}
-		return updated, t.expect(updated, len(t.updates))
+		return tag.RowsAffected(), t.expect(tag.RowsAffected(), len(t.updates))
 	}
 	if t.sameKeys() {
 		return 0, t.expect(0, len(t.updates))
@@ -51,50 +51,19 @@ func (t *target) update(ctx context.Context, conn *pgx.Conn) (int64, error) {
 	sql := fmt.Sprintf("with u as (select *, row_number() over () as projector_row from unnest($1)), "+
 		"done as (update %s t set %s from u where %s returning u.projector_row) "+
 		"select count(distinct projector_row), count(*) from done", t.relation, strings.Join(sets, ", "), strings.Join(keys, " and "))
-	result := conn.PgConn().ExecParams(ctx, sql, [][]byte{t.rowArray()}, []uint32{t.plan.shape[0].Rows}, binaryFormat, binaryFormat)
 	var found, updated int64
-	for result.NextRow() {
-		found, updated = int64(binary.BigEndian.Uint64(result.Values()[0])), int64(binary.BigEndian.Uint64(result.Values()[1]))
-	}
-	if _, err := result.Close(); err != nil {
+	done := statement{sql: sql, params: [][]byte{t.rowArray()}, oids: []uint32{t.plan.shape[0].Rows}, formats: binaryFormat}
+	_, err := done.run(ctx, conn, func(values [][]byte) bool {
+		found, updated = int64(binary.BigEndian.Uint64(values[0])), int64(binary.BigEndian.Uint64(values[1]))
+		return true
+	})
+	if err != nil {
 		return 0, tableError(t.name, err)
 	}
 	if found == int64(len(t.updates)) {
 		found = updated
 	}
 	return updated, t.expect(found, len(t.updates))
-}
-
-// fewUpdates are so few rows that the planner finds them by their index without being told.
-const fewUpdates = 50
-
-// updateByIndex runs the statement of update in a way that the rows are found by their index, as far as that is faster. They have just
-// been read, so random_page_cost, which is for what has to come from the disk, is nothing to them, and the planner cannot know. Of a table
-// of which a batch changes a few percent, it would read all and join by hashing, and so take twice as long. The setting is as before
-// afterwards, since the transaction may be an application's.
-func (t *target) updateByIndex(ctx context.Context, conn *pgx.Conn, sql string) (int64, error) {
-	before, after := []string{
-		"select pg_catalog.set_config('projector.random_page_cost', pg_catalog.current_setting('random_page_cost'), true)",
-		"set local random_page_cost = 0",
-	}, []string{
-		"select pg_catalog.set_config('random_page_cost', pg_catalog.current_setting('projector.random_page_cost'), true)",
-	}
-	if len(t.updates) <= fewUpdates {
-		before, after = nil, nil
-	}
-	all := &pgconn.Batch{}
-	for _, s := range before {
-		all.ExecParams(s, nil, nil, nil, nil)
-	}
-	all.ExecParams(sql, [][]byte{t.rowArray()}, []uint32{t.plan.shape[0].Rows}, binaryFormat, nil)
-	for _, s := range after {
-		all.ExecParams(s, nil, nil, nil, nil)
-	}
-	results, err := conn.PgConn().ExecBatch(ctx, all).ReadAll()
-	if err != nil {
-		return 0, err
-	}
-	return results[len(before)].CommandTag.RowsAffected(), nil
 }
 
 // sameKeys says whether two rows to update have one primary key.
