@@ -55,14 +55,14 @@ func (t *table[K, R]) forgetRows() {
 			continue
 		}
 		sc.forget()
-		clear(sc.groups) // the next rows may be loaded, which no index sees
+		sc.rest() // the next rows may be loaded, which no index sees
 		t.spare = append(t.spare, sc)
 	}
 	clear(t.scopes)
 	t.scopes = shortened(t.scopes)
 	clear(t.used)
 	t.used = shortened(t.used)
-	t.loaded, t.busy, t.ready, t.scoped, t.lastsOf = t.run.keeps, false, false, false, 0
+	t.loaded, t.busy, t.ready, t.scoped, t.lastsOf, t.loadedTo = t.run.keeps, false, false, false, 0, 0
 	t.all = nil
 	if !t.run.loads {
 		if t.current == nil {
@@ -87,6 +87,16 @@ func (sc *scope[K, R]) forget() {
 	for i, g := range sc.groups {
 		if g != nil && !g.clear() {
 			sc.groups[i] = nil
+		}
+	}
+}
+
+// rest takes the indexes out of use.
+func (sc *scope[K, R]) rest() {
+	sc.idle = append(sc.idle, make([]grouping[R], len(sc.groups)-min(len(sc.groups), len(sc.idle)))...)
+	for i, g := range sc.groups {
+		if g != nil {
+			sc.idle[i], sc.groups[i] = g, nil
 		}
 	}
 }

@@ -178,7 +178,12 @@ func (t *table[K, R]) grouping(index int) grouping[R] {
 	}
 	g := sc.groups[index]
 	if g == nil {
-		g = t.rows.indexes[index](t)
+		if index < len(sc.idle) {
+			g, sc.idle[index] = sc.idle[index], nil
+		}
+		if g == nil {
+			g = t.rows.indexes[index](t)
+		}
 		sc.groups[index] = g
 		for _, e := range t.sorted() {
 			g.insert(e)

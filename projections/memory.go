@@ -47,7 +47,6 @@ func (s *Set) Memory() *Memory {
 func (m *Memory) clear() {
 	for _, r := range m.runs {
 		r.end(nil)
-		r.places = map[ID]int{}
 		for t := range targets(r.stores) {
 			t.plan = guessedPlan(t.model)
 		}

@@ -43,10 +43,8 @@ type Run struct {
 	gathering bool // errMissing is returned for what is not loaded
 	missed    bool // it was
 
-	aggregates []ID
-	places     map[ID]int
-	placesText map[string]int
-	ids        []byte // the aggregates' as a parameter; nil: not encoded yet
+	aggregates places
+	ids        []byte // of the aggregates, as a parameter; nil: not encoded yet
 
 	keeps bool // rows are neither loaded nor stored: see Memory
 }
@@ -163,7 +161,7 @@ func (r *Run) begin(ctx context.Context, conn *pgx.Conn, aggregates []ID, stores
 	if !r.loads {
 		return nil
 	}
-	r.setAggregates(aggregates)
+	r.aggregates.set(aggregates)
 	return nil
 }
 
@@ -176,7 +174,8 @@ func (r *Run) end(next error) {
 	r.current, r.text, r.scope, r.stored, r.position = ID{}, "", 0, 0, 0
 	r.partial, r.taken, r.gathering, r.missed = false, false, false, false
 	r.forgetHistory()
-	r.forgetAggregates()
+	r.aggregates.forget()
+	r.ids = nil
 }
 
 func targets(stores []*Store) func(yield func(*target) bool) {
@@ -239,10 +238,9 @@ func (r *Run) enter(id ID) error {
 		return errors.New("projections: an event without an aggregate id")
 	}
 	if r.loads && r.order != ByPosition {
-		place, ok := r.places[id]
+		place, ok := r.aggregates.find(id, r.scope)
 		if !ok && r.keeps {
-			place, ok = len(r.places), true
-			r.places[id] = place
+			place, ok = r.aggregates.add(id), true
 		}
 		if !ok {
 			return fmt.Errorf("projections: aggregate %s is not among those that the batch began with", id)

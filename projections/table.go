@@ -53,26 +53,28 @@ type scope[K comparable, R any] struct {
 	rows   map[K]*entry[R] // else
 	added  int             // how often rows grew
 	groups []grouping[R]   // by index; nil until the index is used
+	idle   []grouping[R]   // by index; empty ones, for another aggregate
 }
 
 // table is the state of Rows in one run.
 type table[K comparable, R any] struct {
 	target
-	rows    *Rows[K, R]
-	single  bool // the key is the scope's id: there is one row
-	current *scope[K, R]
-	ready   bool           // current is the current aggregate's, with all its rows
-	scoped  bool           // current is the current aggregate's
-	lastsOf int            // the index whose last rows are here, counted from 1; 0: none
-	busy    bool           // a function is changing a row
-	loaded  bool           // the rows of the batch's aggregates are here
-	scopes  []*scope[K, R] // by the place of the aggregate in the batch; nil: none yet
-	used    []*scope[K, R] // of them
-	spare   []*scope[K, R]
-	all     map[K]*entry[R] // in a Memory: the rows of all batches, some of which may be gone
-	slab    slab[entry[R]]
-	created []*entry[R]
-	changed []*entry[R] // stored ones
+	rows     *Rows[K, R]
+	single   bool // the key is the scope's id: there is one row
+	current  *scope[K, R]
+	ready    bool           // current is the current aggregate's, with all its rows
+	scoped   bool           // current is the current aggregate's
+	lastsOf  int            // the index whose last rows are here, counted from 1; 0: none
+	busy     bool           // a function is changing a row
+	loadedTo int            // the place of the aggregate of the last row that was loaded
+	loaded   bool           // the rows of the batch's aggregates are here
+	scopes   []*scope[K, R] // by the place of the aggregate in the batch; nil: none yet
+	used     []*scope[K, R] // of them
+	spare    []*scope[K, R]
+	all      map[K]*entry[R] // in a Memory: the rows of all batches, some of which may be gone
+	slab     slab[entry[R]]
+	created  []*entry[R]
+	changed  []*entry[R] // stored ones
 
 	// What was asked for, if rows are loaded by that; see lookup.go.
 	keys    *asked[K]
@@ -132,7 +134,7 @@ func (t *table[K, R]) loadAll() error {
 // scope finds or makes the scope of the batch's i-th aggregate.
 func (t *table[K, R]) scope(i int) *scope[K, R] {
 	if i >= len(t.scopes) {
-		t.scopes = append(t.scopes, make([]*scope[K, R], max(i+1, len(t.run.aggregates))-len(t.scopes))...)
+		t.scopes = append(t.scopes, make([]*scope[K, R], max(i+1, len(t.run.aggregates.ids))-len(t.scopes))...)
 	}
 	sc := t.scopes[i]
 	if sc == nil {
@@ -164,10 +166,11 @@ func (t *table[K, R]) add(numbers []byte, scan func(row unsafe.Pointer) error) e
 	if err != nil {
 		return err
 	}
-	i, ok := t.run.scopeOf(t.model, unsafe.Add(unsafe.Pointer(&e.row), t.model.aggregate.offset))
+	i, ok := t.run.scopeOf(t.model, unsafe.Add(unsafe.Pointer(&e.row), t.model.aggregate.offset), t.loadedTo)
 	if !ok {
 		return fmt.Errorf("%s: a row of an aggregate that was not asked for: the aggregate's column has to compare exactly", printKey(key))
 	}
+	t.loadedTo = i
 	sc := t.scope(i)
 	if here := t.findIn(sc, key); here != nil {
 		switch {

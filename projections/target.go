@@ -214,7 +214,7 @@ type adder func(numbers []byte, scan func(row unsafe.Pointer) error) error
 func (t *target) load(single bool, add adder) error {
 	byKey := 0
 	if single {
-		byKey = len(t.run.aggregates)
+		byKey = len(t.run.aggregates.ids)
 	}
 	return t.query(byKey, func(columns, relation, aggregate, ids string) string {
 		return fmt.Sprintf("select %s from %s where %s = any(%s)", columns, relation, aggregate, ids)

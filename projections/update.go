@@ -128,7 +128,8 @@ func (t *target) rowArray() []byte {
 			places[i] = func() []byte { return nil }
 		}
 	}
-	b := t.array[:0]
+	row := 8 + 8*len(shape) + len(t.updates[0].values) + len(t.updates[0].numbers) // about
+	b := slices.Grow(t.array[:0], 20+row*len(t.updates))
 	add := func(n int) { b = binary.BigEndian.AppendUint32(b, uint32(n)) }
 	add(1) // dimension
 	add(0) // no element is NULL
