@@ -16,9 +16,9 @@ var deposits string
 // cutoverTail is how many events a cutover finds.
 const cutoverTail = 1_000
 
-// tails are what comes after a rebuild, a few times: a catch-up of 1%, and a cutover.
+// tails are what comes after a rebuild, a few times: a catch-up of 1%, the next one, and a cutover.
 type tails struct {
-	rebuilds, catchUps, cutovers []outcome
+	rebuilds, catchUps, nexts, cutovers []outcome
 }
 
 // follow measures the tails once, whichever rows need them.
@@ -45,7 +45,7 @@ func (b *bench) follow(ctx context.Context) (*tails, error) {
 			command string
 			events  int
 			to      *[]outcome
-		}{{"catchup", b.events / 100, &t.catchUps}, {"offline", cutoverTail, &t.cutovers}} {
+		}{{"catchup", b.events / 100, &t.catchUps}, {"catchup", b.events / 100, &t.nexts}, {"offline", cutoverTail, &t.cutovers}} {
 			o, err := b.tail(ctx, database, step.command, step.events)
 			if err != nil {
 				return nil, err
@@ -53,8 +53,8 @@ func (b *bench) follow(ctx context.Context) (*tails, error) {
 			events += step.events
 			*step.to = append(*step.to, o)
 		}
-		b.say("rebuild %.2f s, catch-up of 1%% %.2f s, cutover holds writers off for %.1f ms", o.Wall.Seconds(),
-			last(t.catchUps).Wall.Seconds(), 1000*last(t.cutovers).HeldOff)
+		b.say("rebuild %.2f s, catch-up of 1%% %.2f s, the next one %.2f s, cutover holds writers off for %.1f ms", o.Wall.Seconds(),
+			last(t.catchUps).Wall.Seconds(), last(t.nexts).Wall.Seconds(), 1000*last(t.cutovers).HeldOff)
 	}
 	b.tails = t
 	return t, b.drop(ctx, database)
@@ -93,12 +93,20 @@ func (b *bench) catchUp(ctx context.Context) error {
 		return err
 	}
 	wall := func(o outcome) time.Duration { return o.Wall }
-	r := row{Row: 7, What: "catch-up of 1% new events ÷ 1% of the time of the rebuild", Must: new(6.0), Aim: new(3.0)}
-	r.Measured = 100 * ratio(median(t.catchUps, wall), median(t.rebuilds, wall))
-	for i := range t.rebuilds {
-		r.spread(100 * ratio(t.catchUps[i].Wall, t.rebuilds[i].Wall))
+	for _, m := range []struct {
+		what     string
+		catchUps []outcome
+	}{
+		{"catch-up of 1% new events ÷ 1% of the time of the rebuild", t.catchUps},
+		{"the next one, of as many", t.nexts},
+	} {
+		r := row{Row: 7, What: m.what, Must: new(6.0), Aim: new(3.0)}
+		r.Measured = 100 * ratio(median(m.catchUps, wall), median(t.rebuilds, wall))
+		for i := range t.rebuilds {
+			r.spread(100 * ratio(m.catchUps[i].Wall, t.rebuilds[i].Wall))
+		}
+		b.report.add(r)
 	}
-	b.report.add(r)
 	return nil
 }
 
