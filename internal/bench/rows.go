@@ -156,11 +156,16 @@ type contender struct {
 	worker         worker
 }
 
-// race rebuilds the data sets in turns.
+// race rebuilds the data sets in turns, forth and back, so that none of them is always the first: a machine gets slower and faster by
+// itself.
 func (b *bench) race(ctx context.Context, contenders ...contender) (results [][]outcome, err error) {
 	results = make([][]outcome, len(contenders))
-	for range b.repeat {
-		for i, c := range contenders {
+	for turn := range b.repeat {
+		for i := range contenders {
+			if turn%2 == 1 {
+				i = len(contenders) - 1 - i
+			}
+			c := contenders[i]
 			o, err := b.rebuild(ctx, c.worker, c.database, b.events)
 			if err != nil {
 				return nil, err
