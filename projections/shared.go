@@ -75,7 +75,7 @@ func (e *takenError) Error() string { return e.err.Error() }
 func (e *takenError) Unwrap() error { return e.err }
 
 var (
-	copyLine = regexp.MustCompile(`^COPY .*, \D*(\d+)`) // in the language of the server's messages
+	copyLine = regexp.MustCompile(`(?:^COPY .*, |のCOPY、| 복사, )\D*(\d+)`) // in the language of the server's messages
 	twiceKey = regexp.MustCompile(`\((.+?)\)=\((.*)\)`)
 )
 

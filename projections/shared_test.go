@@ -82,3 +82,18 @@ func TestKeyOfTwoAggregates(t *testing.T) {
 		})
 	}
 }
+
+// The line of a COPY is found in the languages that PostgreSQL's messages come in, and the digits of a table's name are not taken for it.
+func TestCopyLine(t *testing.T) {
+	t.Parallel()
+	for language, where := range map[string]string{
+		"English": "COPY transactions_3, line 42", "German": "COPY transactions_3, Zeile 42", "Spanish": "COPY transactions_3, línea 42",
+		"French": "COPY transactions_3, ligne 42", "Italian": "COPY transactions_3, riga 42", "Japanese": "transactions_3のCOPY、行 42",
+		"Georgian": "COPY transactions_3, ხაზი 42", "Korean": "transactions_3 복사, 42번째 줄", "Russian": "COPY transactions_3, строка 42",
+		"Swedish": "COPY transactions_3, rad 42", "Ukrainian": "COPY transactions_3, рядок 42", "Chinese": "COPY transactions_3, 行 42",
+	} {
+		if got := projections.CopyLine.FindStringSubmatch(where); got == nil || got[1] != "42" {
+			t.Errorf("%s: %q in %s", language, got, where)
+		}
+	}
+}
