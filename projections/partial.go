@@ -248,13 +248,13 @@ func (t *table[K, R]) taken() (bool, error) {
 	key := t.keyColumn()
 	sql := fmt.Sprintf("select exists (select from %s where %s = any($1::text[]::%s[]) and %s = any(%s))",
 		t.relation, key.sql(), key.sqlType, t.model.aggregate.sql(), idArray)
-	result := t.run.conn.PgConn().ExecParams(t.run.ctx, sql, [][]byte{array, ids},
-		[]uint32{pgtype.TextArrayOID, oid}, []int16{1, 1}, binaryFormat)
 	var taken bool
-	for result.NextRow() {
-		taken = result.Values()[0][0] != 0
-	}
-	if _, err := result.Close(); err != nil {
+	exists := statement{sql: sql, params: [][]byte{array, ids}, oids: []uint32{pgtype.TextArrayOID, oid}, formats: binaryFormat}
+	_, err = exists.run(t.run.ctx, t.run.conn, func(values [][]byte) bool {
+		taken = values[0][0] != 0
+		return true
+	})
+	if err != nil {
 		return false, tableError(t.name, err)
 	}
 	return taken, nil

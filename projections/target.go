@@ -285,8 +285,7 @@ func (t *target) forget() (int64, error) {
 		return 0, err
 	}
 	sql := fmt.Sprintf("delete from %s where %s = any(%s)", t.relation, t.model.aggregate.sql(), array)
-	result := t.run.conn.PgConn().ExecParams(t.run.ctx, sql, [][]byte{ids}, []uint32{oid}, binaryFormat, nil)
-	tag, err := result.Close()
+	tag, err := statement{sql: sql, params: [][]byte{ids}, oids: []uint32{oid}}.run(t.run.ctx, t.run.conn, nil)
 	if err != nil {
 		return 0, tableError(t.name, err)
 	}

@@ -148,8 +148,8 @@ func (t *totals[R]) write(ctx context.Context, conn *pgx.Conn) (int64, error) {
 	if len(t.updates) == 0 {
 		return 0, nil
 	}
-	tag, err := conn.PgConn().ExecParams(ctx, t.by.addTo(t.relation, "pg_catalog.unnest($1)"), [][]byte{t.rowArray()},
-		[]uint32{t.plan.shape[0].Rows}, binaryFormat, nil).Close()
+	add := statement{sql: t.by.addTo(t.relation, "pg_catalog.unnest($1)"), params: [][]byte{t.rowArray()}, oids: []uint32{t.plan.shape[0].Rows}}
+	tag, err := add.run(ctx, conn, nil)
 	if err != nil {
 		return 0, t.by.failed(t.name, err)
 	}
