@@ -15,10 +15,9 @@ import (
 // places are the aggregates of a batch, in the order in which Begin got them: that of the parameter of queries. Events and rows come
 // in this order, too, as a rule. So they are looked for where the last one was, and all are put into a map only when that has failed.
 type places struct {
-	ids    []ID
-	of     map[ID]int
-	mapped bool           // of has them
-	text   map[string]int // by the ids' text; nil: not made yet
+	ids  []ID
+	of   map[ID]int     // has all of them, or none yet
+	text map[string]int // by the ids' text; nil: not made yet
 }
 
 // set takes the ids, each once.
@@ -56,11 +55,10 @@ func (p *places) byID() map[ID]int {
 	if p.of == nil {
 		p.of = map[ID]int{}
 	}
-	if !p.mapped {
+	if len(p.of) < len(p.ids) {
 		for i, id := range p.ids {
 			p.of[id] = i
 		}
-		p.mapped = true
 	}
 	return p.of
 }
