@@ -245,10 +245,11 @@ func (j *Job) apply(ctx context.Context, tx pgx.Tx, t tables, cut int64, aggrega
 	return j.applyEvents(ctx, tx, t, appendAggregates(nil, events), events)
 }
 
-// applyEvents applies events of these aggregates, which come one after the other in one run of events or several, and records them before the rows are loaded. Recording
-// waits for a pass that has an event of ours in flight and then fails; had it come after the load, the projector could find
-// rows that this pass has already changed, and take that for an error. SQL tables may see events that are not recorded: the
-// next pass computes their aggregates once more. Flush comes last, and with it the rows of totals, for which other passes wait.
+// applyEvents applies events of these aggregates, which come one after the other in one run of events or several, and records them before
+// the rows are loaded. Recording waits for a pass that has an event of ours in flight and then fails; had it come after the load, the
+// projector could find rows that this pass has already changed, and take that for an error. SQL tables may see events that are not
+// recorded: the next pass computes their aggregates once more. Flush comes last, and with it the rows of totals, for which other passes
+// wait.
 //
 // Events of parked aggregates are recorded and nothing else. One that cannot be projected is a *poison, if it is to be parked.
 func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, t tables, aggregates []projections.ID, events ...[]projections.Raw) (Pass, error) {
@@ -256,12 +257,9 @@ func (j *Job) applyEvents(ctx context.Context, tx pgx.Tx, t tables, aggregates [
 	if err != nil {
 		return Pass{}, err
 	}
-	if err := j.recordAll(ctx, tx, events...); err != nil {
-		return Pass{}, err
-	}
 	var p Pass
-	for _, run := range events {
-		p.Events += int64(len(run))
+	if p.Events, err = j.recordAll(ctx, tx, events...); err != nil {
+		return Pass{}, err
 	}
 	if len(left) > 0 {
 		events, aggregates = slices.Clone(events), nil

@@ -165,7 +165,7 @@ func (j *Job) park(ctx context.Context, t tables, p *poison) error {
 		if err != nil || len(lacking) == 0 { // another pass could project them
 			return err
 		}
-		if err := j.recordAll(ctx, tx, lacking); err != nil {
+		if _, err := j.recordAll(ctx, tx, lacking); err != nil {
 			return err
 		}
 		if err := t.forget(ctx, tx, aggregates); err != nil {
@@ -240,16 +240,16 @@ func (j *Job) readLacking(ctx context.Context, tx pgx.Tx, cut int64, aggregates 
 	return j.readAll(ctx, tx, sel)
 }
 
-func (j *Job) recordAll(ctx context.Context, tx pgx.Tx, events ...[]projections.Raw) error {
-	n := 0
+// recordAll records events, which come in one run or several, and returns their number.
+func (j *Job) recordAll(ctx context.Context, tx pgx.Tx, events ...[]projections.Raw) (n int64, err error) {
 	for _, run := range events {
-		n += len(run)
+		n += int64(len(run))
 	}
-	found := j.entries(n)
+	found := j.entries(int(n))
 	for _, run := range events {
 		for i := range run {
 			found.add(&run[i])
 		}
 	}
-	return j.record(ctx, tx, found)
+	return n, j.record(ctx, tx, found)
 }
