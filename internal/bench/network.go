@@ -78,17 +78,16 @@ func (b *bench) overNetwork(ctx context.Context) (err error) {
 // ratios are rebuilds of all events with each delay, measured in turns.
 func (a *apart) ratios(ctx context.Context, database string, what behind) error {
 	results := make([][]outcome, len(added))
-	for range a.repeat {
-		for i, delay := range added {
-			o, sent, err := a.rebuild(ctx, database, a.events, what, delay)
-			if err != nil {
-				return err
-			}
-			results[i] = append(results[i], o)
-			a.say("%s %s away: %.2f s; %s", what, delay, o.Wall.Seconds(), sent)
-			if delay == far && len(results[i]) == a.repeat {
-				a.report.Notes = append(a.report.Notes, fmt.Sprintf("row 12, %s %s away: %s", what, delay, sent))
-			}
+	for i := range a.turns(len(added)) {
+		delay := added[i]
+		o, sent, err := a.rebuild(ctx, database, a.events, what, delay)
+		if err != nil {
+			return err
+		}
+		results[i] = append(results[i], o)
+		a.say("%s %s away: %.2f s; %s", what, delay, o.Wall.Seconds(), sent)
+		if delay == far && len(results[i]) == a.repeat {
+			a.report.Notes = append(a.report.Notes, fmt.Sprintf("row 12, %s %s away: %s", what, delay, sent))
 		}
 	}
 	for i, delay := range added[1:] {

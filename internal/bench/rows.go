@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/viewschema/projector/estimate"
@@ -156,23 +157,34 @@ type contender struct {
 	worker         worker
 }
 
-// race rebuilds the data sets in turns, forth and back, so that none of them is always the first: a machine gets slower and faster by
-// itself.
+// turns yields the places of what is measured in turns, forth and back, so that none of it is always the first: a machine gets slower
+// and faster by itself.
+func (b *bench) turns(contenders int) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for turn := range b.repeat {
+			for i := range contenders {
+				if turn%2 == 1 {
+					i = contenders - 1 - i
+				}
+				if !yield(i) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// race rebuilds the data sets in turns.
 func (b *bench) race(ctx context.Context, contenders ...contender) (results [][]outcome, err error) {
 	results = make([][]outcome, len(contenders))
-	for turn := range b.repeat {
-		for i := range contenders {
-			if turn%2 == 1 {
-				i = len(contenders) - 1 - i
-			}
-			c := contenders[i]
-			o, err := b.rebuild(ctx, c.worker, c.database, b.events)
-			if err != nil {
-				return nil, err
-			}
-			b.say("%s: %.2f s, peak memory %.0f MiB", c.what, o.Wall.Seconds(), mebibytes(o.Peak))
-			results[i] = append(results[i], o)
+	for i := range b.turns(len(contenders)) {
+		c := contenders[i]
+		o, err := b.rebuild(ctx, c.worker, c.database, b.events)
+		if err != nil {
+			return nil, err
 		}
+		b.say("%s: %.2f s, peak memory %.0f MiB", c.what, o.Wall.Seconds(), mebibytes(o.Peak))
+		results[i] = append(results[i], o)
 	}
 	return results, nil
 }
