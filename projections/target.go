@@ -10,7 +10,6 @@ import (
 	"unsafe"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
@@ -25,9 +24,9 @@ type target struct {
 
 	inserts  copyBuffer
 	replaced copyBuffer // stored rows that are deleted and stored again, with what the database numbered
-	updates  []update
+	updates  []image    // as they are to be
 	changes  []bool     // of plan.columns: those that updates change; nil: that is not known
-	deletes  [][][]byte // parameters
+	deletes  []image    // as they were
 
 	encoded   copyBuffer // stored rows as they were and as they are
 	now, were [][]byte   // for collect
@@ -61,7 +60,7 @@ func (t *target) insert(row unsafe.Pointer) error {
 // stored again: an update could meet a value that another row, updated later, is about to give up.
 func (t *target) collect(old *stored, gone bool, row unsafe.Pointer) error {
 	if gone {
-		t.deletes = append(t.deletes, t.where(old))
+		t.deletes = append(t.deletes, image{old.was, old.numbers})
 		return nil
 	}
 	encoded, err := t.encoded.keep(t.plan, row)
@@ -71,7 +70,7 @@ func (t *target) collect(old *stored, gone bool, row unsafe.Pointer) error {
 	t.now, t.were = cut(t.now[:0], encoded), cut(t.were[:0], old.was)
 	for i, was := range t.were {
 		if t.plan.columns[i].unique && !same(was, t.now[i]) {
-			t.deletes = append(t.deletes, t.where(old))
+			t.deletes = append(t.deletes, image{old.was, old.numbers})
 			buf := binary.BigEndian.AppendUint16(t.replaced.tail(), uint16(len(t.now)+len(t.model.numbered)))
 			t.replaced.set(append(append(buf, encoded...), old.numbers...))
 			return nil
@@ -83,26 +82,12 @@ func (t *target) collect(old *stored, gone bool, row unsafe.Pointer) error {
 	for i, was := range t.were {
 		t.changes[i] = t.changes[i] || !same(was, t.now[i])
 	}
-	t.updates = append(t.updates, update{values: encoded, numbers: old.numbers})
+	t.updates = append(t.updates, image{encoded, old.numbers})
 	return nil
 }
 
 // same says whether two encoded values are. NULL is nil, and an empty text is not.
 func same(a, b []byte) bool { return (a == nil) == (b == nil) && bytes.Equal(a, b) }
-
-// where returns the values of the primary key that the stored row has.
-func (t *target) where(old *stored) [][]byte {
-	was, numbers := cut(nil, old.was), cut(nil, old.numbers)
-	values := make([][]byte, len(t.model.keys))
-	for i, k := range t.model.keys {
-		if at, _ := t.place(k); k.numbered {
-			values[i] = numbers[at]
-		} else {
-			values[i] = was[at]
-		}
-	}
-	return values
-}
 
 // place finds a column among the numbered or the others, and the OID of its type.
 func (t *target) place(c *column) (int, uint32) {
@@ -131,8 +116,7 @@ func (t *target) write(ctx context.Context, conn *pgx.Conn) (rows int64, err err
 	if t.inserts.rows == 0 && len(t.updates) == 0 && len(t.deletes) == 0 {
 		return 0, nil
 	}
-	keyed, keyOIDs := t.keyed()
-	deleted, err := t.each(ctx, conn, "delete from "+t.relation+" where "+keyed, keyOIDs, t.deletes)
+	deleted, err := t.delete(ctx, conn)
 	if err != nil {
 		return 0, err
 	}
@@ -155,55 +139,12 @@ func (t *target) copy(ctx context.Context, conn *pgx.Conn, rows *copyBuffer, col
 	return n, nil
 }
 
-func (t *target) keyed() (string, []uint32) {
-	parts, oids := make([]string, len(t.model.keys)), make([]uint32, len(t.model.keys))
-	for i, k := range t.model.keys {
-		parts[i] = fmt.Sprintf("%s = $%d", k.sql(), i+1)
-		_, oids[i] = t.place(k)
-	}
-	return strings.Join(parts, " and "), oids
-}
-
 func columnList(cs []*column) string {
 	names := make([]string, len(cs))
 	for i, c := range cs {
 		names[i] = c.sql()
 	}
 	return strings.Join(names, ", ")
-}
-
-// each runs the statement once per list of parameters, in one round trip, and expects each to hit one row.
-func (t *target) each(ctx context.Context, conn *pgx.Conn, sql string, oids []uint32, params [][][]byte) (int64, error) {
-	if len(params) == 0 {
-		return 0, nil
-	}
-	// The unnamed statement lasts until the next one is parsed, and leaves nothing behind.
-	batch := &pgconn.Batch{}
-	batch.ExecParams(sql, params[0], oids, binaryFormat, nil)
-	for _, ps := range params[1:] {
-		batch.ExecPrepared("", ps, binaryFormat, nil)
-	}
-	results := conn.PgConn().ExecBatch(ctx, batch)
-	var rows int64
-	for results.NextResult() {
-		tag, err := results.ResultReader().Close()
-		if err != nil {
-			break // Close returns it
-		}
-		rows += tag.RowsAffected()
-	}
-	if err := results.Close(); err != nil {
-		return 0, tableError(t.name, err)
-	}
-	return rows, t.expect(rows, len(params))
-}
-
-func (t *target) expect(rows int64, want int) error {
-	if rows == int64(want) {
-		return nil
-	}
-	return fmt.Errorf("%s: %d of %d rows are not as they were loaded: somebody else writes to the table, or the fields tagged pk are not its key",
-		t.name, int64(want)-rows, want)
 }
 
 // adder is called with each row that is loaded: with the columns that the database numbered, and a function that fills a zero row with

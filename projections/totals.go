@@ -134,7 +134,7 @@ func (t *totals[R]) encode(row unsafe.Pointer) error {
 		return t.insert(row)
 	}
 	values, err := t.encoded.keep(t.plan, row)
-	t.updates = append(t.updates, update{values: values})
+	t.updates = append(t.updates, image{values: values})
 	return err
 }
 
@@ -148,7 +148,7 @@ func (t *totals[R]) write(ctx context.Context, conn *pgx.Conn) (int64, error) {
 	if len(t.updates) == 0 {
 		return 0, nil
 	}
-	add := statement{sql: t.by.addTo(t.relation, "pg_catalog.unnest($1)"), params: [][]byte{t.rowArray()}, oids: []uint32{t.plan.shape[0].Rows}}
+	add := statement{sql: t.by.addTo(t.relation, "pg_catalog.unnest($1)"), params: [][]byte{t.rowArray(t.updates, nil)}, oids: []uint32{t.plan.shape[0].Rows}}
 	tag, err := add.run(ctx, conn, nil)
 	if err != nil {
 		return 0, t.by.failed(t.name, err)
