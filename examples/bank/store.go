@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -79,32 +78,4 @@ func (s *Store) append(ctx context.Context, tx pgx.Tx, events []projections.New)
 		}
 	}
 	return release.Projections.Project(ctx, projections.Pgx(tx), events...)
-}
-
-// Fill creates n events of made-up customers in an empty event store, in bulk and without projecting them. The same seed
-// makes the same events.
-func Fill(ctx context.Context, conn *pgx.Conn, n int, seed uint64) error {
-	customers, at := NewCustomers(seed), time.Now().Add(-time.Duration(n)*time.Second).Truncate(time.Second)
-	var pending []projections.New
-	made := 0
-	next := func() ([]any, error) {
-		if made == n {
-			return nil, nil
-		}
-		if len(pending) == 0 {
-			pending = customers.Act()
-		}
-		e := pending[0]
-		pending = pending[1:]
-		made++
-		at = at.Add(time.Second)
-		data, err := json.Marshal(e.Data)
-		return []any{e.AggregateID.UUID(), e.Sequence, e.Type, data, at}, err
-	}
-	columns := []string{"aggregate_id", "sequence_number", "event_type", "data", "created_at"}
-	if _, err := conn.CopyFrom(ctx, pgx.Identifier{"events"}, columns, pgx.CopyFromFunc(next)); err != nil {
-		return fmt.Errorf("filling the event store: %w", err)
-	}
-	_, err := conn.Exec(ctx, "analyze events")
-	return err
 }

@@ -28,6 +28,15 @@ const (
 	makeIndexes = "alter table events add primary key (position), add unique (aggregate_id, sequence_number)"
 )
 
+const seed = 1
+
+// sequel is what the customers of a store with so many events do next.
+func sequel(events int) *bank.History {
+	h := bank.NewHistory(seed)
+	h.Skip(events)
+	return h
+}
+
 // store makes a database with the bank's events, once for each number of them, and returns its name.
 func (b *bench) store(ctx context.Context, events int) (database string, err error) {
 	database = fmt.Sprintf("events_%d", events)
@@ -42,7 +51,7 @@ func (b *bench) store(ctx context.Context, events int) (database string, err err
 		if _, err := conn.Exec(ctx, bank.EventTable+dropIndexes); err != nil {
 			return err
 		}
-		return bank.Fill(ctx, conn, events, 1)
+		return bank.Fill(ctx, conn, events, seed)
 	})
 	if err != nil {
 		return "", err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/viewschema/projector/internal/pglocal"
@@ -53,5 +54,34 @@ func TestDataSets(t *testing.T) {
 		if err != nil || wrong > 0 {
 			t.Errorf("%s: %d events are out of sequence, %v", set.name, wrong, err)
 		}
+	}
+}
+
+// What comes after a rebuild is what the customers do next, as if the store had been larger from the beginning.
+func TestSequel(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Server(t, nil, pglocal.Options{})
+	b := &bench{server: server, made: map[string]bool{}, stderr: writer(func(string) {})}
+	var sums []string
+	for _, events := range []int{1_000, 1_300} {
+		database, err := b.store(t.Context(), events)
+		if err != nil {
+			t.Fatal(err)
+		}
+		history := sequel(events)
+		for _, more := range []int{1_301 - events, 99} {
+			if err := b.appendEvents(t.Context(), database, history, more); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sum, err := query[string](t.Context(), b, database, `
+			select count(*) || md5(string_agg(concat(position, aggregate_id, sequence_number, event_type, data), ',' order by position)) from events`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sums = append(sums, sum)
+	}
+	if sums[0] != sums[1] || !strings.HasPrefix(sums[0], "1400") {
+		t.Errorf("%s after 1,000 events and %s after 1,300", sums[0], sums[1])
 	}
 }

@@ -2,16 +2,13 @@ package main
 
 import (
 	"context"
-	_ "embed"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-)
 
-//go:embed sql/deposits.sql
-var deposits string
+	"github.com/viewschema/projector/examples/bank"
+)
 
 // cutoverTail is how many events a cutover finds.
 const cutoverTail = 1_000
@@ -34,7 +31,7 @@ func (b *bench) follow(ctx context.Context) (*tails, error) {
 	if err := b.derive(ctx, database, from, ""); err != nil {
 		return nil, err
 	}
-	t, events := &tails{}, b.events
+	t, events, history := &tails{}, b.events, sequel(b.events)
 	for range b.repeat {
 		o, err := b.rebuild(ctx, asBank, database, events)
 		if err != nil {
@@ -46,7 +43,7 @@ func (b *bench) follow(ctx context.Context) (*tails, error) {
 			events  int
 			to      *[]outcome
 		}{{"catchup", b.events / 100, &t.catchUps}, {"catchup", b.events / 100, &t.nexts}, {"offline", cutoverTail, &t.cutovers}} {
-			o, err := b.tail(ctx, database, step.command, step.events)
+			o, err := b.tail(ctx, database, history, step.command, step.events)
 			if err != nil {
 				return nil, err
 			}
@@ -61,8 +58,8 @@ func (b *bench) follow(ctx context.Context) (*tails, error) {
 }
 
 // tail appends events and runs the command that has to apply them.
-func (b *bench) tail(ctx context.Context, database, command string, events int) (outcome, error) {
-	if err := b.appendEvents(ctx, database, events); err != nil {
+func (b *bench) tail(ctx context.Context, database string, history *bank.History, command string, events int) (outcome, error) {
+	if err := b.appendEvents(ctx, database, history, events); err != nil {
 		return outcome{}, err
 	}
 	o, err := b.migrate(ctx, asBank, b.server.URL(database), command)
@@ -72,17 +69,11 @@ func (b *bench) tail(ctx context.Context, database, command string, events int) 
 	return o, err
 }
 
-// appendEvents appends deposits to open accounts, and lets them be written down.
-func (b *bench) appendEvents(ctx context.Context, database string, events int) error {
-	err := b.with(ctx, database, func(conn *pgx.Conn) error {
-		tag, err := conn.Exec(ctx, strings.ReplaceAll(deposits, "%SUFFIX%", suffix), events)
-		if err == nil && tag.RowsAffected() != int64(events) {
-			err = fmt.Errorf("%d instead of %d", tag.RowsAffected(), events)
-		}
-		return err
-	})
+// appendEvents appends what the customers do next, and lets it be written down.
+func (b *bench) appendEvents(ctx context.Context, database string, history *bank.History, events int) error {
+	err := b.with(ctx, database, func(conn *pgx.Conn) error { return history.Append(ctx, conn, events) })
 	if err != nil {
-		return fmt.Errorf("appending events: %w", err)
+		return err
 	}
 	return b.settle(ctx)
 }

@@ -142,12 +142,12 @@ func (m walMeasurement) catchUps(ctx context.Context) error {
 	if _, err := m.rebuild(ctx, asBank, m.database, m.events); err != nil {
 		return err
 	}
-	few, many := m.events/1_000, m.events/100
+	few, many, history := m.events/1_000, m.events/100, sequel(m.events)
 	for _, c := range []struct {
 		compression string
 		events      int
 	}{{"off", few}, {"off", many}, {m.compression, many}} {
-		if err := m.appendEvents(ctx, m.database, c.events); err != nil {
+		if err := m.appendEvents(ctx, m.database, history, c.events); err != nil {
 			return err
 		}
 		if err := m.compress(ctx, c.compression); err != nil {
