@@ -298,6 +298,17 @@ func TestBatchWithoutIndexReadsTableOnce(t *testing.T) {
 	}
 }
 
+// A column that the application does not write may have a type without a binary form.
+func TestBatchLeavesTextOnlyColumnAlone(t *testing.T) {
+	t.Parallel()
+	changeMany(t, "alter table accounts add granted aclitem default 'postgres=r/postgres'", func(tx pgx.Tx, step string) {
+		var without int
+		if err := tx.QueryRow(t.Context(), "select count(*) from accounts where granted is null").Scan(&without); err != nil || without > 0 {
+			t.Errorf("%s: %d rows without, %v", step, without, err)
+		}
+	})
+}
+
 // changeMany closes and renames 500 of 20,000 accounts in one batch, half of them each, and lets look at its transaction after each step.
 func changeMany(t *testing.T, alter string, look func(tx pgx.Tx, step string)) {
 	t.Helper()

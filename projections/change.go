@@ -21,7 +21,7 @@ func (t *target) delete(ctx context.Context, conn *pgx.Conn) (int64, error) {
 	if len(t.deletes) == 0 {
 		return 0, nil
 	}
-	if t.refusesNull() {
+	if t.oneByOne() {
 		keyed, oids, params := t.keyed(t.deletes, nil, make([][][]byte, len(t.deletes)))
 		return t.each(ctx, conn, "delete from "+t.relation+" where "+keyed, oids, params)
 	}
@@ -32,7 +32,7 @@ func (t *target) update(ctx context.Context, conn *pgx.Conn) (int64, error) {
 	if len(t.updates) == 0 {
 		return 0, nil
 	}
-	if t.refusesNull() {
+	if t.oneByOne() {
 		return t.updateEach(ctx, conn)
 	}
 	var sets []string
@@ -82,10 +82,12 @@ func (t *target) change(ctx context.Context, conn *pgx.Conn, sql string, rows []
 	return changed, t.expect(found, len(rows))
 }
 
-// refusesNull says whether a row with NULL for the columns that are not ours cannot be sent, since the domain of one of them may refuse it
-// even if nothing is set. The rows of such a table are changed one by one.
-func (t *target) refusesNull() bool {
-	return slices.ContainsFunc(t.plan.shape, func(c sqlColumn) bool { return c.Declared != c.OID && t.model.column(c.Name) == nil })
+// oneByOne says whether rows cannot be sent with NULL for the columns that are not ours: the domain of one of them may refuse it even if
+// nothing is set, and record_recv looks for the binary form of a type even if nothing has it.
+func (t *target) oneByOne() bool {
+	return slices.ContainsFunc(t.plan.shape, func(c sqlColumn) bool {
+		return (c.Declared != c.OID || c.TextOnly) && t.model.column(c.Name) == nil
+	})
 }
 
 // sameKeys says whether two rows have one primary key.
