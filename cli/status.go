@@ -110,6 +110,8 @@ func migration(t io.Writer, m *viewschema.MigrationStatus) {
 func (v statusView) next(w io.Writer, program string) {
 	var command string
 	switch m := v.Migration; {
+	case m == nil && v.RolledBack:
+		command = "rollback"
 	case m == nil && v.Current < v.Target:
 		command = "migrate online"
 	case m == nil:

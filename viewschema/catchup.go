@@ -12,12 +12,15 @@ import (
 )
 
 // CatchUp applies the events that were appended since the migration was built, or since the last catch-up, while the
-// application runs. It returns ErrState if nothing is built.
+// application runs. Where the target is live, there is nothing to do. It returns ErrState if nothing is built.
 func (s *Schema) CatchUp(ctx context.Context) (Result, error) {
 	if err := s.ensureInit(ctx, false); err != nil {
 		return Result{}, err
 	}
 	m, plan, err := s.builtMigration(ctx)
+	if errors.Is(err, ErrState) && s.isLive(ctx) {
+		return Result{From: s.Target(), To: s.Target(), State: replay.Active, Nothing: true}, nil
+	}
 	if err != nil {
 		return Result{}, err
 	}

@@ -2,7 +2,9 @@ package viewschema
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,6 +18,8 @@ type Status struct {
 	Schema    string           `json:"schema"`
 	Current   int              `json:"current"`
 	Target    int              `json:"target"`
+	// The target was live until a rollback, and its tables are archived: Rollback goes live with it again.
+	RolledBack bool             `json:"rolled_back"`
 	Migration *MigrationStatus `json:"migration"` // nil: none is under way
 	Tables    []TableStatus    `json:"tables"`
 	AtWork    []RunStatus      `json:"at_work"` // commands that say that they are alive
@@ -100,7 +104,8 @@ func (s *Schema) status(ctx context.Context) (Status, *migration, error) {
 		return Status{}, nil, err
 	}
 	if m == nil {
-		return st, nil, nil
+		st.RolledBack, err = s.rolledBack(ctx, st.Current)
+		return st, nil, err
 	}
 	if st.Migration, err = s.migrationStatus(ctx, m); err == nil {
 		return st, m, nil
@@ -109,6 +114,17 @@ func (s *Schema) status(ctx context.Context) (Status, *migration, error) {
 		return s.status(ctx) // it was aborted meanwhile
 	}
 	return Status{}, nil, err
+}
+
+func (s *Schema) rolledBack(ctx context.Context, current int) (bool, error) {
+	if current == 0 || current >= s.Target() {
+		return false, nil
+	}
+	last, err := s.lastMigration(ctx)
+	if errors.Is(err, ErrRefused) { // it is not the target's
+		return false, nil
+	}
+	return err == nil && slices.ContainsFunc(last.tables, func(t formerTable) bool { return t.archived != "" && !t.gone }), err
 }
 
 func (s *Schema) tableStatus(ctx context.Context) ([]TableStatus, error) {
