@@ -69,7 +69,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.IntVar(&o.events, "events", boundedEvents, "events of the large data set; the small one has a tenth")
-	flags.IntVar(&o.repeat, "repeat", 3, "how often to measure what is compared")
+	flags.IntVar(&o.repeat, "repeat", 5, "how often to measure what is compared")
 	flags.IntVar(&o.workers, "workers", 2, "of the command line, and sessions of the floor")
 	flags.StringVar(&o.json, "json", "", "a file to write the report to as JSON")
 	flags.StringVar(&o.rates, "rates", "", "row 14: a file to write the rates of plan --estimate to")
