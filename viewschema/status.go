@@ -15,16 +15,16 @@ import (
 
 // Status is where the view schema stands.
 type Status struct {
-	Schema    string           `json:"schema"`
-	Current   int              `json:"current"`
-	Target    int              `json:"target"`
+	Schema  string `json:"schema"`
+	Current int    `json:"current"`
+	Target  int    `json:"target"`
 	// The target was live until a rollback, and its tables are archived: Rollback goes live with it again.
 	RolledBack bool             `json:"rolled_back"`
-	Migration *MigrationStatus `json:"migration"` // nil: none is under way
-	Tables    []TableStatus    `json:"tables"`
-	AtWork    []RunStatus      `json:"at_work"` // commands that say that they are alive
-	Standby   *StandbyStatus   `json:"standby"` // that this command would read events from; nil: there is none
-	Parked    []Parked         `json:"parked"`  // aggregates that the live version leaves out, and the one under way
+	Migration  *MigrationStatus `json:"migration"` // nil: none is under way
+	Tables     []TableStatus    `json:"tables"`
+	AtWork     []RunStatus      `json:"at_work"` // commands that say that they are alive
+	Standby    *StandbyStatus   `json:"standby"` // that this command would read events from; nil: there is none
+	Parked     []Parked         `json:"parked"`  // aggregates that the live version leaves out, and the one under way
 
 	runs []RunStatus // see Overview
 }
