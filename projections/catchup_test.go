@@ -309,6 +309,34 @@ func TestBatchLeavesTextOnlyColumnAlone(t *testing.T) {
 	})
 }
 
+// Each row is deleted as if it were the only one, where that may make a difference.
+func TestBatchDeletesRowByRow(t *testing.T) {
+	t.Parallel()
+	for name, alter := range map[string]string{
+		"a trigger that changes rows which go next": `
+			create function touch() returns trigger language plpgsql as $$
+			begin
+				update accounts set balance = balance + 1 where id in (select id from accounts where id > old.id order by id limit 2);
+				return old;
+			end $$;
+			create trigger touch before delete on accounts for each row execute function touch()`,
+		"a rule": `
+			alter table accounts drop constraint accounts_pkey;
+			create index on accounts (id);
+			create table closed (id uuid primary key);
+			create rule closed as on delete to accounts do also insert into closed values (old.id)`,
+		"a domain that refuses what is stored": `
+			create domain owner_name as text;
+			alter table accounts alter owner type owner_name;
+			alter domain owner_name add check (value <> 'Ada') not valid`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			changeMany(t, alter, func(pgx.Tx, string) {})
+		})
+	}
+}
+
 // changeMany closes and renames 500 of 20,000 accounts in one batch, half of them each, and lets look at its transaction after each step.
 func changeMany(t *testing.T, alter string, look func(tx pgx.Tx, step string)) {
 	t.Helper()

@@ -21,7 +21,9 @@ func (t *target) delete(ctx context.Context, conn *pgx.Conn) (int64, error) {
 	if len(t.deletes) == 0 {
 		return 0, nil
 	}
-	if t.oneByOne() {
+	if slices.ContainsFunc(t.plan.shape, func(c sqlColumn) bool { return c.OnDelete || c.Declared != c.OID || c.TextOnly }) {
+		// What acts on a delete may reach for the batch's other rows, and meets each of them as if nothing else went. And an array
+		// would have old values of the domain in it, which may refuse them by now.
 		keyed, oids, params := t.keyed(t.deletes, nil, make([][][]byte, len(t.deletes)))
 		return t.each(ctx, conn, "delete from "+t.relation+" where "+keyed, oids, params)
 	}
@@ -32,8 +34,10 @@ func (t *target) update(ctx context.Context, conn *pgx.Conn) (int64, error) {
 	if len(t.updates) == 0 {
 		return 0, nil
 	}
-	if t.oneByOne() {
-		return t.updateEach(ctx, conn)
+	if slices.ContainsFunc(t.plan.shape, func(c sqlColumn) bool {
+		return (c.Declared != c.OID || c.TextOnly) && t.model.column(c.Name) == nil
+	}) {
+		return t.updateEach(ctx, conn) // see change
 	}
 	var sets []string
 	for i, c := range t.model.columns {
@@ -46,7 +50,8 @@ func (t *target) update(ctx context.Context, conn *pgx.Conn) (int64, error) {
 
 // change deletes or updates all rows with one statement, whose parameter is an array of the table's rows: a third of the time that a
 // statement for each takes. It begins with what is done, and goes on with what it is joined with. Of the rows, the keys are needed and
-// these columns. The others are NULL in the array.
+// these columns. The others are NULL in the array, for which that must do: the domain of a column that is not ours may refuse NULL even if
+// nothing is set, and record_recv looks for the binary form of a type even if nothing has it.
 func (t *target) change(ctx context.Context, conn *pgx.Conn, sql string, rows []image, columns []bool) (int64, error) {
 	keys := make([]string, len(t.model.keys))
 	for i, k := range t.model.keys {
@@ -54,7 +59,7 @@ func (t *target) change(ctx context.Context, conn *pgx.Conn, sql string, rows []
 	}
 	where := " u where " + strings.Join(keys, " and ")
 	if t.uniqueKey() { // two rows with one key change one row, and are found out
-		s := statement{sql: sql + " unnest($1)" + where, params: [][]byte{t.rowArray(rows, columns)}, oids: []uint32{t.plan.shape[0].Rows}, byKey: len(rows)}
+		s := statement{sql: sql + " pg_catalog.unnest($1)" + where, params: [][]byte{t.rowArray(rows, columns)}, oids: []uint32{t.plan.shape[0].Rows}, byKey: len(rows)}
 		tag, err := s.run(ctx, conn, nil)
 		if err != nil {
 			return 0, tableError(t.name, err)
@@ -65,7 +70,7 @@ func (t *target) change(ctx context.Context, conn *pgx.Conn, sql string, rows []
 		return 0, t.expect(0, len(rows))
 	}
 	// Each row of the array has to find one row of the table: one that finds two would make up for one that finds none.
-	sql = "with u as (select *, row_number() over () as projector_row from unnest($1)), done as (" + sql + where +
+	sql = "with u as (select *, row_number() over () as projector_row from pg_catalog.unnest($1)), done as (" + sql + where +
 		" returning u.projector_row) select count(distinct projector_row), count(*) from done"
 	var found, changed int64
 	s := statement{sql: sql, params: [][]byte{t.rowArray(rows, columns)}, oids: []uint32{t.plan.shape[0].Rows}, formats: binaryFormat}
@@ -80,14 +85,6 @@ func (t *target) change(ctx context.Context, conn *pgx.Conn, sql string, rows []
 		found = changed
 	}
 	return changed, t.expect(found, len(rows))
-}
-
-// oneByOne says whether rows cannot be sent with NULL for the columns that are not ours: the domain of one of them may refuse it even if
-// nothing is set, and record_recv looks for the binary form of a type even if nothing has it.
-func (t *target) oneByOne() bool {
-	return slices.ContainsFunc(t.plan.shape, func(c sqlColumn) bool {
-		return (c.Declared != c.OID || c.TextOnly) && t.model.column(c.Name) == nil
-	})
 }
 
 // sameKeys says whether two rows have one primary key.
