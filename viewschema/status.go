@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,16 +14,16 @@ import (
 
 // Status is where the view schema stands.
 type Status struct {
-	Schema  string `json:"schema"`
-	Current int    `json:"current"`
-	Target  int    `json:"target"`
+	Schema    string           `json:"schema"`
+	Current   int              `json:"current"`
+	Target    int              `json:"target"`
+	Migration *MigrationStatus `json:"migration"` // nil: none is under way
+	Tables    []TableStatus    `json:"tables"`
+	AtWork    []RunStatus      `json:"at_work"` // commands that say that they are alive
+	Standby   *StandbyStatus   `json:"standby"` // that this command would read events from; nil: there is none
+	Parked    []Parked         `json:"parked"`  // aggregates that the live version leaves out, and the one under way
 	// The target was live until a rollback, and its tables are archived: Rollback goes live with it again.
-	RolledBack bool             `json:"rolled_back"`
-	Migration  *MigrationStatus `json:"migration"` // nil: none is under way
-	Tables     []TableStatus    `json:"tables"`
-	AtWork     []RunStatus      `json:"at_work"` // commands that say that they are alive
-	Standby    *StandbyStatus   `json:"standby"` // that this command would read events from; nil: there is none
-	Parked     []Parked         `json:"parked"`  // aggregates that the live version leaves out, and the one under way
+	RolledBack bool `json:"rolled_back"`
 
 	runs []RunStatus // see Overview
 }
@@ -124,7 +123,17 @@ func (s *Schema) rolledBack(ctx context.Context, current int) (bool, error) {
 	if errors.Is(err, ErrRefused) { // it is not the target's
 		return false, nil
 	}
-	return err == nil && slices.ContainsFunc(last.tables, func(t formerTable) bool { return t.archived != "" && !t.gone }), err
+	if err != nil {
+		return false, err
+	}
+	archived := false
+	for _, t := range last.tables {
+		if t.gone {
+			return false, nil
+		}
+		archived = archived || t.archived != ""
+	}
+	return archived, nil
 }
 
 func (s *Schema) tableStatus(ctx context.Context) ([]TableStatus, error) {
