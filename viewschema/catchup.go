@@ -12,7 +12,7 @@ import (
 )
 
 // CatchUp applies the events that were appended since the migration was built, or since the last catch-up, while the
-// application runs. Where the target is live, there is nothing to do. It returns ErrState if nothing is built.
+// application runs. Where the target is live, there is nothing to do. Errors: ErrState if nothing is built; ErrBelowCurrent.
 func (s *Schema) CatchUp(ctx context.Context) (Result, error) {
 	if err := s.ensureInit(ctx, false); err != nil {
 		return Result{}, err
@@ -70,16 +70,14 @@ func (r *run) catchUp(ctx context.Context, m *migration, job *replay.Job) (Resul
 // transactions.
 const catchUpWait = 2 * time.Second
 
-// builtMigration returns the migration to our target, with its plan; ErrState if it is not built.
+// builtMigration returns the migration to our target, with its plan; ErrState if it is not built, ErrBelowCurrent if the target is passed.
 func (s *Schema) builtMigration(ctx context.Context) (*migration, *Plan, error) {
 	m, err := s.mine(ctx, s.db)
 	switch {
 	case err != nil:
 		return nil, nil, err
-	case m == nil && s.isLive(ctx):
-		return nil, nil, fmt.Errorf("%w: none is under way; the database is at version %d, the definition's", ErrState, s.Target())
 	case m == nil:
-		return nil, nil, fmt.Errorf("%w: no migration to version %d is under way; begin with: migrate online", ErrState, s.Target())
+		return nil, nil, s.noneUnderWay(ctx)
 	case m.rollback:
 		return nil, nil, fmt.Errorf("%w: a rollback to version %d; go on with: rollback, or give it up: migrate abort", ErrOtherMigration, m.to)
 	case m.state == replay.Building:
@@ -87,6 +85,28 @@ func (s *Schema) builtMigration(ctx context.Context) (*migration, *Plan, error) 
 	}
 	plan, err := s.def.reduce(m.from)
 	return m, plan, err
+}
+
+// noneUnderWay says what to do instead of going on with a migration to our target.
+func (s *Schema) noneUnderWay(ctx context.Context) error {
+	current, err := s.CurrentVersion(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.checkDirection(current); err != nil {
+		return err
+	}
+	if current == s.Target() {
+		return fmt.Errorf("%w: none is under way; the database is at version %d, the definition's", ErrState, current)
+	}
+	rolledBack, err := s.rolledBack(ctx, current)
+	if err != nil {
+		return err
+	}
+	if rolledBack {
+		return fmt.Errorf("%w: version %d was rolled back; to go live with it again, type: rollback", ErrState, s.Target())
+	}
+	return fmt.Errorf("%w: no migration to version %d is under way; begin with: migrate online", ErrState, s.Target())
 }
 
 // Follow catches up again and again, with a pause after each pass that found little, until the cutover: it then returns

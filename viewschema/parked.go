@@ -52,7 +52,7 @@ type Retried struct {
 //
 // The definition has to be the one that the migration began with: the event is what may have been mended. Other code would
 // make rows for these aggregates that it has not made for the others. Errors: ErrState (nothing is built, or the version is live), ErrChanged,
-// and replay.ErrNotParked before anything is replayed.
+// ErrBelowCurrent, and replay.ErrNotParked before anything is replayed.
 func (s *Schema) RetryParked(ctx context.Context, aggregates ...string) ([]Retried, error) {
 	if err := s.ensureInit(ctx, false); err != nil {
 		return nil, err

@@ -259,7 +259,11 @@ func (s *Schema) checkFormer(ctx context.Context, last *lastMigration) error {
 		case t.change == projector.KindAlter:
 			r.add("version %d altered table %s in place, which cannot be taken back; the way on is a next version", last.to, t.name)
 		case t.gone:
-			r.add("table %s is gone, which version %d had; the way on is a next version", t.archived, last.from)
+			way := "the way on is a next version"
+			if last.from > last.to { // it was rolled back
+				way = "to make that version anew, type: migrate online"
+			}
+			r.add("table %s is gone, which version %d had; %s", t.archived, last.from, way)
 		case t.archived != "" && s.def.owners[t.name] == nil:
 			r.add("no projector of this definition owns table %s, which version %d had", t.name, last.from)
 		case t.archived != "" && !last.complete && (last.lane == nil || s.def.owners[t.name].Order == projections.ByAggregate):
