@@ -93,7 +93,7 @@ func (r *report) unbounded() {
 			row.Must, row.Aim = nil, nil
 		}
 	}
-	r.Notes = append(r.Notes, "bounds are for "+number(boundedEvents)+" events, but for rows 5, 9 and 14")
+	r.Notes = append(r.Notes, "rows 5, 9 and 14 have bounds at every size; those of the others are for "+number(boundedEvents)+" events, and not shown")
 }
 
 // markdown prints the report.
@@ -110,7 +110,7 @@ func (r *report) markdown(to io.Writer) error {
 		fmt.Fprintf(&w, "Flags: `%s`.\n\n", strings.Join(r.Flags, " "))
 	}
 	if r.Repeat > 1 {
-		fmt.Fprintf(&w, "Medians of %d; in parentheses the least and the greatest. A ratio is that of medians, in parentheses of what was measured in turn.\n\n", r.Repeat)
+		fmt.Fprintf(&w, "What is repeated: medians of %d, in row 7 of twice as many; in parentheses the least and the greatest. A ratio is that of medians, in parentheses of what was measured in turn.\n\n", r.Repeat)
 	}
 	fmt.Fprintf(&w, "| | what | measured | must | aim |\n| --- | --- | --- | --- | --- |\n")
 	for _, row := range r.Rows {
@@ -188,14 +188,14 @@ func shares(times map[string]float64) string {
 	return strings.Join(names, ", ")
 }
 
-// median of an even number of values is the lower one of the two in the middle.
-func median[T any, V cmp.Ordered](values []T, of func(T) V) V {
+// median of an even number of values is between the two in the middle.
+func median[T any, V ~int64 | ~float64](values []T, of func(T) V) V {
 	var sorted []V
 	for _, v := range values {
 		sorted = append(sorted, of(v))
 	}
 	slices.Sort(sorted)
-	return sorted[(len(sorted)-1)/2]
+	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
 }
 
 func last[T any](values []T) T { return values[len(values)-1] }
