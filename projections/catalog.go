@@ -30,7 +30,7 @@ type sqlColumn struct {
 	Row      uint32 // the type of the table's rows
 	Rows     uint32 // the type of an array of them
 	TextOnly bool   // the type has no binary form that PostgreSQL reads
-	OnDelete bool   // a trigger, a rule or a cascade of the table acts when rows are deleted
+	Plain    bool   // a table without children, of which rows can be deleted with nothing else happening
 }
 
 // catalogQuery joins little, and takes no parameter but the text of a VALUES list, for %s: it is part of every transaction in which an
@@ -60,10 +60,15 @@ select r.number, a.attname::text, t.oid, format_type(t.oid, null), t.typtype::te
        t.oid, (select c.reltype from pg_class c where c.oid = a.attrelid),
        (select r.typarray from pg_class c join pg_type r on r.oid = c.reltype where c.oid = a.attrelid),
        t.typreceive = 0,
-       exists (
-         select from pg_trigger g join pg_proc f on f.oid = g.tgfoid
-         where g.tgrelid = a.attrelid and g.tgtype & 8 <> 0 and f.proname not in ('RI_FKey_noaction_del', 'RI_FKey_restrict_del')
-       ) or exists (select from pg_rewrite w where w.ev_class = a.attrelid and w.ev_type = '4')
+       (
+         select c.relkind = 'r' and not c.relhassubclass and not c.relrowsecurity
+           and not exists (select from pg_rewrite w where w.ev_class = c.oid and w.ev_type = '4')
+           and not exists (
+             select from pg_trigger g
+             where g.tgrelid = c.oid and g.tgtype & 8 <> 0
+               and g.tgfoid not in ('pg_catalog."RI_FKey_noaction_del"'::regproc, 'pg_catalog."RI_FKey_restrict_del"'::regproc))
+         from pg_class c where c.oid = a.attrelid
+       )
 from (values %s) r (name, number)
 join pg_attribute a on a.attrelid = to_regclass(r.name)
 join pg_type t on t.oid = a.atttypid
@@ -112,7 +117,7 @@ func readCatalog(ctx context.Context, conn *pgx.Conn, relations []string, locks 
 	var number int
 	into := []any{
 		&number, &c.Name, &c.OID, &c.Type, &c.Kind, &c.Category, &c.Elem, &c.ElemKind, &c.NotNull, &c.Filled, &c.Computed,
-		&c.Unique, &c.Alone, &c.Pairs, &c.Number, &c.Declared, &c.Row, &c.Rows, &c.TextOnly, &c.OnDelete,
+		&c.Unique, &c.Alone, &c.Pairs, &c.Number, &c.Declared, &c.Row, &c.Rows, &c.TextOnly, &c.Plain,
 	}
 	_, err = pgx.ForEachRow(rows, into, func() error {
 		tables[number-1] = append(tables[number-1], c)

@@ -320,6 +320,16 @@ func TestBatchDeletesRowByRow(t *testing.T) {
 				return old;
 			end $$;
 			create trigger touch before delete on accounts for each row execute function touch()`,
+		"a trigger of a child": `
+			create function touch() returns trigger language plpgsql as $$
+			begin
+				update accounts set balance = balance + 1 where id in (select id from accounts where id > old.id order by id limit 2);
+				return old;
+			end $$;
+			create table old_accounts (primary key (id)) inherits (accounts);
+			with moved as (delete from accounts returning *) insert into old_accounts select * from moved;
+			analyze old_accounts;
+			create trigger touch before delete on old_accounts for each row execute function touch()`,
 		"a rule": `
 			alter table accounts drop constraint accounts_pkey;
 			create index on accounts (id);
@@ -334,6 +344,21 @@ func TestBatchDeletesRowByRow(t *testing.T) {
 			t.Parallel()
 			changeMany(t, alter, func(pgx.Tx, string) {})
 		})
+	}
+}
+
+// One large row does not make room for as many of its size as there are rows. It is not parallel, to count what only it allocates.
+func TestBatchWithOneLargeRow(t *testing.T) {
+	var before, after runtime.MemStats
+	changeMany(t, "update accounts set owner = repeat('x', 4000000) where id = (select id from accounts order by id offset 1 limit 1)", func(_ pgx.Tx, step string) {
+		if step == "loaded" {
+			runtime.ReadMemStats(&before)
+		} else {
+			runtime.ReadMemStats(&after)
+		}
+	})
+	if n := after.TotalAlloc - before.TotalAlloc; n > 100e6 {
+		t.Errorf("storing the rows allocates %d MB", n/1e6)
 	}
 }
 

@@ -21,9 +21,10 @@ func (t *target) delete(ctx context.Context, conn *pgx.Conn) (int64, error) {
 	if len(t.deletes) == 0 {
 		return 0, nil
 	}
-	if slices.ContainsFunc(t.plan.shape, func(c sqlColumn) bool { return c.OnDelete || c.Declared != c.OID || c.TextOnly }) {
-		// What acts on a delete may reach for the batch's other rows, and meets each of them as if nothing else went. And an array
-		// would have old values of the domain in it, which may refuse them by now.
+	if slices.ContainsFunc(t.plan.shape, func(c sqlColumn) bool { return !c.Plain || c.Declared != c.OID || c.TextOnly }) {
+		// Triggers, rules, cascades and policies may reach for the batch's other rows, and meet each of them as if nothing else went. A
+		// foreign partition deletes what it is joined with by ctid, which is not unique if the remote table is partitioned as well. And an
+		// array would have old values of the table's domains in it, which may refuse them by now.
 		keyed, oids, params := t.keyed(t.deletes, nil, make([][][]byte, len(t.deletes)))
 		return t.each(ctx, conn, "delete from "+t.relation+" where "+keyed, oids, params)
 	}
@@ -70,8 +71,8 @@ func (t *target) change(ctx context.Context, conn *pgx.Conn, sql string, rows []
 		return 0, t.expect(0, len(rows))
 	}
 	// Each row of the array has to find one row of the table: one that finds two would make up for one that finds none.
-	sql = "with u as (select *, row_number() over () as projector_row from pg_catalog.unnest($1)), done as (" + sql + where +
-		" returning u.projector_row) select count(distinct projector_row), count(*) from done"
+	sql = "with u as (select *, pg_catalog.row_number() over () as projector_row from pg_catalog.unnest($1)), done as (" + sql + where +
+		" returning u.projector_row) select pg_catalog.count(distinct projector_row), pg_catalog.count(*) from done"
 	var found, changed int64
 	s := statement{sql: sql, params: [][]byte{t.rowArray(rows, columns)}, oids: []uint32{t.plan.shape[0].Rows}, formats: binaryFormat}
 	_, err := s.run(ctx, conn, func(values [][]byte) bool {
@@ -193,8 +194,7 @@ func (t *target) rowArray(rows []image, columns []bool) []byte {
 			places[i] = func() []byte { return nil }
 		}
 	}
-	row := 8 + 8*len(shape) + len(rows[0].values) + len(rows[0].numbers) // about
-	b := slices.Grow(t.array[:0], 20+row*len(rows))
+	b := slices.Grow(t.array[:0], 20+(8+8*len(shape))*len(rows)) // and what the values take
 	add := func(n int) { b = binary.BigEndian.AppendUint32(b, uint32(n)) }
 	add(1) // dimension
 	add(0) // no element is NULL
