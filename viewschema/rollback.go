@@ -261,7 +261,7 @@ func (s *Schema) checkFormer(ctx context.Context, last *lastMigration) error {
 		case t.gone:
 			way := "the way on is a next version"
 			if last.from > last.to { // it was rolled back
-				way = "to make that version anew, type: migrate online"
+				way = "to make that version anew, type: clean --older-than 0s, and migrate online"
 			}
 			r.add("table %s is gone, which version %d had; %s", t.archived, last.from, way)
 		case t.archived != "" && s.def.owners[t.name] == nil:
