@@ -51,8 +51,8 @@ func (t *target) update(ctx context.Context, conn *pgx.Conn) (int64, error) {
 
 // change deletes or updates all rows with one statement, whose parameter is an array of the table's rows: a third of the time that a
 // statement for each takes. It begins with what is done, and goes on with what it is joined with. Of the rows, the keys are needed and
-// these columns. The others are NULL in the array, for which that must do: the domain of a column that is not ours may refuse NULL even if
-// nothing is set, and record_recv looks for the binary form of a type even if nothing has it.
+// these columns. The others are NULL in the array. That is refused for a column that is not ours if its domain refuses NULL, or if its type
+// has no binary form, for which record_recv looks all the same.
 func (t *target) change(ctx context.Context, conn *pgx.Conn, sql string, rows []image, columns []bool) (int64, error) {
 	keys := make([]string, len(t.model.keys))
 	for i, k := range t.model.keys {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -126,14 +127,9 @@ func (s *Schema) rolledBack(ctx context.Context, current int) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	archived := false
-	for _, t := range last.tables {
-		if t.gone {
-			return false, nil
-		}
-		archived = archived || t.archived != ""
-	}
-	return archived, nil
+	archived := func(t formerTable) bool { return t.archived != "" }
+	gone := func(t formerTable) bool { return t.gone }
+	return slices.ContainsFunc(last.tables, archived) && !slices.ContainsFunc(last.tables, gone), nil
 }
 
 func (s *Schema) tableStatus(ctx context.Context) ([]TableStatus, error) {
