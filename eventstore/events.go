@@ -34,6 +34,7 @@ type Selection struct {
 	Bounds     []projections.ID // ascending, inside of Range: they cut it into parts, the first of which is number 0
 	ByPosition bool             // in the order of positions, not by aggregate
 	Limit      int64            // with ByPosition, if not 0: the first of the selection, and all that share the last one's position
+	SortMemory int64            // bytes: a Scan sorts in no more, if it is not 0
 }
 
 // Known are events as a ledger knows them.
@@ -178,15 +179,18 @@ func (r *Reader) Scan(ctx context.Context, tx pgx.Tx, sel Selection) iter.Seq2[*
 
 func (r *Reader) scanAhead(ctx context.Context, tx pgx.Tx, sel Selection, ahead func(roundTrip time.Duration) int) iter.Seq2[*Event, error] {
 	sql, args := r.eventsSQL(sel)
-	return r.stream(ctx, tx, sql, args, ahead, &cursor{bounds: sel.Bounds})
+	return r.stream(ctx, tx, sql, args, sel.SortMemory, ahead, &cursor{bounds: sel.Bounds})
 }
 
 // stream declares a cursor for a statement with the columns of eventsSQL, and yields its rows.
 func (r *Reader) stream(
-	ctx context.Context, tx pgx.Tx, sql string, args []any, ahead func(roundTrip time.Duration) int, c *cursor,
+	ctx context.Context, tx pgx.Tx, sql string, args []any, sortMemory int64, ahead func(roundTrip time.Duration) int, c *cursor,
 ) iter.Seq2[*Event, error] {
 	return func(yield func(*Event, error) bool) {
 		roundTrip, err := declare(ctx, tx, sql, args)
+		if err == nil && sortMemory > 0 {
+			err = limitSort(ctx, tx, sortMemory)
+		}
 		if err == nil {
 			err = r.fetch(ctx, tx, 1+ahead(roundTrip), c, yield)
 		}
@@ -265,6 +269,18 @@ func declare(ctx context.Context, tx pgx.Tx, sql string, args []any) (roundTrip 
 		return 0, fmt.Errorf("reading events: %w", err)
 	}
 	return roundTrip, nil
+}
+
+// limitSort has the cursor sort in so many bytes, if work_mem is more, until the transaction ends. It comes after declare, so that the
+// planner chooses as it would without it: a sort asks for work_mem when its first row is fetched (ExecSort in PostgreSQL's sources).
+func limitSort(ctx context.Context, tx pgx.Tx, bytes int64) error {
+	_, err := tx.Exec(ctx, `
+		select set_config('work_mem', $1::int8 / 1024 || 'kB', true)
+		where $1 < pg_size_bytes(current_setting('work_mem'))`, pg.Once, bytes)
+	if err != nil {
+		return fmt.Errorf("reading events: %w", err)
+	}
+	return nil
 }
 
 // Chunks is Scan, of about size events at a time. They are the caller's to keep, and between chunks the connection is free.

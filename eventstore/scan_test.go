@@ -214,6 +214,71 @@ func (s spy) Write(p []byte) (int, error) {
 	return s.Conn.Write(p)
 }
 
+// A Scan sorts in the memory that it is given, and in work_mem if that is less. What does not fit is in a temporary file.
+func TestScanSorts(t *testing.T) {
+	t.Parallel()
+	db := store(t, table("text"),
+		`insert into events (aggregate_id, sequence_number, event_type, data) select md5((i / 3)::text), i, 'Moved', '{}' from generate_series(1, 20000) i`,
+		"analyze events")
+	r := reader(t, db, eventstore.Mapping{})
+	for name, c := range map[string]struct {
+		workMem    string
+		sortMemory int64
+		spills     bool
+	}{
+		"in work_mem":      {"64MB", 0, false},
+		"in less":          {"64MB", 1 << 20, true},
+		"work_mem is less": {"256kB", 64 << 20, true},
+		"both are enough":  {"64MB", 128 << 20, false},
+	} {
+		inTx(t, db, func(tx pgx.Tx) {
+			if _, err := tx.Exec(t.Context(), "select set_config('work_mem', $1, true)", c.workMem); err != nil {
+				t.Fatal(err)
+			}
+			for _, err := range r.Scan(t.Context(), tx, eventstore.Selection{SortMemory: c.sortMemory}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				var spills bool
+				err := db.QueryRow(t.Context(), "select count(*) > 0 from pg_ls_tmpdir() where name like 'pgsql_tmp' || $1 || '.%'",
+					fmt.Sprint(tx.Conn().PgConn().PID())).Scan(&spills)
+				if err != nil || spills != c.spills {
+					t.Errorf("%s: temporary files: %v, want %v; %v", name, spills, c.spills, err)
+				}
+				break
+			}
+		})
+	}
+}
+
+// Text ids of a table in memory are sorted in little.
+func TestSortMemory(t *testing.T) {
+	t.Parallel()
+	const gb = 1 << 30
+	inMemory := eventstore.Layout{Bytes: gb, Cache: 4 * gb}
+	for name, c := range map[string]struct {
+		idType  string
+		mapping eventstore.Mapping
+		layout  eventstore.Layout
+		want    int64
+	}{
+		"text":             {"text", eventstore.Mapping{}, inMemory, 2 << 20},
+		"uuid":             {"uuid", eventstore.Mapping{}, inMemory, 0},
+		"exceeds memory":   {"text", eventstore.Mapping{}, eventstore.Layout{Bytes: 5 * gb, Cache: 4 * gb}, 0},
+		"size not known":   {"text", eventstore.Mapping{}, eventstore.Layout{Cache: 4 * gb}, 0},
+		"a view may join":  {"text", eventstore.Mapping{Relation: "history"}, inMemory, 0},
+		"a mapping's join": {"text", eventstore.Mapping{Join: "cross join (select 1) one"}, inMemory, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := reader(t, store(t, table(c.idType), "create view history as select * from events"), c.mapping)
+			if got := r.SortMemory(c.layout); got != c.want {
+				t.Errorf("%d bytes, want %d", got, c.want)
+			}
+		})
+	}
+}
+
 // What is on its way is about what a server hands out in a round trip, and not without bounds.
 func TestAhead(t *testing.T) {
 	t.Parallel()

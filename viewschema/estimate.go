@@ -185,6 +185,9 @@ func (f *forecast) site(ctx context.Context, o EstimateOptions) error {
 	if err := f.events.QueryRow(ctx, "select pg_size_bytes(current_setting('work_mem'))").Scan(&sort); err != nil {
 		return err
 	}
+	if own := f.source.SortMemory(f.layout); own > 0 {
+		sort = min(sort, own)
+	}
 	s.SortMemory = float64(sort)
 	err := f.db.QueryRow(ctx, `
 		select 1 + least(current_setting('max_parallel_maintenance_workers')::int, current_setting('max_parallel_workers')::int),
@@ -331,7 +334,7 @@ func (f *forecast) probe(ctx context.Context) (*estimate.Probe, error) {
 		return nil, err
 	}
 	err = peek(ctx, f.events, func(tx pgx.Tx) error {
-		read, err := f.source.Probe(ctx, tx)
+		read, err := f.source.Probe(ctx, tx, f.layout)
 		if err == nil && read.Events >= leastProbed {
 			p.Read = read.Took.Seconds() / float64(read.Events)
 		}
