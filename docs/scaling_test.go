@@ -55,7 +55,7 @@ const (
 
 // server is that of the tables, with workers on a machine of their own.
 var server = estimate.Site{
-	Workers: 16, Cores: 32, WorkerCores: 16, SortMemory: 256 * mib, Builders: 5, DiskRead: 3e9, DiskWrite: 2e9, Network: 1.25e9,
+	Workers: 16, Cores: 32, WorkerCores: 16, SortMemory: 256 * mib, IndexMemory: 256 * mib, Builders: 5, DiskRead: 3e9, DiskWrite: 2e9, Network: 1.25e9,
 }
 
 // cache is the server's effective_cache_size.

@@ -39,7 +39,8 @@ type Site struct {
 	Cores       float64 `json:"server_cores"`        // that the rebuild may use
 	WorkerCores float64 `json:"worker_cores"`        // of the workers' machines …
 	Shared      bool    `json:"shared"`              // … which are the server's
-	SortMemory  float64 `json:"work_mem"`            // bytes; 0: 4 MiB
+	SortMemory  float64 `json:"sort_memory"`         // bytes that a pass is sorted in: work_mem or less; 0: 4 MiB
+	IndexMemory float64 `json:"index_memory"`        // bytes that an index is sorted in: maintenance_work_mem; 0: 64 MiB
 	Builders    int     `json:"index_builders"`      // processes that make one index: 1 + max_parallel_maintenance_workers
 	DiskRead    float64 `json:"disk_read,omitempty"` // bytes per second
 	DiskWrite   float64 `json:"disk_write,omitempty"`
@@ -137,7 +138,8 @@ func per(amount, rate float64) float64 {
 
 // Make estimates a rebuild.
 func (r Rates) Make(w Work, s Site) Estimate {
-	s.Workers, s.Builders, s.SortMemory = max(1, s.Workers), max(1, s.Builders), cmp.Or(s.SortMemory, 4<<20)
+	s.Workers, s.Builders = max(1, s.Workers), max(1, s.Builders)
+	s.SortMemory, s.IndexMemory = cmp.Or(s.SortMemory, 4<<20), cmp.Or(s.IndexMemory, 64<<20)
 	w.Passes, w.Batches = max(1, w.Passes), max(1, w.Batches)
 	e := Estimate{Bytes: r.bytes(w, s)}
 	e.Bound, e.Seconds.Replay = r.replay(w, s).bound()
@@ -273,7 +275,7 @@ func (r Rates) index(w Work, s Site) step {
 // indexSorts is what is sorted in temporary files for indexes: of large tables, about what the indexes take.
 func (w Work) indexSorts(s Site) float64 {
 	return w.sum(func(t Table) float64 {
-		if t.Indexes == 0 || t.IndexBytes/float64(t.Indexes) <= s.SortMemory {
+		if t.Indexes == 0 || t.IndexBytes/float64(t.Indexes) <= s.IndexMemory {
 			return 0
 		}
 		return t.IndexBytes

@@ -85,8 +85,8 @@ func TestIndexes(t *testing.T) {
 		"several build its index":       {Site{Workers: 4, Builders: 4}, 0.25, Builders},
 		"one table after the other":     {Site{Workers: 1, Builders: 1}, 1.2, Builders},
 		"more builders than cores":      {Site{Workers: 4, Builders: 8, Cores: 1}, 1.2, ServerCores},
-		"an index is logged as it is":   {Site{Workers: 4, Builders: 1, DiskWrite: 10e6, SortMemory: 1 << 30}, 8, DiskWrites},
-		"and sorted in temporary files": {Site{Workers: 4, Builders: 1, DiskWrite: 10e6, SortMemory: 1 << 20}, 12, DiskWrites},
+		"an index is logged as it is":   {Site{Workers: 4, Builders: 1, DiskWrite: 10e6, IndexMemory: 1 << 30}, 8, DiskWrites},
+		"and sorted in temporary files": {Site{Workers: 4, Builders: 1, DiskWrite: 10e6, IndexMemory: 1 << 20}, 12, DiskWrites},
 	} {
 		if e := round.Make(w, c.site); !near(e.Seconds.Index, c.seconds) || e.Index != c.bound {
 			t.Errorf("%s: %.4f s, bound by %s; want %.4f s, %s", name, e.Seconds.Index, e.Index, c.seconds, c.bound)
@@ -101,7 +101,7 @@ func TestWhatARebuildNeeds(t *testing.T) {
 		t.Errorf("all in memory: %+v", b)
 	}
 	// A pass of 2 MB does not fit in 1 MiB; four are sorted at once. The index does not fit, either.
-	w.Reads, s.SortMemory, s.Shared = 2, 1<<20, true
+	w.Reads, s.SortMemory, s.IndexMemory, s.Shared = 2, 1<<20, 1<<20, true
 	want := Bytes{Tables: 100e6, Indexes: 40e6, Sorts: 40e6, WAL: 140e6, Memory: 60 << 20, Read: 400e6 + 240e6, Written: 280e6 + 240e6}
 	if b := round.Make(w, s).Bytes; b != want {
 		t.Errorf("little memory: %+v, want %+v", b, want)

@@ -34,7 +34,7 @@ type Selection struct {
 	Bounds     []projections.ID // ascending, inside of Range: they cut it into parts, the first of which is number 0
 	ByPosition bool             // in the order of positions, not by aggregate
 	Limit      int64            // with ByPosition, if not 0: the first of the selection, and all that share the last one's position
-	SortMemory int64            // bytes: a Scan sorts in no more, if it is not 0
+	Sorting    Sorting          // of a Scan
 }
 
 // Known are events as a ledger knows them.
@@ -179,18 +179,15 @@ func (r *Reader) Scan(ctx context.Context, tx pgx.Tx, sel Selection) iter.Seq2[*
 
 func (r *Reader) scanAhead(ctx context.Context, tx pgx.Tx, sel Selection, ahead func(roundTrip time.Duration) int) iter.Seq2[*Event, error] {
 	sql, args := r.eventsSQL(sel)
-	return r.stream(ctx, tx, sql, args, sel.SortMemory, ahead, &cursor{bounds: sel.Bounds})
+	return r.stream(ctx, tx, sql, args, sel.Sorting, ahead, &cursor{bounds: sel.Bounds})
 }
 
 // stream declares a cursor for a statement with the columns of eventsSQL, and yields its rows.
 func (r *Reader) stream(
-	ctx context.Context, tx pgx.Tx, sql string, args []any, sortMemory int64, ahead func(roundTrip time.Duration) int, c *cursor,
+	ctx context.Context, tx pgx.Tx, sql string, args []any, sorting Sorting, ahead func(roundTrip time.Duration) int, c *cursor,
 ) iter.Seq2[*Event, error] {
 	return func(yield func(*Event, error) bool) {
-		roundTrip, err := declare(ctx, tx, sql, args)
-		if err == nil && sortMemory > 0 {
-			err = limitSort(ctx, tx, sortMemory)
-		}
+		roundTrip, err := declare(ctx, tx, sql, args, sorting)
 		if err == nil {
 			err = r.fetch(ctx, tx, 1+ahead(roundTrip), c, yield)
 		}
@@ -257,30 +254,21 @@ func (r *Reader) fetchedRows(p *pgconn.Pipeline, c *cursor, yield func(*Event, e
 }
 
 // declare makes the cursor projector_events, and returns how long a round trip takes, about. A cursor is planned for its first rows
-// unless it is told that all will be fetched.
-func declare(ctx context.Context, tx pgx.Tx, sql string, args []any) (roundTrip time.Duration, err error) {
+// unless it is told that all will be fetched. What it sets lasts until the transaction ends.
+func declare(ctx context.Context, tx pgx.Tx, sql string, args []any, sorting Sorting) (roundTrip time.Duration, err error) {
 	began := time.Now()
-	_, err = tx.Exec(ctx, "select set_config('cursor_tuple_fraction', '1', true)")
+	_, err = tx.Exec(ctx, "select set_config('cursor_tuple_fraction', '1', true)"+sorting.planned())
 	roundTrip = time.Since(began)
 	if err == nil {
 		_, err = tx.Exec(ctx, "declare projector_events no scroll cursor for "+sql, args...)
+	}
+	if err == nil {
+		err = sorting.limit(ctx, tx)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("reading events: %w", err)
 	}
 	return roundTrip, nil
-}
-
-// limitSort has the cursor sort in so many bytes, if work_mem is more, until the transaction ends. It comes after declare, so that the
-// planner chooses as it would without it: a sort asks for work_mem when its first row is fetched (ExecSort in PostgreSQL's sources).
-func limitSort(ctx context.Context, tx pgx.Tx, bytes int64) error {
-	_, err := tx.Exec(ctx, `
-		select set_config('work_mem', $1::int8 / 1024 || 'kB', true)
-		where $1 < pg_size_bytes(current_setting('work_mem'))`, pg.Once, bytes)
-	if err != nil {
-		return fmt.Errorf("reading events: %w", err)
-	}
-	return nil
 }
 
 // Chunks is Scan, of about size events at a time. They are the caller's to keep, and between chunks the connection is free.
@@ -289,7 +277,7 @@ func limitSort(ctx context.Context, tx pgx.Tx, bytes int64) error {
 func (r *Reader) Chunks(ctx context.Context, tx pgx.Tx, sel Selection, size int) iter.Seq2[[]projections.Raw, error] {
 	sql, args := r.eventsSQL(sel)
 	return func(yield func([]projections.Raw, error) bool) {
-		if _, err := declare(ctx, tx, sql, args); err != nil {
+		if _, err := declare(ctx, tx, sql, args, Sorting{}); err != nil {
 			yield(nil, err)
 			return
 		}

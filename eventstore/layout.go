@@ -74,20 +74,3 @@ func (l Layout) TimesRead(statements int) float64 {
 	ordered := l.Correlation * l.Correlation
 	return ordered + (1-ordered)*hit*float64(statements)
 }
-
-// cacheOfCore is about how many bytes the own cache of a core holds.
-const cacheOfCore = 2 << 20
-
-// SortMemory is in how many bytes a Scan of a large part of the store should sort it; 0: in work_mem.
-//
-// PostgreSQL compares ids by their first 8 bytes, which it keeps side by side, and goes to the rows where these are equal, as in
-// account-1 and account-2. With much memory each comparison then waits for two rows somewhere in it. What a core's
-// cache holds does not keep it waiting, and is merged in order afterwards. Text ids are sorted in three quarters of the time that they
-// take in 16 MB, and in half of that in 256 MB; UUIDs take longer. The price is that temporary files are read and
-// written more often, so it is not for tables that exceed memory; nor for a join, which would have to do with as little.
-func (r *Reader) SortMemory(l Layout) int64 {
-	if r.idType == "uuid" || r.isView || r.distributed || r.mapping.Join != "" || l.Bytes == 0 || !l.Cached() {
-		return 0
-	}
-	return cacheOfCore
-}

@@ -41,7 +41,7 @@ order by projector_id%s, projector_sequence`, r.row.columns, r.id, r.sequence, r
 	for round := range 3 {
 		began := time.Now()
 		p.Events = 0
-		for _, err := range r.stream(ctx, tx, sql, args, r.SortMemory(l), ahead, &cursor{}) {
+		for _, err := range r.stream(ctx, tx, sql, args, r.Sorting(l), ahead, &cursor{}) {
 			if err != nil {
 				return p, err
 			}

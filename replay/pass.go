@@ -15,10 +15,10 @@ import (
 // statement reads in order. Nothing of it is in the database: what makes a batch replayed once is that a worker claims it.
 // Of other processes a pass learns by meeting a batch that they have.
 type passes struct {
-	job        *Job
-	count      int   // of all passes, if this process made them all
-	size       int64 // events in a pass, about
-	sortMemory int64 // of each, as eventstore.Selection has it
+	job     *Job
+	count   int   // of all passes, if this process made them all
+	size    int64 // events in a pass, about
+	sorting eventstore.Sorting
 
 	mu       sync.Mutex
 	reserved map[int]bool  // by batch: in a pass of ours, or with a worker of ours
@@ -31,7 +31,7 @@ func (j *Job) newPasses(ctx context.Context, left int64) (*passes, error) {
 	layout, err := j.Source.Layout(ctx, db)
 	count := Passes(layout, j.Parallelism())
 	return &passes{
-		job: j, count: count, size: max(1, left/int64(count)), sortMemory: j.Source.SortMemory(layout),
+		job: j, count: count, size: max(1, left/int64(count)), sorting: j.Source.Sorting(layout),
 		reserved: map[int]bool{}, taken: map[int]bool{}, changed: make(chan struct{}),
 	}, err
 }

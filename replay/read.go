@@ -108,7 +108,7 @@ func (r *reader) pass(ctx context.Context, run []batch) error {
 	}
 	sel := eventstore.Selection{
 		Range: eventstore.Range{From: run[0].rng.From, To: run[len(run)-1].rng.To},
-		Types: r.job.Projections.Parallel().Types(), AllAbove: cut, SortMemory: r.passes.sortMemory,
+		Types: r.job.Projections.Parallel().Types(), AllAbove: cut, Sorting: r.passes.sorting,
 	}
 	for _, b := range run[1:] {
 		sel.Bounds = append(sel.Bounds, b.rng.From)

@@ -185,13 +185,14 @@ func (f *forecast) site(ctx context.Context, o EstimateOptions) error {
 	if err := f.events.QueryRow(ctx, "select pg_size_bytes(current_setting('work_mem'))").Scan(&sort); err != nil {
 		return err
 	}
-	if own := f.source.SortMemory(f.layout); own > 0 {
-		sort = min(sort, own)
+	if limit := f.source.Sorting(f.layout).Memory; limit > 0 {
+		sort = min(sort, limit)
 	}
 	s.SortMemory = float64(sort)
 	err := f.db.QueryRow(ctx, `
 		select 1 + least(current_setting('max_parallel_maintenance_workers')::int, current_setting('max_parallel_workers')::int),
-			coalesce(inet_server_addr() = inet_client_addr(), true)`).Scan(&s.Builders, &s.Shared)
+			pg_size_bytes(current_setting('maintenance_work_mem')), coalesce(inet_server_addr() = inet_client_addr(), true)`).
+		Scan(&s.Builders, &s.IndexMemory, &s.Shared)
 	if err != nil {
 		return err
 	}
@@ -220,7 +221,7 @@ func (f *forecast) work(ctx context.Context) error {
 	}
 	w.StoreBytes = float64(f.layout.Bytes)
 	w.InSQL = len(parallel.Projectors()) > 0 && parallel.OnlySQL()
-	w.Ordered = f.layout.Indexed && f.layout.Correlation*f.layout.Correlation > 0.5 // as the planner takes it
+	w.Ordered = f.layout.Indexed && f.layout.Correlation*f.layout.Correlation > 0.5 && !f.source.Sorting(f.layout).Always // about as the planner takes it
 	if f.plan.Reading != nil {
 		w.Passes, w.Batches, w.Reads = f.plan.Reading.Passes, f.plan.Batches, reads(f.layout, f.plan.Reading.Passes)
 	}
