@@ -13,7 +13,7 @@ func (r *Reader) EventsSQL(sel Selection) (string, []any) { return r.eventsSQL(s
 
 // ProbeSome is Probe with another number of events at most.
 func (r *Reader) ProbeSome(ctx context.Context, tx pgx.Tx, most int64) (Probed, error) {
-	return r.probe(ctx, tx, Layout{}, most)
+	return r.probe(ctx, tx, Sorting{}, most)
 }
 
 // StatementsForCitus are issued if the event table is distributed.

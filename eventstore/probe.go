@@ -20,11 +20,11 @@ const probed = 100_000
 // Probe reads a sample of the store, of at most 100,000 events, and sorts it as a rebuild does with all. It does so three times, and tells
 // how long the quicker of the last two took: they find in memory what the first one had to read from disk, so that it is what the
 // server computes.
-func (r *Reader) Probe(ctx context.Context, tx pgx.Tx, l Layout) (Probed, error) {
-	return r.probe(ctx, tx, l, probed)
+func (r *Reader) Probe(ctx context.Context, tx pgx.Tx, sorting Sorting) (Probed, error) {
+	return r.probe(ctx, tx, sorting, probed)
 }
 
-func (r *Reader) probe(ctx context.Context, tx pgx.Tx, l Layout, most int64) (p Probed, err error) {
+func (r *Reader) probe(ctx context.Context, tx pgx.Tx, sorting Sorting, most int64) (p Probed, err error) {
 	total, err := r.Estimate(ctx, tx)
 	if err != nil {
 		return p, err
@@ -41,7 +41,7 @@ order by projector_id%s, projector_sequence`, r.row.columns, r.id, r.sequence, r
 	for round := range 3 {
 		began := time.Now()
 		p.Events = 0
-		for _, err := range r.stream(ctx, tx, sql, args, r.Sorting(l), ahead, &cursor{}) {
+		for _, err := range r.stream(ctx, tx, sql, args, sorting, ahead, &cursor{}) {
 			if err != nil {
 				return p, err
 			}

@@ -33,7 +33,7 @@ func TestProbe(t *testing.T) {
 			db := store(t, sql...)
 			r := reader(t, db, c.mapping)
 			inTx(t, db, func(tx pgx.Tx) {
-				if p, err := r.Probe(t.Context(), tx, eventstore.Layout{}); err != nil || p.Events != 60_000 || p.Took <= 0 {
+				if p, err := r.Probe(t.Context(), tx, eventstore.Sorting{}); err != nil || p.Events != 60_000 || p.Took <= 0 {
 					t.Errorf("a small store: %+v, %v", p, err)
 				}
 				if p, err := r.ProbeSome(t.Context(), tx, 5_000); err != nil || p.Events < 500 || p.Events > 5_000 || p.Took <= 0 {

@@ -17,7 +17,10 @@ type Sorting struct {
 // cacheOfCore is about how many bytes the own cache of a core holds.
 const cacheOfCore = 2 << 20
 
-// Sorting returns how to sort a large part of the store, which costs the server's cores most of what reading does.
+// largestInCache is up to how many bytes sorting in cacheOfCore was seen to pay off.
+const largestInCache = 1 << 30
+
+// Sorting returns how to sort each of so many parts of the store, which costs the server's cores most of what reading does.
 //
 // Of a table in memory, an index in the order of ids would be followed event by event, to pages all over it. The planner takes that
 // for cheap if random_page_cost is low, as for a disk without moving parts, or if ids are in the order of time. But a sort takes less
@@ -25,17 +28,19 @@ const cacheOfCore = 2 << 20
 //
 // PostgreSQL compares ids by their first 8 bytes, which it keeps side by side, and goes to the rows where these are equal, as in
 // account-1 and account-2. With much memory each comparison then waits for two rows somewhere in it. What a core's
-// cache holds does not keep it waiting, and is merged in order afterwards. So text ids are sorted in little; UUIDs would take longer. So
-// would large events: PostgreSQL has work_mem for what it hands out at a time, too (FillPortalStore in its pquery.c).
+// cache holds does not keep it waiting, and is merged afterwards, several times over, in temporary files for which memory has room. So text
+// ids are sorted in little; UUIDs would take longer. So would large events: PostgreSQL has work_mem for what it hands out at a time, too
+// (FillPortalStore in its pquery.c).
 //
-// A table that exceeds memory is left to the planner: an index may spare it most reads, and temporary files that are merged more often
-// are on disk. So is what joins, which has a use for indexes and memory of its own.
-func (r *Reader) Sorting(l Layout) Sorting {
+// A table that exceeds memory is left to the planner: an index may spare it most reads. So is what joins, which has a use for indexes and
+// memory of its own.
+func (r *Reader) Sorting(l Layout, parts int) Sorting {
 	if r.isView || r.distributed || r.mapping.Join != "" || l.Bytes == 0 || !l.Cached() {
 		return Sorting{}
 	}
 	s := Sorting{Always: true}
-	if r.idType != "uuid" && l.Bytes*fetched <= l.Rows*cacheOfCore/2 {
+	small := l.Bytes*fetched <= l.Rows*cacheOfCore/2
+	if r.idType != "uuid" && small && l.Bytes <= l.Cache/2 && l.Bytes/int64(parts) <= largestInCache {
 		s.Memory = cacheOfCore
 	}
 	return s

@@ -64,6 +64,8 @@ func TestSorting(t *testing.T) {
 		"text":             {"text", eventstore.Mapping{}, inMemory, eventstore.Sorting{Always: true, Memory: 2 << 20}},
 		"large events":     {"text", eventstore.Mapping{}, eventstore.Layout{Bytes: gb, Cache: 4 * gb, Rows: 500_000}, eventstore.Sorting{Always: true}},
 		"exceeds memory":   {"text", eventstore.Mapping{}, eventstore.Layout{Bytes: 5 * gb, Cache: 4 * gb}, eventstore.Sorting{}},
+		"half of memory":   {"text", eventstore.Mapping{}, eventstore.Layout{Bytes: 3 * gb, Cache: 4 * gb, Rows: 15_000_000}, eventstore.Sorting{Always: true}},
+		"large parts":      {"text", eventstore.Mapping{}, eventstore.Layout{Bytes: 9 * gb, Cache: 40 * gb, Rows: 45_000_000}, eventstore.Sorting{Always: true}},
 		"size not known":   {"uuid", eventstore.Mapping{}, eventstore.Layout{Cache: 4 * gb}, eventstore.Sorting{}},
 		"a view may join":  {"uuid", eventstore.Mapping{Relation: "history"}, inMemory, eventstore.Sorting{}},
 		"a mapping's join": {"uuid", eventstore.Mapping{Join: "cross join (select 1) one"}, inMemory, eventstore.Sorting{}},
@@ -71,7 +73,7 @@ func TestSorting(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := reader(t, store(t, table(c.idType), "create view history as select * from events"), c.mapping)
-			if got := r.Sorting(c.layout); got != c.want {
+			if got := r.Sorting(c.layout, 8); got != c.want {
 				t.Errorf("%+v, want %+v", got, c.want)
 			}
 		})

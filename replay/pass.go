@@ -31,7 +31,7 @@ func (j *Job) newPasses(ctx context.Context, left int64) (*passes, error) {
 	layout, err := j.Source.Layout(ctx, db)
 	count := Passes(layout, j.Parallelism())
 	return &passes{
-		job: j, count: count, size: max(1, left/int64(count)), sorting: j.Source.Sorting(layout),
+		job: j, count: count, size: max(1, left/int64(count)), sorting: j.Source.Sorting(layout, count),
 		reserved: map[int]bool{}, taken: map[int]bool{}, changed: make(chan struct{}),
 	}, err
 }

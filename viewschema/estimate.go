@@ -101,11 +101,12 @@ func (s *Schema) Estimate(ctx context.Context, plan *Plan, o EstimateOptions) (*
 // forecast is an Estimate in the making.
 type forecast struct {
 	*Schema
-	plan   *Plan
-	source *eventstore.Reader
-	layout eventstore.Layout
-	result *Estimate
-	apply  float64 // seconds per event that the handlers take in memory; 0: it was not measured
+	plan    *Plan
+	source  *eventstore.Reader
+	layout  eventstore.Layout
+	sorting eventstore.Sorting // of a pass
+	result  *Estimate
+	apply   float64 // seconds per event that the handlers take in memory; 0: it was not measured
 }
 
 func (f *forecast) make(ctx context.Context, o EstimateOptions) (err error) {
@@ -117,6 +118,11 @@ func (f *forecast) make(ctx context.Context, o EstimateOptions) (err error) {
 	if f.layout, err = f.source.Layout(ctx, f.events); err != nil {
 		return err
 	}
+	passes := 1
+	if f.plan.Reading != nil {
+		passes = f.plan.Reading.Passes
+	}
+	f.sorting = f.source.Sorting(f.layout, passes)
 	if err := f.site(ctx, o); err != nil {
 		return err
 	}
@@ -185,7 +191,7 @@ func (f *forecast) site(ctx context.Context, o EstimateOptions) error {
 	if err := f.events.QueryRow(ctx, "select pg_size_bytes(current_setting('work_mem'))").Scan(&sort); err != nil {
 		return err
 	}
-	if limit := f.source.Sorting(f.layout).Memory; limit > 0 {
+	if limit := f.sorting.Memory; limit > 0 {
 		sort = min(sort, limit)
 	}
 	s.SortMemory = float64(sort)
@@ -221,7 +227,7 @@ func (f *forecast) work(ctx context.Context) error {
 	}
 	w.StoreBytes = float64(f.layout.Bytes)
 	w.InSQL = len(parallel.Projectors()) > 0 && parallel.OnlySQL()
-	w.Ordered = f.layout.Indexed && f.layout.Correlation*f.layout.Correlation > 0.5 && !f.source.Sorting(f.layout).Always // about as the planner takes it
+	w.Ordered = f.layout.Indexed && f.layout.Correlation*f.layout.Correlation > 0.5 && !f.sorting.Always // about as the planner takes it
 	if f.plan.Reading != nil {
 		w.Passes, w.Batches, w.Reads = f.plan.Reading.Passes, f.plan.Batches, reads(f.layout, f.plan.Reading.Passes)
 	}
@@ -335,7 +341,7 @@ func (f *forecast) probe(ctx context.Context) (*estimate.Probe, error) {
 		return nil, err
 	}
 	err = peek(ctx, f.events, func(tx pgx.Tx) error {
-		read, err := f.source.Probe(ctx, tx, f.layout)
+		read, err := f.source.Probe(ctx, tx, f.sorting)
 		if err == nil && read.Events >= leastProbed {
 			p.Read = read.Took.Seconds() / float64(read.Events)
 		}
