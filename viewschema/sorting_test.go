@@ -1,6 +1,7 @@
 package viewschema_test
 
 import (
+	"maps"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -67,9 +68,9 @@ func TestRebuildSorts(t *testing.T) {
 			mustExec(t, db, "insert into events (aggregate_id, sequence_number, event_type, data) select "+c.id+", i, 'Visited', jsonb_build_object('note', repeat('x', 250)) from generate_series(0, 59999) i")
 			mustExec(t, db, "analyze events")
 			config := db.Config()
-			for name, value := range map[string]string{"work_mem": c.workMem, "random_page_cost": "1", "log_temp_files": "0", "client_min_messages": "log"} {
-				config.ConnConfig.RuntimeParams[name] = value
-			}
+			maps.Copy(config.ConnConfig.RuntimeParams, map[string]string{
+				"work_mem": c.workMem, "random_page_cost": "1", "log_temp_files": "0", "client_min_messages": "log",
+			})
 			var files atomic.Int32
 			config.ConnConfig.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
 				if strings.HasPrefix(n.Message, "temporary file") {
