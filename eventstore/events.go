@@ -34,7 +34,7 @@ type Selection struct {
 	Bounds     []projections.ID // ascending, inside of Range: they cut it into parts, the first of which is number 0
 	ByPosition bool             // in the order of positions, not by aggregate
 	Limit      int64            // with ByPosition, if not 0: the first of the selection, and all that share the last one's position
-	Sorting    Sorting          // of a Scan
+	Sorting    Sorting          // of a cursor: Scan and Chunks
 }
 
 // Known are events as a ledger knows them.
@@ -277,7 +277,7 @@ func declare(ctx context.Context, tx pgx.Tx, sql string, args []any, sorting Sor
 func (r *Reader) Chunks(ctx context.Context, tx pgx.Tx, sel Selection, size int) iter.Seq2[[]projections.Raw, error] {
 	sql, args := r.eventsSQL(sel)
 	return func(yield func([]projections.Raw, error) bool) {
-		if _, err := declare(ctx, tx, sql, args, Sorting{}); err != nil {
+		if _, err := declare(ctx, tx, sql, args, sel.Sorting); err != nil {
 			yield(nil, err)
 			return
 		}

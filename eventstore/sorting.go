@@ -8,7 +8,7 @@ import (
 	"github.com/viewschema/projector/internal/pg"
 )
 
-// Sorting is how PostgreSQL puts what a Scan reads in order. The zero Sorting is as its settings say.
+// Sorting is how PostgreSQL puts what a cursor reads in order. The zero Sorting is as its settings say.
 type Sorting struct {
 	Always bool  // it sorts, and does not follow an index
 	Memory int64 // bytes: it sorts in no more; 0: in work_mem

@@ -59,12 +59,8 @@ func TestRebuildSorts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := pgtest.Database(t, nil)
-			mustExec(t, db, `
-				create table events (
-					position bigint generated always as identity primary key, aggregate_id `+c.idType+` not null, sequence_number bigint not null,
-					event_type text not null, data jsonb not null, created_at timestamptz not null default now(),
-					unique (aggregate_id, sequence_number))`)
+			db := pgtest.Database(t, emptyStore)
+			mustExec(t, db, "alter table events alter column aggregate_id type "+c.idType)
 			mustExec(t, db, "insert into events (aggregate_id, sequence_number, event_type, data) select "+c.id+", i, 'Visited', jsonb_build_object('note', repeat('x', 250)) from generate_series(0, 59999) i")
 			mustExec(t, db, "analyze events")
 			config := db.Config()
