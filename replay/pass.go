@@ -46,12 +46,16 @@ const mostReads = 2
 // Passes returns in how many passes so many workers of one process read the event table. A pass is one statement, which
 // reads a range of aggregates in order. Of a table that stays in memory, or lies in the order of ids, passes may be as
 // short as is pleasant. A larger one, with random ids, is read by few statements, since each reads most of its pages; it
-// then sorts its share of the table. So is one whose index does not know the order of ids, which is that of their bytes.
+// then sorts its share of the table. So is one whose index does not know the order of ids, which is that of their bytes: even
+// in memory, each statement then looks at every event. Two for each worker are worth it: the second sorts into the pages
+// that temporary files of the first have left.
 func Passes(l eventstore.Layout, workers int) int {
-	count := workers
-	if round := int64(workers) * usualPass; l.Indexed || l.Bytes == 0 {
-		count *= int(max(1, (l.Rows+round/2)/round))
+	round := int64(workers) * usualPass
+	each := max(1, (l.Rows+round/2)/round)
+	if !l.Indexed && l.Bytes > 0 {
+		each = min(each, 2)
 	}
+	count := workers * int(each)
 	for count > 1 && l.TimesRead(count) > mostReads {
 		count-- // never below 2 for its own sake: two statements read the table at most twice
 	}
