@@ -47,8 +47,8 @@ const mostReads = 2
 // reads a range of aggregates in order. Of a table that stays in memory, or lies in the order of ids, passes may be as
 // short as is pleasant. A larger one, with random ids, is read by few statements, since each reads most of its pages; it
 // then sorts its share of the table. So is one whose index does not know the order of ids, which is that of their bytes: even
-// in memory, each statement then looks at every event. Two for each worker are worth it: the second sorts into the pages
-// that temporary files of the first have left.
+// in memory, each statement then looks at every event. Two for each worker are worth it: what is in temporary files at
+// once is half as much.
 func Passes(l eventstore.Layout, workers int) int {
 	round := int64(workers) * usualPass
 	each := max(1, (l.Rows+round/2)/round)
