@@ -65,13 +65,18 @@ func (v planView) text(w io.Writer, program string) {
 // access says how the event table is read, and why.
 func access(r *viewschema.Reading) string {
 	text := fmt.Sprintf("%s over %s of events", count(int64(r.Passes), "pass", "passes"), size(r.Bytes))
+	const unordered = "no index has their aggregate ids in the order of bytes"
 	if r.Cached() {
-		return text + fmt.Sprintf(", which fit in effective_cache_size (%s)", size(r.Cache))
+		text += fmt.Sprintf(", which fit in effective_cache_size (%s)", size(r.Cache))
+		if !r.Indexed && r.Bytes > 0 {
+			text += "; each looks at all of them, since " + unordered
+		}
+		return text
 	}
 	text += fmt.Sprintf(", read %.1f times: they exceed effective_cache_size (%s)", r.TimesRead(r.Passes), size(r.Cache))
 	switch {
 	case !r.Indexed:
-		return text + ", and no index has their aggregate ids in the order of bytes"
+		return text + ", and " + unordered
 	case r.Correlation*r.Correlation > 0.5:
 		return text + ", but lie in the order of ids"
 	}

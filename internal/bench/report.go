@@ -109,9 +109,7 @@ func (r *report) markdown(to io.Writer) error {
 	if len(r.Flags) > 0 {
 		fmt.Fprintf(&w, "Flags: `%s`.\n\n", strings.Join(r.Flags, " "))
 	}
-	if r.Repeat > 1 {
-		fmt.Fprintf(&w, "What is repeated: medians of %d, in row 7 of twice as many; in parentheses the least and the greatest. A ratio is that of medians, in parentheses of what was measured in turn.\n\n", r.Repeat)
-	}
+	fmt.Fprintf(&w, "What is repeated: medians of %d, in row 7 of twice as many, where there are 1,000 events of %d; in parentheses the least and the greatest. A ratio is that of medians, in parentheses of what was measured in turn.\n\n", r.Repeat, fewRepeated)
 	fmt.Fprintf(&w, "| | what | measured | must | aim |\n| --- | --- | --- | --- | --- |\n")
 	for _, row := range r.Rows {
 		fmt.Fprintf(&w, "| %d | %s | %s | %s | %s |\n", row.Row, row.What, row.measured(), row.bound(row.Must), row.bound(row.Aim))

@@ -260,11 +260,13 @@ func (b *bench) fewEvents(ctx context.Context) error {
 	return b.seconds(&r, func() (outcome, error) { return b.rebuild(ctx, asBank, database, events) })
 }
 
+// fewRepeated is how often to measure what takes little time, whatever the options say.
+const fewRepeated = 5
+
 // seconds measures what takes little time, and adds the row.
 func (b *bench) seconds(r *row, rebuild func() (outcome, error)) error {
-	const times = 5
 	var took []outcome
-	for range times {
+	for range fewRepeated {
 		o, err := rebuild()
 		if err != nil {
 			return err

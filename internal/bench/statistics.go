@@ -116,7 +116,7 @@ func (b *bench) notePlan(ctx context.Context, row int, c contender) error {
 	if err := b.reset(ctx, c.database); err != nil {
 		return err
 	}
-	plan, _, err := b.command(ctx, c.worker, b.server.URL(c.database), "plan")
+	plan, _, err := b.command(ctx, c.worker, b.server.URL(c.database), fmt.Sprintf("--workers=%d", b.workers), "plan")
 	for line := range strings.Lines(plan) {
 		if strings.HasPrefix(line, "read") {
 			b.report.Notes = append(b.report.Notes, fmt.Sprintf("row %d, %s, says the plan: %s", row, c.what, strings.Join(strings.Fields(line), " ")))
