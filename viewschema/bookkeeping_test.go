@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/viewschema/projector/internal/pgtest"
@@ -39,6 +40,36 @@ func TestDamagedBookkeeping(t *testing.T) {
 				t.Errorf("the schema has changed:\n%s", after)
 			}
 		})
+	}
+}
+
+// Processes that begin at the same moment make the bookkeeping tables once, and none of them fails.
+func TestInitAtOnce(t *testing.T) {
+	t.Parallel()
+	db := pgtest.Database(t, emptyStore)
+	s := open(t, db, version2())
+	pending, err := s.PendingInit(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	var mu sync.Mutex
+	var processes sync.WaitGroup
+	for range 4 {
+		processes.Go(func() {
+			applied, err := s.Init(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, applied...)
+		})
+	}
+	processes.Wait()
+	slices.Sort(all)
+	if !slices.Equal(all, pending) {
+		t.Errorf("applied %v, want %v", all, pending)
 	}
 }
 

@@ -155,7 +155,8 @@ var bookkeeping embed.FS
 const initLock = 0x70726f6a // "proj"
 
 // Init creates the view schema and its bookkeeping tables, or brings them up to date. It may be repeated. It returns the
-// names of the files that it applied. Each runs in a transaction of its own, together with the record that it did.
+// names of the files that it applied. Each runs in a transaction of its own, together with the record that it did: the locks of all of them
+// at once would be held for as long as the longest wait, and a migration at work might deadlock with them.
 func (s *Schema) Init(ctx context.Context) (applied []string, err error) {
 	files, err := s.bookkeepingFiles()
 	if err != nil {
@@ -234,6 +235,8 @@ func (s *Schema) initStep(ctx context.Context, tx pgx.Tx, number int, text strin
 	if _, err := tx.Exec(ctx, "select pg_advisory_xact_lock($1, hashtext($2))", initLock, s.def.Schema); err != nil {
 		return false, err
 	}
+	// Before we look again: to wait for an advisory lock does not tell a session's catalog cache, from which to_regclass answers, what
+	// others have made meanwhile. To make a table does.
 	if number == 1 {
 		if err := s.createSchema(ctx, tx); err != nil {
 			return false, err
