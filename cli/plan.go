@@ -68,14 +68,14 @@ func access(r *viewschema.Reading) string {
 	const unordered = "no index has their aggregate ids in the order of bytes"
 	if r.Cached() {
 		text += fmt.Sprintf(", which fit in effective_cache_size (%s)", size(r.Cache))
-		if !r.Indexed && r.Bytes > 0 {
+		if r.Scanned() {
 			text += "; each looks at all of them, since " + unordered
 		}
 		return text
 	}
 	text += fmt.Sprintf(", read %.1f times: they exceed effective_cache_size (%s)", r.TimesRead(r.Passes), size(r.Cache))
 	switch {
-	case !r.Indexed:
+	case r.Scanned():
 		return text + ", and " + unordered
 	case r.Correlation*r.Correlation > 0.5:
 		return text + ", but lie in the order of ids"

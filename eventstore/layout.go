@@ -58,6 +58,9 @@ const page = 8192
 // Cached says whether the server can be expected to keep the table in memory.
 func (l Layout) Cached() bool { return l.Bytes <= l.Cache }
 
+// Scanned says whether each statement looks at the whole table, whose size is known, since no index finds the aggregates of a range.
+func (l Layout) Scanned() bool { return !l.Indexed && l.Bytes > 0 }
+
 // TimesRead is about how often the table is read from disk by so many statements, each of which reads the aggregates of
 // one range of ids: once if it stays in memory, or if ids lie in order. If ids are random, a range has events on most pages,
 // and each statement reads most of the table. The planner weighs the two in the same way (see genericcostestimate and
@@ -66,7 +69,7 @@ func (l Layout) TimesRead(statements int) float64 {
 	if l.Cached() || statements <= 1 {
 		return 1
 	}
-	if !l.Indexed {
+	if l.Scanned() {
 		return float64(statements)
 	}
 	perPage := float64(l.Rows) / math.Max(1, float64(l.Bytes)/page)

@@ -52,7 +52,7 @@ const mostReads = 2
 func Passes(l eventstore.Layout, workers int) int {
 	round := int64(workers) * usualPass
 	each := max(1, (l.Rows+round/2)/round)
-	if !l.Indexed && l.Bytes > 0 {
+	if l.Scanned() {
 		each = min(each, 2)
 	}
 	count := workers * int(each)
